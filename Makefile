@@ -1,0 +1,52 @@
+# Every target sets itself up: Python 3.11+, pip, git and make are all a machine needs.
+PYTHON ?= python3
+BIN := .venv/bin
+export UV_COMPILE_BYTECODE := 1
+export PYTHONUNBUFFERED := 1
+UV := $(BIN)/uv
+
+.PHONY: setup demo test test-slow check format bench lock clean
+
+setup: .venv/.ready-dev  ## the development environment: every extra and tool
+
+.venv/bin/uv:
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet uv
+
+.venv/.ready: requirements.lock pyproject.toml | .venv/bin/uv
+	$(UV) pip install --quiet --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv/.ready-dev: requirements-dev.lock pyproject.toml | .venv/bin/uv
+	$(UV) pip sync --quiet --require-hashes requirements-dev.lock
+	$(UV) pip install --quiet --no-deps --no-build-isolation -e .
+	touch .venv/.ready $@
+
+demo: .venv/.ready  ## the main job on real digits: runs/quickstart/report.html
+	$(BIN)/tokenlabel quickstart --output runs/quickstart
+
+test: setup  ## the test suite, on all cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not slow"
+
+test-slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m slow --timeout 3600
+
+check: setup  ## lint, types, import contract, no host names in lock files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	! grep -nE 'https?://|index-url|find-links|file:' requirements.lock requirements-dev.lock
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header --no-annotate pyproject.toml
+EXTRAS := seg app export text data s3
+
+lock: .venv/bin/uv  ## pin the newest versions that pyproject.toml allows
+	$(LOCK) --upgrade --group build -o requirements.lock
+	$(LOCK) --upgrade --group dev $(EXTRAS:%=--extra %) -c requirements.lock -o requirements-dev.lock

@@ -1,0 +1,64 @@
+"""tokenlabel: one soft label per patch token, for better vision transformers.
+
+Names are loaded on first use, so that `import tokenlabel` is instant. LV-ViT registers itself in timm
+as soon as timm is imported, before or after this package.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+
+if TYPE_CHECKING:
+    from tokenlabel.geometry import Box as Box
+    from tokenlabel.geometry import View as View
+    from tokenlabel.labels import LabelMap as LabelMap
+    from tokenlabel.labels import token_targets as token_targets
+    from tokenlabel.mixing import Mix as Mix
+    from tokenlabel.output import DenseOutput as DenseOutput
+    from tokenlabel.output import fuse as fuse
+    from tokenlabel.targets import TokenTarget as TokenTarget
+
+_EXPORTS = {
+    "Box": "tokenlabel.geometry",
+    "DenseModel": "tokenlabel.models",
+    "DenseOutput": "tokenlabel.output",
+    "LabelMap": "tokenlabel.labels",
+    "LabelStore": "tokenlabel.labels",
+    "LabelStoreWriter": "tokenlabel.labels",
+    "Mix": "tokenlabel.mixing",
+    "TokenTarget": "tokenlabel.targets",
+    "View": "tokenlabel.geometry",
+    "annotate": "tokenlabel.cli.annotate",
+    "evaluate": "tokenlabel.cli.evaluate",
+    "fuse": "tokenlabel.output",
+    "quickstart": "tokenlabel.cli.quickstart",
+    "token_labeling_loss": "tokenlabel.losses",
+    "token_targets": "tokenlabel.labels",
+    "train": "tokenlabel.cli.train",
+}
+_MODULES = {"geometry", "labels", "losses", "models"}
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"tokenlabel.{name}")
+    else:
+        raise AttributeError(f"module 'tokenlabel' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS, *_MODULES})
+
+
+@wrapt.when_imported("timm.models")
+def _register_models(_module: object) -> None:
+    importlib.import_module("tokenlabel.models")

@@ -1,0 +1,1 @@
+"""The command line: one keyword-only function per verb."""

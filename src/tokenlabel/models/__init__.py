@@ -1,0 +1,1 @@
+"""Students: LV-ViT, and any timm backbone made dense."""

@@ -1,0 +1,107 @@
+"""`TokenTarget`: soft targets of a batch of tokens, without ever holding [tokens, classes].
+
+Shapes: B images, T = 1 + h * w targets an image (the class token's first), P palette entries an
+image, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tokenlabel.mixing import Mix
+
+__all__ = ["TokenTarget"]
+
+
+@dataclass(frozen=True)
+class TokenTarget:
+    """A batch of class distributions in palette form.
+
+    Class c of target t of image b has probability
+    `residual[b, t] + sum of excess[b, t, p] over palette entries p with classes[b, p] == c`.
+    So padding an image's palette with entries of excess 0 changes nothing, an entry may stand twice,
+    and mixing two targets is concatenating their palettes.
+    """
+
+    classes: Tensor  # [B, P] int64
+    excess: Tensor  # [B, T, P] float: probability above the residual
+    residual: Tensor  # [B, T] float: probability of every class outside the palette
+    mask: Tensor  # [B, T] bool: false where there is no target, and so no loss
+    grid: tuple[int, int]  # (h, w)
+    num_classes: int
+
+    def __len__(self) -> int:
+        return self.classes.shape[0]
+
+    def dense(self) -> Tensor:
+        """The distributions themselves, [B, T, C], class token first: the slow reference."""
+        b, t, p = self.excess.shape
+        full = self.residual[..., None].expand(b, t, self.num_classes).clone()
+        return full.scatter_add_(2, self.classes[:, None].expand(b, t, p), self.excess)
+
+    def smoothed(self, smoothing: float) -> TokenTarget:
+        """Mixed with the uniform distribution: `(1 - smoothing) * t + smoothing / C`."""
+        if smoothing == 0:
+            return self
+        keep = 1 - smoothing
+        return self._replace(
+            self.classes, self.excess * keep, self.residual * keep + smoothing / self.num_classes
+        )
+
+    def mixed(self, mix: Mix) -> TokenTarget:
+        """The targets of blended images: own and partner's, each with its share of the token.
+
+        A token is kept only where both images have a target. The class token mixes by `mix.lam`.
+        """
+        token_share = mix.share_on(*self.grid).float().flatten(1)
+        share = torch.cat([(1 - mix.lam)[:, None], token_share], 1)  # [B or 1, T]
+        other, own = share.expand(self.mask.shape), (1 - share).expand(self.mask.shape)
+        partner = mix.partner
+        return TokenTarget(
+            classes=torch.cat([self.classes, self.classes[partner]], 1),
+            excess=torch.cat(
+                [self.excess * own[..., None], self.excess[partner] * other[..., None]], 2
+            ),
+            residual=self.residual * own + self.residual[partner] * other,
+            mask=(self.mask | (own == 0)) & (self.mask[partner] | (other == 0)),
+            grid=self.grid,
+            num_classes=self.num_classes,
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenTarget:
+        moved = (
+            tensor.to(device, non_blocking=non_blocking)
+            for tensor in (self.classes, self.excess, self.residual, self.mask)
+        )
+        return TokenTarget(*moved, grid=self.grid, num_classes=self.num_classes)
+
+    def pin_memory(self) -> TokenTarget:
+        pinned = (t.pin_memory() for t in (self.classes, self.excess, self.residual, self.mask))
+        return TokenTarget(*pinned, grid=self.grid, num_classes=self.num_classes)
+
+    @classmethod
+    def concatenate(cls, targets: Sequence[TokenTarget]) -> TokenTarget:
+        """Join batches of one grid and class count, padding palettes to the longest."""
+        first = targets[0]
+        if any(t.grid != first.grid or t.num_classes != first.num_classes for t in targets):
+            raise ValueError("targets of different grids or class counts cannot form one batch")
+        longest = max(t.classes.shape[1] for t in targets)
+
+        def pad(tensor: Tensor) -> Tensor:
+            return torch.nn.functional.pad(tensor, (0, longest - tensor.shape[-1]))
+
+        return cls(
+            classes=torch.cat([pad(t.classes) for t in targets]),
+            excess=torch.cat([pad(t.excess) for t in targets]),
+            residual=torch.cat([t.residual for t in targets]),
+            mask=torch.cat([t.mask for t in targets]),
+            grid=first.grid,
+            num_classes=first.num_classes,
+        )
+
+    def _replace(self, classes: Tensor, excess: Tensor, residual: Tensor) -> TokenTarget:
+        return TokenTarget(classes, excess, residual, self.mask, self.grid, self.num_classes)
