@@ -106,7 +106,7 @@ class View:
 
     def source_points(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Source fractions [..., 2] of output fractions [..., 2]."""
-        return points @ self.to_source[:, :2].T + self.to_source[:, 2]
+        return np.asarray(points @ self.to_source[:, :2].T + self.to_source[:, 2])
 
     def valid(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which output points [..., 2] show source content rather than fill: bool [...]."""
