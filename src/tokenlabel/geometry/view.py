@@ -97,7 +97,8 @@ class View:
     @property
     def to_source(self) -> Matrix:
         """The 2x3 matrix from output fractions to source fractions."""
-        return self.stages[0]
+        matrix: Matrix = self.stages[0]
+        return matrix
 
     @cached_property
     def axis_aligned(self) -> bool:
