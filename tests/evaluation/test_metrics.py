@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 
-from tokenlabel.evaluate.metrics import ClassificationCounts
+from tokenlabel.evaluation.metrics import ClassificationCounts
 
 CLASSES = 12
 
