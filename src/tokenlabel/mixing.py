@@ -16,8 +16,8 @@ __all__ = ["Mix"]
 class Mix:
     """The mixing of one training step, on the student's token grid.
 
-    Partners are paired both ways (`partner[partner[i]] == i`; the middle image of an odd batch is its
-    own) and share one box, so exchanging a second time undoes the exchange: un-mixing *is* mixing.
+    Partners are paired both ways (`partner[partner[i]] == i`; the middle image of an odd batch is
+    its own) and share one box, so exchanging again undoes the exchange: un-mixing *is* mixing.
 
     - `share` bool: tokens where it is true are exchanged with the partner (MixToken, paper section
       3.2, at level "embedding"; CutMix on patch borders at level "pixels").
@@ -30,7 +30,7 @@ class Mix:
 
     @property
     def exchanges(self) -> bool:
-        """Whether tokens are exchanged whole, so that un-mixing recovers each image's own tokens."""
+        """Whether tokens are exchanged whole, so that un-mixing recovers each image's own."""
         return self.share.dtype == torch.bool
 
     @property
@@ -72,7 +72,7 @@ class Mix:
         per_sample: bool = False,
         generator: torch.Generator | None = None,
     ) -> Mix:
-        """Draw a step's mix: lambda ~ Beta(alpha, alpha), a box of area 1 - lambda at a random place.
+        """Draw a step's mix: lambda ~ Beta(alpha, alpha), a box of area 1 - lambda somewhere.
 
         One box serves the whole batch, or each pair has its own (`per_sample`). Boxes lie on token
         borders; their centre is uniform and the part outside the grid is cut off, as in CutMix.

@@ -6,7 +6,7 @@ image, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,8 +23,8 @@ class TokenTarget:
 
     Class c of target t of image b has probability
     `residual[b, t] + sum of excess[b, t, p] over palette entries p with classes[b, p] == c`.
-    So padding an image's palette with entries of excess 0 changes nothing, an entry may stand twice,
-    and mixing two targets is concatenating their palettes.
+    So padding an image's palette with entries of excess 0 changes nothing, an entry may stand
+    twice, and mixing two targets is concatenating their palettes.
     """
 
     classes: Tensor  # [B, P] int64
@@ -73,15 +73,10 @@ class TokenTarget:
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenTarget:
-        moved = (
-            tensor.to(device, non_blocking=non_blocking)
-            for tensor in (self.classes, self.excess, self.residual, self.mask)
-        )
-        return TokenTarget(*moved, grid=self.grid, num_classes=self.num_classes)
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> TokenTarget:
-        pinned = (t.pin_memory() for t in (self.classes, self.excess, self.residual, self.mask))
-        return TokenTarget(*pinned, grid=self.grid, num_classes=self.num_classes)
+        return self._map(Tensor.pin_memory)
 
     @classmethod
     def concatenate(cls, targets: Sequence[TokenTarget]) -> TokenTarget:
@@ -101,6 +96,16 @@ class TokenTarget:
             mask=torch.cat([t.mask for t in targets]),
             grid=first.grid,
             num_classes=first.num_classes,
+        )
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> TokenTarget:
+        return TokenTarget(
+            change(self.classes),
+            change(self.excess),
+            change(self.residual),
+            change(self.mask),
+            self.grid,
+            self.num_classes,
         )
 
     def _replace(self, classes: Tensor, excess: Tensor, residual: Tensor) -> TokenTarget:

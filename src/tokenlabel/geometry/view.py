@@ -64,7 +64,7 @@ class View:
 
     @classmethod
     def rotation(cls, degrees: float, aspect: float) -> View:
-        """Turn the content counter-clockwise about the centre; `aspect` = width / height in pixels."""
+        """Turn the content counter-clockwise about the centre; `aspect` = width / height."""
         angle = math.radians(degrees)
         cos, sin = math.cos(angle), math.sin(angle)
         return cls.about_center(np.array([[cos, -sin / aspect], [sin * aspect, cos]]))
@@ -97,7 +97,7 @@ class View:
     @property
     def to_source(self) -> Matrix:
         """The 2x3 matrix from output fractions to source fractions."""
-        return self.stages[0]
+        return np.asarray(self.stages[0])
 
     @cached_property
     def axis_aligned(self) -> bool:
@@ -119,7 +119,7 @@ class View:
         return inside
 
     def valid_interval(self, axis: int) -> tuple[float, float]:
-        """Of an axis-aligned view: the output interval of one axis (0 = x, 1 = y) that shows content.
+        """The output interval of one axis (0 = x, 1 = y) where an axis-aligned view shows content.
 
         Empty when the first number is not below the second.
         """
