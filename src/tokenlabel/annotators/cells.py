@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ class CellScores(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
 
     @property
@@ -32,7 +34,8 @@ class CellScores(nn.Module):
         features = self.model.forward_features(images)
         if not isinstance(features, Tensor) or features.ndim not in (3, 4):
             raise InputError(
-                f"{type(self.model).__name__} has no single map of features: choose another annotator"
+                f"{type(self.model).__name__} has no single map of features:"
+                " choose another annotator"
             )
         if features.ndim == 3:
             return self._tokens(features, images.shape[2] / images.shape[3])

@@ -41,10 +41,7 @@ class ClassMap:
             return logits[..., [members[0] for members in self._members]]
         never = logits.amax(-1) + _NEVER
         return torch.stack(
-            [
-                logits[..., members].logsumexp(-1) if members else never
-                for members in self._members
-            ],
+            [logits[..., members].logsumexp(-1) if members else never for members in self._members],
             -1,
         )
 
@@ -78,8 +75,8 @@ def match_classes(
     if missing:
         raise InputError(
             f"the annotator does not know {len(missing)} of the data set's {len(dataset)} classes,"
-            f" {missing[0]!r} for one{nearest(missing[0], annotator)}: give a class map, or teach an"
-            " annotator on this data set first (`tokenlabel teach`)"
+            f" {missing[0]!r} for one{nearest(missing[0], annotator)}: give a class map, or teach"
+            " an annotator on this data set first (`tokenlabel teach`)"
         )
     return ClassMap([places.get(name, -1) for name in annotator], len(dataset))
 
@@ -99,7 +96,9 @@ def _from_table(
         if not row:
             continue
         if len(row) != 2:
-            raise InputError(f"{table}, line {line}: needs two columns, annotator and data set class")
+            raise InputError(
+                f"{table}, line {line}: needs two columns, annotator and data set class"
+            )
         source, target = (cell.strip() for cell in row)
         if source not in numbers:
             near = nearest(source, numbers)

@@ -22,7 +22,9 @@ def resolve_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     try:
         place = torch.device(device)
     except RuntimeError:
-        raise InputError(f"no such device: {device!r}; use cpu, cuda, cuda:1, mps or auto") from None
+        raise InputError(
+            f"no such device: {device!r}; use cpu, cuda, cuda:1, mps or auto"
+        ) from None
     if place.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device!r} is not available on this machine: use cpu or auto")
     if place.type == "cuda" and place.index is None:

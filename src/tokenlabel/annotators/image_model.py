@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap
 
-__all__ = ["ImageAnnotator", "Preprocessing", "Views"]
+__all__ = ["ONE_VIEW", "ImageAnnotator", "Preprocessing", "Views"]
 
 Item = tuple[Tensor, Box]  # uint8 [3, h, w], the part of the image it shows
 
@@ -44,6 +45,9 @@ class Views:
     window: int | None = None  # side in pixels of square windows that overlap by half
 
 
+ONE_VIEW = Views()
+
+
 class ImageAnnotator:
     """Runs `scores`, a module from normalised images [B, 3, H, W] to class logits [B, h, w, C].
 
@@ -57,7 +61,7 @@ class ImageAnnotator:
         preprocessing: Preprocessing,
         *,
         top_k: int = 5,
-        views: Views = Views(),
+        views: Views = ONE_VIEW,
         class_map: ClassMap | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -68,7 +72,7 @@ class ImageAnnotator:
         if not 1 <= top_k <= self.num_classes:
             raise InputError(f"top-k of {top_k} does not fit {self.num_classes} classes")
         self.device, self.dtype = torch.device(device), dtype
-        scores = scores.eval().to(self.device, memory_format=torch.channels_last)
+        scores = scores.eval().to(self.device).to(memory_format=torch.channels_last)
         self._scores = torch.compile(scores) if compile else scores
         self.preprocessing, self.views, self.top_k = preprocessing, views, top_k
         self._class_map = class_map
@@ -88,7 +92,7 @@ class ImageAnnotator:
             **mapping,
         }
 
-    def prepare(self, key: str, pixels: Pixels) -> Item:
+    def prepare(self, key: str, pixels: Pixels) -> Item:  # noqa: ARG002 (the protocol's)
         p = self.preprocessing
         return fit_image(pixels, p.size, p.fit, p.multiple, p.crop_pct)
 
@@ -116,37 +120,35 @@ class ImageAnnotator:
         maps = [self._one_view(view, flip) for view, flip in views]
         if len(maps) == 1:
             return maps[0]
-        grid = maps[0].shape[1:3]
-        probabilities = [_resized(m.softmax(-1), grid) for m in maps]
+        probabilities = [_resized(m.softmax(-1), maps[0].shape) for m in maps]
         return torch.stack(probabilities).mean(0).clamp(min=1e-30).log()
 
     def _one_view(self, x: Tensor, flip: bool) -> Tensor:
         x = x.flip(3) if flip else x
         with self._autocast():
-            logits = self._windows(x) if self.views.window else self._scores(x)
-        logits = logits.float()
+            side = self.views.window
+            logits = (self._windows(x, side) if side else self._scores(x)).float()
         if self._class_map:
             logits = self._class_map(logits)
         return logits.flip(2) if flip else logits
 
-    def _windows(self, x: Tensor) -> Tensor:
-        """Logits of overlapping windows, averaged where they overlap."""
-        side = self.views.window
-        assert side is not None
-        total = count = None
-        for top in _starts(x.shape[2], side):
-            for left in _starts(x.shape[3], side):
-                part = self._scores(x[:, :, top : top + side, left : left + side]).float()
-                cell = (min(side, x.shape[2]) // part.shape[1], min(side, x.shape[3]) // part.shape[2])
-                if total is None:
-                    grid = (x.shape[2] // cell[0], x.shape[3] // cell[1])
-                    total = part.new_zeros(len(x), *grid, part.shape[3])
-                    count = part.new_zeros(*grid, 1)
-                row, col = top // cell[0], left // cell[1]
-                here = (slice(row, row + part.shape[1]), slice(col, col + part.shape[2]))
-                total[:, here[0], here[1]] += part
-                count[here] += 1
-        return total / count
+    def _windows(self, x: Tensor, side: int) -> Tensor:
+        """Logits of overlapping square windows, averaged where they overlap."""
+        rows, cols = x.shape[2:]
+        corners = list(product(_starts(rows, side), _starts(cols, side)))
+        parts = [
+            self._scores(x[:, :, top : top + side, left : left + side]) for top, left in corners
+        ]
+        b, h, w, classes = parts[0].shape
+        cell = (min(side, rows) / h, min(side, cols) / w)  # in pixels
+        total = parts[0].new_zeros(b, round(rows / cell[0]), round(cols / cell[1]), classes)
+        count = total.new_zeros(*total.shape[1:3], 1)
+        for (top, left), part in zip(corners, parts, strict=True):
+            row, col = round(top / cell[0]), round(left / cell[1])
+            total[:, row : row + h, col : col + w] += part
+            count[row : row + h, col : col + w] += 1
+        averaged: Tensor = total / count
+        return averaged
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.dtype == torch.float32:
@@ -167,9 +169,10 @@ def _rescale(x: Tensor, scale: float, multiple: int) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def _resized(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Maps [B, h, w, C] on another grid."""
-    if maps.shape[1:3] == grid:
+def _resized(maps: Tensor, shape: torch.Size) -> Tensor:
+    """Maps [B, h, w, C] on the grid of another batch of maps."""
+    grid = list(shape[1:3])
+    if list(maps.shape[1:3]) == grid:
         return maps
     planes = maps.permute(0, 3, 1, 2)
     planes = F.interpolate(planes, grid, mode="bilinear", antialias=True, align_corners=False)

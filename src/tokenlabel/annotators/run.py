@@ -57,7 +57,9 @@ def run(
         folder,
         Manifest(
             num_classes=annotator.num_classes,
-            class_names=source.class_names if len(source.class_names) == annotator.num_classes else None,
+            class_names=source.class_names
+            if len(source.class_names) == annotator.num_classes
+            else None,
             codec=codec,
             shard_size=size,
             dataset={"fingerprint": source_fingerprint(source), "samples": len(source)},
@@ -109,7 +111,9 @@ class _ShardJob:
         rest = indices[len(shard.keys) :]
         batches = [rest[i : i + self.batch_size] for i in range(0, len(rest), self.batch_size)]
         for batch, items in _prefetch(self.pool, self._prepare, batches):
-            labels = iter(self.annotator.annotate([i for i in items if not isinstance(i, InputError)]))
+            labels = iter(
+                self.annotator.annotate([i for i in items if not isinstance(i, InputError)])
+            )
             for index, item in zip(batch, items, strict=True):
                 key = self.source.keys[index]
                 if isinstance(item, InputError):

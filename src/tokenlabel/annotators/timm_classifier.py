@@ -15,7 +15,7 @@ from torch import nn
 from tokenlabel.annotators.cells import CellScores
 from tokenlabel.annotators.class_map import match_classes
 from tokenlabel.annotators.fit import Fit
-from tokenlabel.annotators.image_model import ImageAnnotator, Preprocessing, Views
+from tokenlabel.annotators.image_model import ONE_VIEW, ImageAnnotator, Preprocessing, Views
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.progress import console
 
@@ -42,18 +42,20 @@ class TimmAnnotator(ImageAnnotator):
         class_names: Sequence[str] | None = None,
         class_table: Path | None = None,
         top_k: int = 5,
-        views: Views = Views(),
+        views: Views = ONE_VIEW,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
     ) -> None:
+        network: Any = model
         if isinstance(model, str):
-            model = _create(model, pretrained and checkpoint is None, checkpoint, model_kwargs or {})
-        config = resolve_model_data_config(model)
+            pretrained = pretrained and checkpoint is None
+            network = _create(model, pretrained, checkpoint, model_kwargs or {})
+        config = resolve_model_data_config(network)
         size = (image_size, image_size) if image_size else config["input_size"][1:]
-        if hasattr(model, "set_input_size"):
-            model.set_input_size(img_size=size)
-        scores = CellScores(model)
+        if hasattr(network, "set_input_size"):
+            network.set_input_size(img_size=size)
+        scores = CellScores(network)
         if not scores.head_reads_patches:
             console.print(
                 "note: this model's head was trained on a class token and never saw a patch token;"
@@ -62,17 +64,17 @@ class TimmAnnotator(ImageAnnotator):
             )
         class_map = None
         if class_names is not None:
-            known = _known_names(model)
-            class_map = match_classes(known, model.num_classes, class_names, class_table)
+            known = _known_names(network)
+            class_map = match_classes(known, network.num_classes, class_names, class_table)
         super().__init__(
             scores,
-            model.num_classes,
+            network.num_classes,
             Preprocessing(
                 size=tuple(size),
                 mean=tuple(config["mean"]),
                 std=tuple(config["std"]),
                 fit=fit,
-                multiple=_multiple(model),
+                multiple=_multiple(network),
                 crop_pct=config["crop_pct"],
             ),
             top_k=top_k,
@@ -83,8 +85,8 @@ class TimmAnnotator(ImageAnnotator):
             compile=compile,
             origin={
                 "kind": "timm classifier",
-                "model": model.pretrained_cfg.get("architecture") or type(model).__name__,
-                "weights_sha256": weights_hash(model),
+                "model": network.pretrained_cfg.get("architecture") or type(network).__name__,
+                "weights_sha256": weights_hash(network),
             },
         )
 
@@ -115,7 +117,7 @@ def _create(
     return model
 
 
-def _known_names(model: nn.Module) -> list[str] | None:
+def _known_names(model: Any) -> list[str] | None:
     """The names of the model's classes: as its weights say, or ImageNet's synsets, or unknown."""
     names = model.pretrained_cfg.get("label_names")
     if names:
@@ -126,7 +128,7 @@ def _known_names(model: nn.Module) -> list[str] | None:
     return list(ImageNetInfo(subset).label_names())
 
 
-def _multiple(model: nn.Module) -> int:
+def _multiple(model: Any) -> int:
     """The pixels of a cell's side: inputs should be a multiple of it."""
     info = getattr(model, "feature_info", None)
     reductions = [f["reduction"] for f in info] if info else [32]

@@ -36,16 +36,16 @@ def annotate(
 ) -> int:
     """Label every region of every image once, with a pretrained classifier.
 
-    Each image gets a map of cells (7 x 7 for a ResNet at 224 pixels, more at larger sizes), and each
-    cell its best classes with their probabilities. Training then reads these maps; the classifier
-    is not needed any more.
+    Each image gets a map of cells (7 x 7 for a ResNet at 224 pixels, more at larger sizes), and
+    each cell its best classes with their probabilities. Training then reads these maps; the
+    classifier is not needed any more.
 
     An interrupted run is continued by the same command; several processes (torchrun, or machines
     that share the output folder) divide the work. Images that cannot be read are listed and left
     out, and the exit code is then 3.
 
     Args:
-        data: images: a folder with one subfolder a class, a tar, WebDataset shards, hfds/owner/name.
+        data: images: a folder of class folders, a tar, WebDataset shards, hfds/owner/name.
         output: folder of the label store.
         model: a timm model name, hf-hub:owner/name, or a folder that `tokenlabel teach` wrote.
         split: part of the data set, such as train.
@@ -62,8 +62,8 @@ def annotate(
         flip: average with the mirrored image.
         scales: average over the image at these multiples of the input size.
         window: slide a window of this many pixels over the input, for annotators of a fixed size.
-        codec: compact (about 2 kB an image), exact (keeps raw logits as float16), raw (as exact, not
-            compressed).
+        codec: compact (about 2 kB an image), exact (keeps raw logits as float16), raw (as exact,
+            not compressed).
         batch_size: images at a time.
         shard_size: images in a file of the store.
         device: cpu, cuda, mps, ...; auto takes the accelerator if there is one.
