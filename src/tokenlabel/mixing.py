@@ -30,7 +30,7 @@ class Mix:
 
     @property
     def exchanges(self) -> bool:
-        """Whether tokens are exchanged whole, so that un-mixing recovers each image's own tokens."""
+        """Whether tokens move whole, so that un-mixing recovers each image's own."""
         return self.share.dtype == torch.bool
 
     @property
@@ -72,7 +72,7 @@ class Mix:
         per_sample: bool = False,
         generator: torch.Generator | None = None,
     ) -> Mix:
-        """Draw a step's mix: lambda ~ Beta(alpha, alpha), a box of area 1 - lambda at a random place.
+        """Draw a step's mix: lambda ~ Beta(alpha, alpha), a box of area 1 - lambda anywhere.
 
         One box serves the whole batch, or each pair has its own (`per_sample`). Boxes lie on token
         borders; their centre is uniform and the part outside the grid is cut off, as in CutMix.

@@ -6,7 +6,7 @@ image, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,8 +23,8 @@ class TokenTarget:
 
     Class c of target t of image b has probability
     `residual[b, t] + sum of excess[b, t, p] over palette entries p with classes[b, p] == c`.
-    So padding an image's palette with entries of excess 0 changes nothing, an entry may stand twice,
-    and mixing two targets is concatenating their palettes.
+    So padding an image's palette with entries of excess 0 changes nothing, an entry may stand
+    twice, and mixing two targets is concatenating their palettes.
     """
 
     classes: Tensor  # [B, P] int64
@@ -43,13 +43,20 @@ class TokenTarget:
         full = self.residual[..., None].expand(b, t, self.num_classes).clone()
         return full.scatter_add_(2, self.classes[:, None].expand(b, t, p), self.excess)
 
-    def smoothed(self, smoothing: float) -> TokenTarget:
-        """Mixed with the uniform distribution: `(1 - smoothing) * t + smoothing / C`."""
-        if smoothing == 0:
-            return self
-        keep = 1 - smoothing
-        return self._replace(
-            self.classes, self.excess * keep, self.residual * keep + smoothing / self.num_classes
+    def class_target(self) -> Tensor:
+        """The class token's distribution, dense: [B, C]."""
+        full = self.residual[:, :1].expand(-1, self.num_classes).clone()
+        return full.scatter_add_(1, self.classes, self.excess[:, 0])
+
+    def scaled(self, factor: float, offset: float) -> TokenTarget:
+        """`factor * t + offset` for every class: label smoothing, in whichever convention."""
+        return TokenTarget(
+            classes=self.classes,
+            excess=self.excess * factor,
+            residual=self.residual * factor + offset,
+            mask=self.mask,
+            grid=self.grid,
+            num_classes=self.num_classes,
         )
 
     def mixed(self, mix: Mix) -> TokenTarget:
@@ -73,15 +80,20 @@ class TokenTarget:
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenTarget:
-        moved = (
-            tensor.to(device, non_blocking=non_blocking)
-            for tensor in (self.classes, self.excess, self.residual, self.mask)
-        )
-        return TokenTarget(*moved, grid=self.grid, num_classes=self.num_classes)
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> TokenTarget:
-        pinned = (t.pin_memory() for t in (self.classes, self.excess, self.residual, self.mask))
-        return TokenTarget(*pinned, grid=self.grid, num_classes=self.num_classes)
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> TokenTarget:
+        return TokenTarget(
+            function(self.classes),
+            function(self.excess),
+            function(self.residual),
+            function(self.mask),
+            self.grid,
+            self.num_classes,
+        )
 
     @classmethod
     def concatenate(cls, targets: Sequence[TokenTarget]) -> TokenTarget:
@@ -102,6 +114,3 @@ class TokenTarget:
             grid=first.grid,
             num_classes=first.num_classes,
         )
-
-    def _replace(self, classes: Tensor, excess: Tensor, residual: Tensor) -> TokenTarget:
-        return TokenTarget(classes, excess, residual, self.mask, self.grid, self.num_classes)

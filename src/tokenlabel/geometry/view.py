@@ -97,7 +97,8 @@ class View:
     @property
     def to_source(self) -> Matrix:
         """The 2x3 matrix from output fractions to source fractions."""
-        return self.stages[0]
+        matrix: Matrix = self.stages[0]
+        return matrix
 
     @cached_property
     def axis_aligned(self) -> bool:
@@ -106,7 +107,7 @@ class View:
 
     def source_points(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Source fractions [..., 2] of output fractions [..., 2]."""
-        return points @ self.to_source[:, :2].T + self.to_source[:, 2]
+        return np.asarray(points @ self.to_source[:, :2].T + self.to_source[:, 2])
 
     def valid(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which output points [..., 2] show source content rather than fill: bool [...]."""
