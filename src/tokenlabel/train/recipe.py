@@ -55,6 +55,9 @@ class Data:
     """Folder, tar, WebDataset shards or Hugging Face data set of the training images."""
     val: str | None = None
     """The same for validation; without it nothing is validated."""
+    train_split: str | None = None
+    """Which part of `train`, where it has parts: "train", say."""
+    val_split: str | None = None
     labels: str | None = None
     """Label store made by `tokenlabel annotate`; needed unless supervision is by labels alone."""
     workers: Annotated[int, Field(ge=0)] = 4
@@ -216,6 +219,8 @@ class Engine:
     """Batch-norm statistics over all ranks (GPUs only)."""
     sharding: Literal["none", "fsdp"] = "none"
     """"fsdp" shards weights, gradients and optimiser state over the ranks."""
+    token_head_chunk: Count | None = None
+    """Apply the token head to so many images at a time: much less memory, about the same speed."""
     max_bad_steps: Count = 20
     """Stop after so many skipped (NaN or infinite) updates in a row."""
 
@@ -249,6 +254,8 @@ class Recipe:
     checkpoints: Checkpoints = Checkpoints()
     trackers: tuple[str, ...] = ("tensorboard",)
     """Any of accelerate's trackers that is installed: tensorboard, wandb, trackio, mlflow …"""
+    validate_every: Count = 1
+    """Epochs between two validations; the last epoch is always validated."""
     log_every: Count = 50
     """Updates between two lines of the metrics file."""
 
