@@ -19,7 +19,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-
 __all__ = ["CheckpointFolder", "State", "write_atomically"]
 
 State = dict[str, Any]
@@ -77,7 +76,7 @@ class CheckpointFolder:
 
     def newest(self) -> tuple[State | None, list[tuple[Path, str]]]:
         """The newest checkpoint that is whole, and what is wrong with each newer one."""
-        damaged = []
+        damaged: list[tuple[Path, str]] = []
         for folder in reversed(self.steps()):
             fault = _fault(folder)
             if fault is None:

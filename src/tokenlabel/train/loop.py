@@ -91,8 +91,9 @@ class _Loop:
             while self.trainer.updates < self.total:
                 epoch, start = divmod(self.trainer.updates, self.per_epoch)
                 for _ in self._epoch(epoch, start):
-                    note = self._log_update(epoch)
-                    bar.update(task, advance=images, **({"note": note} if note else {}))
+                    if note := self._log_update(epoch):
+                        bar.update(task, note=note)
+                    bar.advance(task, images)
                     if self.trainer.updates in (self.total, (epoch + 1) * self.per_epoch):
                         self._end_epoch(epoch)
                     if self.trainer.updates == self.total:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -12,6 +13,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from tokenlabel.errors import InputError
@@ -102,13 +105,27 @@ class Ranks:
         if self.engine.sync_batchnorm and self.count > 1:
             if self.device.type == "cpu":
                 raise InputError("engine.sync_batchnorm works on GPUs only")
-            nn.SyncBatchNorm.convert_sync_batchnorm(task)
+            nn.SyncBatchNorm.convert_sync_batchnorm(task)  # type: ignore[no-untyped-call]
         task.to(self.device)
+        if self.engine.sharding == "fsdp":
+            return self.shard(task)
         if self.count == 1:
             return task
         self.accelerator.ddp_handler = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
         distributed_task: nn.Module = self.accelerator.prepare_model(task)
         return distributed_task
+
+    def shard(self, module: nn.Module) -> nn.Module:
+        """FSDP2: every block of a stack is gathered for its own computation, the rest together."""
+        if self.engine.precision == "fp16":
+            raise InputError("engine.sharding=fsdp goes with precision bf16 or fp32, not fp16")
+        if self.count == 1:
+            return module
+        mesh = init_device_mesh(self.device.type, (self.count,))
+        for block in _blocks(module):
+            fully_shard(block, mesh=mesh)
+        fully_shard(module, mesh=mesh)
+        return module
 
     def whole(self, tensor: Tensor) -> Tensor:
         """A tensor that may be sharded over the ranks, whole on each."""
@@ -120,7 +137,24 @@ class Ranks:
 
     def gradients(self, task: nn.Module, *, reduced: bool) -> AbstractContextManager[Any]:
         """Around a pass: whether its backward sums gradients over ranks (the last pass of an update)."""
+        if isinstance(task, FSDPModule):
+            task.set_requires_gradient_sync(reduced)
+            return nullcontext()
         if reduced or self.count == 1:
             return nullcontext()
         context: AbstractContextManager[Any] = self.accelerator.no_sync(task)
         return context
+
+
+def _blocks(module: nn.Module) -> list[nn.Module]:
+    """The repeated units of a network: direct children of a container that holds several of a type."""
+    found = []
+    for container in module.modules():
+        if isinstance(container, (nn.Sequential, nn.ModuleList)):
+            kinds = Counter(type(child) for child in container)
+            found += [
+                child
+                for child in container
+                if kinds[type(child)] > 1 and any(True for _ in child.parameters())
+            ]
+    return found

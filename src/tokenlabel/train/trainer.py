@@ -62,8 +62,11 @@ class Trainer:
         self.recipe, self.ranks = recipe, ranks
         self.student = cast(nn.Module, task.student)
         if recipe.engine.channels_last:
-            self.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.student.to(memory_format=torch.channels_last)
+        # before distribution: a copy of a module that is already sharded cannot be made
         self.ema = create_ema(self.student.to(ranks.device), recipe.ema)
+        if self.ema is not None and recipe.engine.sharding == "fsdp":
+            ranks.shard(self.ema.module)
         self.task = ranks.distribute(task)
         self.optimizer = create_optimizer(self.student, recipe.optimizer)
         self.schedule = create_schedule(self.optimizer, recipe, updates_per_epoch)
