@@ -18,7 +18,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from tokenlabel.errors import InputError
-from tokenlabel.train.recipe import Engine, Recipe
+from tokenlabel.training.recipe import Engine, Recipe
 
 __all__ = ["Ranks", "accumulation"]
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from tokenlabel.evaluation.metrics import ClassificationCounts, predictions
-from tokenlabel.train.ranks import Ranks
-from tokenlabel.train.task import TokenLabelingTask
+from tokenlabel.training.ranks import Ranks
+from tokenlabel.training.task import TokenLabelingTask
 
 __all__ = ["validate"]
 

@@ -12,7 +12,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from tokenlabel.errors import InputError, nearest
-from tokenlabel.train.recipe import Ema, Optimizer, Recipe
+from tokenlabel.training.recipe import Ema, Optimizer, Recipe
 
 __all__ = ["create_ema", "create_optimizer", "create_schedule"]
 

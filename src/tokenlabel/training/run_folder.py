@@ -4,7 +4,7 @@ recipe.yaml       every value of the recipe
 environment.json  code version, command, machine, library versions, the labels' fingerprint
 metrics.jsonl     one line per logged update and per validation
 curves.png/.html  the same, drawn
-checkpoints/      see `tokenlabel.train.checkpoint`
+checkpoints/      see `tokenlabel.training.checkpoint`
 results.json      the final numbers; there once the run is complete
 """
 
@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 from tokenlabel.errors import InputError
-from tokenlabel.train.checkpoint import CheckpointFolder, write_atomically
-from tokenlabel.train.recipe import Recipe
-from tokenlabel.train.recipe_file import differences, read_recipe, to_yaml
+from tokenlabel.training.checkpoint import CheckpointFolder, write_atomically
+from tokenlabel.training.recipe import Recipe
+from tokenlabel.training.recipe_file import differences, read_recipe, to_yaml
 
 __all__ = ["RunFolder"]
 

@@ -13,7 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from tokenlabel.errors import InputError, nearest
-from tokenlabel.train.recipe import Recipe
+from tokenlabel.training.recipe import Recipe
 
 __all__ = [
     "differences",

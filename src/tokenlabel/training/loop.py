@@ -12,12 +12,12 @@ from torch import nn
 
 from tokenlabel.errors import InputError
 from tokenlabel.progress import console, progress_bar
-from tokenlabel.train.checkpoint import write_atomically
-from tokenlabel.train.curves import draw_curves
-from tokenlabel.train.recipe import Recipe
-from tokenlabel.train.run_folder import RunFolder
-from tokenlabel.train.signals import Preempted, StopRequest
-from tokenlabel.train.trainer import Trainer, Update
+from tokenlabel.training.checkpoint import write_atomically
+from tokenlabel.training.curves import draw_curves
+from tokenlabel.training.recipe import Recipe
+from tokenlabel.training.run_folder import RunFolder
+from tokenlabel.training.signals import Preempted, StopRequest
+from tokenlabel.training.trainer import Trainer, Update
 
 __all__ = ["Batches", "TrainingDiverged", "Validation", "fit"]
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict as dcp
 
-from tokenlabel.train.checkpoint import State
-from tokenlabel.train.optimize import create_ema, create_optimizer, create_schedule
-from tokenlabel.train.randomness import seed_everything
-from tokenlabel.train.ranks import Ranks
-from tokenlabel.train.recipe import Recipe
-from tokenlabel.train.task import Step
+from tokenlabel.training.checkpoint import State
+from tokenlabel.training.optimize import create_ema, create_optimizer, create_schedule
+from tokenlabel.training.randomness import seed_everything
+from tokenlabel.training.ranks import Ranks
+from tokenlabel.training.recipe import Recipe
+from tokenlabel.training.task import Step
 
 __all__ = ["DeviceBatch", "Trainer", "Update"]
 
