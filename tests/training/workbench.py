@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -108,13 +109,14 @@ class MemoryBatches:
         self.updates_per_epoch = updates
         self.size = recipe.schedule.batch_size
         self.passes = accumulation(recipe, ranks.count)
-        self.rank, self.parts = ranks.rank, ranks.count * self.passes
+        self.rank, self.world, self.parts = ranks.rank, ranks.count, ranks.count * self.passes
 
     def epoch(self, epoch: int, start: int) -> Iterator[Sequence[MemoryBatch]]:
         for update in range(start, self.updates_per_epoch):
             whole = random_batch(self.size, seed=100 * epoch + update)
-            first = self.rank * self.passes
-            yield [part(whole, first + i, self.parts) for i in range(self.passes)]
+            yield [
+                part(whole, i * self.world + self.rank, self.parts) for i in range(self.passes)
+            ]
 
 
 def make_task(recipe: Recipe, **model: Any) -> TokenLabelingTask:
@@ -165,6 +167,29 @@ def run(
     return fit(trainer, batches, run_folder, recipe, validation)
 
 
+@dataclass(frozen=True)
+class DieAt:
+    """Kills its process without warning, once at each of `updates`; what happened lies in `marks`."""
+
+    updates: frozenset[int]
+    marks: Path
+
+    def __call__(self, update: int, _batches: Sequence[MemoryBatch]) -> None:
+        mark = self.marks / f"killed-{os.environ.get('RANK', 0)}-{update}"
+        if update in self.updates and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class FailAt:
+    update: int
+
+    def __call__(self, update: int, _batches: Sequence[MemoryBatch]) -> None:
+        if update == self.update:
+            raise RuntimeError("power cut")
+
+
 def weights(folder: Path) -> dict[str, Tensor]:
     """All saved state of the last checkpoint, flat."""
     from tokenlabel.training.checkpoint import CheckpointFolder
@@ -184,14 +209,14 @@ def processes() -> ForkServerContext:
     return context
 
 
-def start_ranks(function: Callable[..., Any], count: int, *args: Any) -> list[Any]:
-    """Start `function(*args)` as each of `count` ranks, as torchrun would."""
+def start_ranks(count: int, function: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
+    """Start `function(*args, **kwargs)` as each of `count` ranks, as torchrun would."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = processes()
     ranks = [
-        context.Process(target=_as_rank, args=(rank, count, port, function, args))
+        context.Process(target=_as_rank, args=(rank, count, port, function, args, kwargs))
         for rank in range(count)
     ]
     for process in ranks:
@@ -199,11 +224,13 @@ def start_ranks(function: Callable[..., Any], count: int, *args: Any) -> list[An
     return ranks
 
 
-def _as_rank(rank: int, count: int, port: int, function: Callable[..., Any], args: Any) -> None:
+def _as_rank(
+    rank: int, count: int, port: int, function: Callable[..., Any], args: Any, kwargs: Any
+) -> None:
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     torch.set_num_threads(1)
-    function(*args)
+    function(*args, **kwargs)
