@@ -96,7 +96,7 @@ def _released(label_map: LabelMap, view: View, grid: tuple[int, int]) -> TokenTa
 
 
 def _scatter(values: Tensor, slots: Tensor, size: int) -> Tensor:
-    """Spread values [K, H, W] over palette planes [size, H, W], 0 where a class is absent."""
+    """Spread values [K, H, W] over palette planes [size, H, W]; a plane is 0 where a class is absent."""
     planes = values.new_zeros(size, *values.shape[1:])
     return planes.scatter_add_(0, slots, values)
 
@@ -118,7 +118,7 @@ def _roi_align(logits: Tensor, view: View, grid: tuple[int, int], label_map: Lab
         logits[None], rois, grid, spatial_scale=1.0, sampling_ratio=-1, aligned=False
     )[0]
     flipped = [axis + 1 for axis in (0, 1) if view.to_source[1 - axis, 1 - axis] < 0]
-    return torch.as_tensor(out.flip(flipped) if flipped else out)
+    return out.flip(flipped) if flipped else out
 
 
 def _transposed(view: View) -> View:
