@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-if TYPE_CHECKING:
-    from tokenlabel.training.recipe import Recipe
-    from tokenlabel.training.run import TrainResult
+from tokenlabel.training.recipe import Recipe
+from tokenlabel.training.recipe_file import override, read_recipe, scaled, to_yaml
+from tokenlabel.training.result import TrainResult
 
 __all__ = ["train"]
 
@@ -71,8 +72,6 @@ def train(
         overrides: any other value of the recipe, as section.key=value ...
         show: print the complete recipe as YAML and stop.
     """
-    from tokenlabel.training.recipe_file import override, scaled, to_yaml
-
     chosen = _located(_find(recipe), data, val)
     if batch_size is not None and batch_size != chosen.schedule.batch_size:
         before = chosen
@@ -109,7 +108,6 @@ def train(
 def _find(recipe: str) -> Recipe:
     """A recipe by name or file."""
     from tokenlabel import recipes
-    from tokenlabel.training.recipe_file import read_recipe
 
     return read_recipe(recipe) if recipe.endswith((".yaml", ".yml")) else recipes.get(recipe)
 
@@ -129,7 +127,7 @@ def _located(recipe: Recipe, data: str, val: str | None) -> Recipe:
 
 
 def _given(path: str, value: Any) -> list[str]:
-    return [] if value is None else [f"{path}={value}"]
+    return [] if value is None else [f"{path}={json.dumps(value)}"]
 
 
 def _say_scaled(before: Recipe, after: Recipe, rule: str) -> None:

@@ -15,6 +15,7 @@ from tokenlabel.progress import console, progress_bar
 from tokenlabel.training.checkpoint import write_atomically
 from tokenlabel.training.curves import draw_curves
 from tokenlabel.training.recipe import Recipe
+from tokenlabel.training.result import read_metrics
 from tokenlabel.training.run_folder import RunFolder
 from tokenlabel.training.signals import Preempted, StopRequest
 from tokenlabel.training.trainer import Trainer, Update
@@ -244,7 +245,7 @@ class _Loop:
         self.ranks.accelerator.log(numbers, step=entry["update"])
 
     def _draw(self) -> None:
-        draw_curves(self.folder.metrics(), self.folder.path, self.recipe.name)
+        draw_curves(read_metrics(self.folder.path), self.folder.path, self.recipe.name)
 
     def _finish(self) -> dict[str, Any]:
         best = self.folder.checkpoints.best()

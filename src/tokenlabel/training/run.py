@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +24,13 @@ from tokenlabel.training.loop import Validation, fit
 from tokenlabel.training.ranks import Ranks, accumulation
 from tokenlabel.training.recipe import Recipe
 from tokenlabel.training.recipe_file import read_recipe
+from tokenlabel.training.result import TrainResult
 from tokenlabel.training.run_folder import RunFolder
 from tokenlabel.training.task import TokenLabelingTask
 from tokenlabel.training.trainer import Trainer
 from tokenlabel.training.validate import validate
 
-__all__ = ["TrainResult", "create_student", "load_student", "train"]
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a finished run leaves behind."""
-
-    folder: Path
-    results: dict[str, Any]
-    """The content of `results.json`."""
-
-    @property
-    def metrics(self) -> list[dict[str, Any]]:
-        """The logged updates and validations, in order."""
-        return RunFolder(self.folder, read_recipe(self.folder / "recipe.yaml")).metrics()
+__all__ = ["create_student", "load_student", "train"]
 
 
 def train(
