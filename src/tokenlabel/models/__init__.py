@@ -1,1 +1,5 @@
-"""Students: LV-ViT, and any timm backbone made dense."""
+"""Students: LV-ViT, and any timm backbone made dense. Importing registers LV-ViT in timm."""
+
+from tokenlabel.models.dense import DenseModel as DenseModel
+from tokenlabel.models.dense import create_model as create_model
+from tokenlabel.models.lvvit import LVViT as LVViT
