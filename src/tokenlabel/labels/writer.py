@@ -172,7 +172,9 @@ class LabelStoreWriter:
 
     def _open_shard(self, key: str) -> ShardWriter:
         if self._shard is None:
-            raise InputError(f"{self.folder} is complete and cannot take {key!r}: write another store")
+            raise InputError(
+                f"{self.folder} is complete and cannot take {key!r}: write another store"
+            )
         if len(self._shard.keys) == self.manifest.shard_size:
             self._shard.finish()
             self._number += 1
