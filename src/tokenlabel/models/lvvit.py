@@ -8,10 +8,11 @@ names and shapes equal the released checkpoints'.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
-from timm.layers import PatchEmbed, get_device_dtype, trunc_normal_
+from timm.layers import PatchEmbed, get_device_dtype, resample_abs_pos_embed, trunc_normal_
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -165,6 +166,28 @@ class LVViT(VisionTransformer):  # type: ignore[misc]
         return head
 
 
+def checkpoint_filter_fn(state: dict[str, Tensor], model: LVViT) -> dict[str, Tensor]:
+    """Fit a state dict to the model's grid: the class position is kept, others resized (bicubic).
+
+    The released rule (no antialiasing). A file does not say how its positions lie: a square is
+    assumed, and InputError raised where they do not form one.
+    """
+    positions, wanted = state.get("pos_embed"), model.pos_embed
+    if positions is None or wanted is None or positions.shape == wanted.shape:
+        return state
+    prefix = model.num_prefix_tokens
+    side = math.isqrt(positions.shape[1] - prefix)
+    if side * side != positions.shape[1] - prefix:
+        raise InputError(
+            f"pos_embed has {positions.shape[1] - prefix} positions, no square grid to resize: "
+            "load it into a model of the size that it was trained at"
+        )
+    resized = resample_abs_pos_embed(
+        positions, model.patch_embed.grid_size, (side, side), prefix, antialias=False
+    )
+    return state | {"pos_embed": resized}
+
+
 # -- the published sizes (paper, table 1) ----------------------------------------------------------
 
 
@@ -200,6 +223,7 @@ def _build(variant: str, pretrained: bool, arguments: dict[str, Any], **size: An
         LVViT,
         variant,
         pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
         feature_cfg={"out_indices": 3, "feature_cls": "getter"},
         **(size | arguments),
     )
