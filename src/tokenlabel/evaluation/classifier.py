@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import timm
-import torch
 import yaml
 from timm.data import ImageNetInfo, infer_imagenet_subset
-from timm.models import get_pretrained_cfg
+from timm.layers import to_2tuple
 from torch import Tensor
 
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.metrics import predictions
 from tokenlabel.evaluation.preprocessing import Preprocessing
 from tokenlabel.models import DenseModel, create_model
-from tokenlabel.models.checkpoints import load_weights, read_state_dict
+from tokenlabel.models.checkpoints import build_from, load_weights
 from tokenlabel.output import DenseOutput
 
 __all__ = ["Classifier", "Weights", "load_classifier"]
 
 Weights = Literal["auto", "ema", "model"]
+
+_TOKEN_HEADS = ("aux_head.", "backbone.aux_head.")
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,16 @@ def load_classifier(
     """
     if checkpoint is None and model is None:
         raise InputError("nothing to load: give a checkpoint, or the name of a timm model")
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if checkpoint is not None and Path(checkpoint).is_dir():
-        found = _of_run(Path(checkpoint), weights, size)
-    elif checkpoint is not None:
-        if model is None:
-            raise InputError(f"{checkpoint}: say which timm model these weights are of")
-        found = _of_file(checkpoint, model, size)
-    else:
+    size = None if image_size is None else to_2tuple(image_size)
+    if checkpoint is None:
         assert model is not None
         found = _of_timm(model, size)
+    elif Path(checkpoint).is_dir():
+        found = _of_run(Path(checkpoint), weights, size)
+    elif model is None:
+        raise InputError(f"{checkpoint}: say which timm model these weights are of")
+    else:
+        found = _of_file(Path(checkpoint), model, size)
     found.model.eval().requires_grad_(False)
     changes: dict[str, Any] = {} if crop_pct is None else {"crop_pct": crop_pct}
     if size is not None:
@@ -109,27 +109,26 @@ def load_classifier(
 def _of_run(folder: Path, weights: Weights, size: tuple[int, int] | None) -> Classifier:
     run, step = _locate(folder)
     recipe: dict[str, Any] = yaml.safe_load((run / "recipe.yaml").read_text())
-    environment = json.loads((run / "environment.json").read_text())
+    class_names = json.loads((run / "environment.json").read_text())["class_names"]
     names = ("ema", "model") if weights == "auto" else (weights,)
     file = next((f for n in names if (f := step / f"{n}.safetensors").exists()), None)
     if file is None:
         raise InputError(f"{step} holds no {names[0]}.safetensors: use other weights")
     spec = recipe["model"]
-    own = spec["image_size"]
-    own_size: tuple[int, int] = (own, own) if isinstance(own, int) else tuple(own)
-    student = _create(spec["name"], _count_classes(spec["name"], file), size or own_size, spec)
-    load_weights(student, file)
-    preprocessing = dataclasses.replace(
-        Preprocessing.of_timm(student.backbone),
-        image_size=own_size,
-        crop_pct=recipe["augment"]["crop_pct"],
-        crop_mode="center",
+    trained_size = to_2tuple(spec["image_size"])
+    student = create_model(
+        spec["name"], len(class_names), img_size=size or trained_size, **spec["kwargs"]
     )
+    load_weights(student, file)
     taught = recipe["supervision"]["kind"] == "token-labels" or student.heads == "tokens"
     return Classifier(
         student,
-        preprocessing,
-        tuple(environment.get("class_names") or _default_names(student.num_classes)),
+        dataclasses.replace(
+            Preprocessing.of_timm(student.backbone),
+            image_size=trained_size,
+            crop_pct=recipe["augment"]["crop_pct"],
+        ),
+        tuple(class_names),
         has_tokens=taught and student.heads != "class",
         facts={
             "model": spec["name"],
@@ -141,35 +140,32 @@ def _of_run(folder: Path, weights: Weights, size: tuple[int, int] | None) -> Cla
     )
 
 
-def _of_file(checkpoint: str | Path, name: str, size: tuple[int, int] | None) -> Classifier:
-    if not Path(checkpoint).is_file():
-        raise InputError(f"no checkpoint at {checkpoint}: give a run's folder or a file of weights")
-    student = _create(name, _count_classes(name, checkpoint), size)
-    unfilled = load_weights(student, checkpoint)
-    return _timm_classifier(student, name, str(checkpoint), token_head="aux_head" not in unfilled)
+def _of_file(file: Path, name: str, size: tuple[int, int] | None) -> Classifier:
+    if not file.is_file():
+        raise InputError(f"no checkpoint at {file}: give a run's folder or a file of weights")
+    student = DenseModel(build_from(file, name, size))
+    unfilled = load_weights(student, file)
+    taught = not any(key.startswith(_TOKEN_HEADS) for key in unfilled)
+    return _timm_classifier(student, taught, {"model": name, "checkpoint": str(file)})
 
 
 def _of_timm(name: str, size: tuple[int, int] | None) -> Classifier:
     try:
-        backbone = _create(name, None, size, pretrained=True)
-    except RuntimeError as error:  # timm's word for an architecture that has no weights
-        raise InputError(f"{name}: {error}; give a checkpoint") from None
-    except OSError as error:
-        raise InputError(f"cannot get the weights of {name}: {error}") from None
-    return _timm_classifier(backbone, name, "timm", token_head=True)
+        student = DenseModel(name, pretrained=True, img_size=size)
+    except (RuntimeError, OSError) as error:  # no weights exist, or they cannot be had
+        reason = " ".join(str(error).split())
+        raise InputError(f"no weights for {name}: {reason}; give a checkpoint") from None
+    taught = student.aux_head is None  # a token head of the backbone's own
+    return _timm_classifier(student, taught, {"model": name, "checkpoint": "timm"})
 
 
-def _timm_classifier(student: DenseModel, name: str, origin: str, token_head: bool) -> Classifier:
-    return Classifier(
-        student,
-        Preprocessing.of_timm(student.backbone),
-        _default_names(student.num_classes),
-        has_tokens=student.heads != "class" and token_head,
-        facts={"model": name, "checkpoint": origin},
-    )
-
-
-# -- what they share -----------------------------------------------------------------------------
+def _timm_classifier(student: DenseModel, taught: bool, facts: dict[str, Any]) -> Classifier:
+    settings = Preprocessing.of_timm(student.backbone)
+    if (height_width := student.image_shape[1:]) != settings.image_size:
+        settings = dataclasses.replace(settings, image_size=height_width)
+    subset = _imagenet(student.num_classes)
+    names = range(student.num_classes) if subset is None else subset.label_names()
+    return Classifier(student, settings, tuple(map(str, names)), taught, facts)
 
 
 def _locate(folder: Path) -> tuple[Path, Path]:
@@ -180,50 +176,15 @@ def _locate(folder: Path) -> tuple[Path, Path]:
         raise InputError(f"{folder} is no run: it holds no recipe.yaml")
     checkpoints = folder / "checkpoints"
     pointer = checkpoints / "best"
-    steps = sorted(checkpoints.glob("step-*"))
     if pointer.exists():
         return folder, checkpoints / pointer.read_text().strip()
+    steps = sorted(checkpoints.glob("step-*"))
     if not steps:
         raise InputError(f"{folder} has no checkpoint yet: let the run go on")
     return folder, steps[-1]
 
 
-def _create(
-    name: str,
-    num_classes: int | None,
-    size: tuple[int, int] | None,
-    spec: dict[str, Any] | None = None,
-    *,
-    pretrained: bool = False,
-) -> DenseModel:
-    arguments: dict[str, Any] = dict(spec["kwargs"]) if spec else {}
-    if num_classes is None:
-        num_classes = get_pretrained_cfg(name).num_classes if timm.is_model(name) else 1000
-    student = create_model(
-        name, num_classes, img_size=size, heads="class+tokens", pretrained=pretrained, **arguments
-    )
-    return student
-
-
-def _count_classes(name: str, file: str | Path) -> int:
-    """The classes of a file of weights: rows of its token head, else of its classifier."""
-    config = get_pretrained_cfg(name)
-    classifier = () if config is None else config.classifier or ()
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    state = read_state_dict(file)
-    for head in ("aux_head", *heads):
-        for key in (f"{head}.weight", f"backbone.{head}.weight"):
-            if key in state:
-                return state[key].shape[0]
-    raise InputError(f"{file} holds no classifier of {name} ({', '.join(heads)})")
-
-
-def _default_names(num_classes: int) -> tuple[str, ...]:
-    """ImageNet's ids where the class count is that of one of its subsets, else numbers."""
-    info = _imagenet(num_classes)
-    return tuple(map(str, range(num_classes) if info is None else info.label_names()))
-
-
 def _imagenet(num_classes: int) -> ImageNetInfo | None:
+    """ImageNet, or the subset of it that has so many classes."""
     subset = infer_imagenet_subset({"num_classes": num_classes})
     return None if subset is None else ImageNetInfo(subset)
