@@ -108,11 +108,11 @@ def decode(payload: bytes | memoryview, codec: Codec, num_classes: int) -> Label
     )
 
 
-# -- the compact body: what varies slowly from cell to cell is laid out so that zstd sees it ----------
+# -- the compact body: laid out so that zstd sees what varies slowly from cell to cell -----------
 
 
 def _pack_roots(label_map: LabelMap, slots: Array) -> bytes:
-    """Cell by cell, the slots in rising order, then the change of their steps from the cell before."""
+    """Cell by cell, slots in rising order; then the change of their steps from the cell before."""
     roots = label_map.probabilities().clamp(0, 1).sqrt().cpu().numpy()
     steps = np.rint(roots * _STEPS).astype(np.uint8)
     cells, steps = slots.reshape(len(slots), -1).T, steps.reshape(len(steps), -1).T  # [H * W, K]
@@ -123,7 +123,7 @@ def _pack_roots(label_map: LabelMap, slots: Array) -> bytes:
 
 
 def _unpack_roots(cells: Array, data: bytes | memoryview, at: int) -> tuple[Array, Array]:
-    """Slots and log-probabilities, both [K, H * W], best first, of cells [H * W, K] in slot order."""
+    """Slots and log-probabilities [K, H * W], best first, of cells [H * W, K] in slot order."""
     changes = np.frombuffer(data, np.uint8, cells.size, at).reshape(cells.shape)
     steps = np.add.accumulate(changes, axis=0, dtype=np.uint8)
     bits = 8 * cells.itemsize

@@ -3,20 +3,22 @@
 One memory-mapped file, so that opening a store of millions of records takes no time and the
 processes of a loader share its pages. Records are numbered in the order of their shards.
 
-Layout (little-endian): magic, number of records N, then offsets u64 [N] of each record in its shard,
-hashes u64 [N] of the keys in rising order, the record number u32 [N] of each hash, ends u64 [N] of
-each key's text, and the texts.
+Layout (little-endian): magic, number of records N, then offsets u64 [N] of each record in its
+shard, hashes u64 [N] of the keys in rising order, the record number u32 [N] of each hash, ends
+u64 [N] of each key's text, and the texts.
 """
 
 from __future__ import annotations
 
 import hashlib
+import mmap
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokenlabel.errors import InputError
 
@@ -28,7 +30,7 @@ _HEAD = struct.Struct("<8sQ")
 
 
 def encode_index(keys: Sequence[str], offsets: Sequence[int]) -> bytes:
-    """The file of an index over records in store order. Raises InputError for a key that comes twice."""
+    """An index over records in store order, as a file. Raises InputError for keys that come twice."""
     texts = [key.encode() for key in keys]
     hashes = np.array([_hash(text) for text in texts], "<u8")
     order = np.argsort(hashes, kind="stable").astype("<u4")
@@ -54,7 +56,8 @@ class Index:
 
     def __init__(self, path: Path, sha256: str) -> None:
         try:
-            data = np.memmap(path, np.uint8, "r")
+            with path.open("rb") as file:
+                data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except (FileNotFoundError, ValueError):
             raise InputError(f"{path} is missing or empty: the label store is not whole") from None
         if hashlib.sha256(data).hexdigest() != sha256:
@@ -62,16 +65,15 @@ class Index:
         _, count = _HEAD.unpack_from(data)
         at = _HEAD.size
 
-        def take(dtype: str) -> np.ndarray:  # type: ignore[type-arg]
+        def take(dtype: str) -> NDArray[Any]:
             nonlocal at
-            # a plain array over the mapped bytes: numpy's memmap class is slow to slice
             array = np.frombuffer(data, dtype, count, at)
             at += array.nbytes
             return array
 
         self.offsets = take("<u8")
         self._hashes, self._order, self._ends = take("<u8"), take("<u4"), take("<u8")
-        self._texts = memoryview(data)[at:]
+        self._texts = data[at:]
 
     def __len__(self) -> int:
         return len(self.offsets)

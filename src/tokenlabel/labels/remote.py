@@ -13,7 +13,7 @@ __all__ = ["StoreFiles", "cache_folder"]
 
 
 def cache_folder() -> Path:
-    """Where remote files are kept: `TOKENLABEL_CACHE`, or tokenlabel's folder in the user's cache."""
+    """Where remote files are kept: `TOKENLABEL_CACHE`, or a folder in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("TOKENLABEL_CACHE") or Path(base) / "tokenlabel")
 

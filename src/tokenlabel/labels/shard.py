@@ -57,7 +57,7 @@ def write_record(record: Record) -> bytes:
 
 
 def read_record(data: memoryview, at: int) -> tuple[Record, int]:
-    """The record at an offset and where it ends. Raises BrokenRecord; never returns wrong content."""
+    """The record at an offset, and where it ends. Raises BrokenRecord rather than misread."""
     body = at + _HEAD.size
     if at < 0 or body > len(data):
         raise BrokenRecord("it is cut short")
@@ -72,7 +72,7 @@ def read_record(data: memoryview, at: int) -> tuple[Record, int]:
 
 
 def scan(data: memoryview) -> Iterator[tuple[int, int, Record]]:
-    """(start, end, record) of every record from the front. Raises BrokenRecord at the first bad one."""
+    """(start, end, record) of every record from the front. Raises BrokenRecord at a bad one."""
     if data[: len(MAGIC)] != MAGIC:
         raise BrokenRecord("the shard does not begin with the magic bytes")
     at = len(MAGIC)
@@ -167,6 +167,7 @@ def _lock(file: int, path: Path) -> bool:
         return False
     except OSError as error:
         raise InputError(
-            f"cannot lock {path} ({error.strerror}): choose an output folder on a file system with locks"
+            f"cannot lock {path} ({error.strerror}): choose an output folder on a"
+            " file system that has locks"
         ) from error
     return True

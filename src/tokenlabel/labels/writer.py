@@ -88,9 +88,9 @@ class LabelStoreWriter:
     """Writes label maps one after another.
 
     After a crash or a kill, open it again with the same settings and add the same maps in the same
-    order: those already written are recognised by their key and skipped, and the finished store has
-    the same bytes as an undisturbed one. Leaving a `with` block by an exception leaves an unfinished
-    store that can be resumed.
+    order: those already written are recognised by their key and skipped, and the finished store
+    has the same bytes as an undisturbed one. Leaving a `with` block by an exception leaves an
+    unfinished store that can be resumed.
     """
 
     def __init__(

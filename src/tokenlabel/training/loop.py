@@ -205,11 +205,11 @@ class _Loop:
             self.seconds = state["progress"]["seconds"]
         if self.ranks.first:
             for checkpoint, fault in damaged:
-                console.print(f"[yellow]{checkpoint} is damaged ({fault}): using the one before")
+                console.print(f"[yellow]{checkpoint} is damaged ({fault}): using the one before", soft_wrap=True)
                 self.folder.checkpoints.remove(checkpoint)
             self.folder.forget_after(self.trainer.updates)
             if state is not None:
-                console.print(f"continuing {self.folder.path} at update {self.trainer.updates}")
+                console.print(f"continuing {self.folder.path} at update {self.trainer.updates}", soft_wrap=True)
 
     # -- what is seen ----------------------------------------------------------------------------
 

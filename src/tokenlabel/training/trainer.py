@@ -94,7 +94,7 @@ class Trainer:
         parts = self.ranks.count * len(batches)
         sums: dict[str, Tensor] = {}
         for index, batch in enumerate(batches):
-            part = self.ranks.rank * len(batches) + index
+            part = index * self.ranks.count + self.ranks.rank  # the loader's order
             step = Step(self.updates, epoch, part, parts)
             seed_everything(self.recipe.seed, _MODEL, self.updates, part)
             with self.ranks.gradients(self.task, reduced=index == len(batches) - 1):
