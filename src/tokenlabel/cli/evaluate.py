@@ -96,9 +96,7 @@ def evaluate(
     return results
 
 
-def _own_folder(
-    facts: dict[str, Any], data: str, split: str | None, benchmark: str
-) -> Path | None:
+def _own_folder(facts: dict[str, Any], data: str, split: str | None, benchmark: str) -> Path | None:
     """Where the results of a run's checkpoint belong: a folder for each set of images."""
     if "run" not in facts:
         return None

@@ -35,7 +35,9 @@ _SUBSETS: dict[str, int] = {"imagenet-a": 200, "imagenet-r": 200}  # classes a p
 class Answers:
     """The right answers of a source, in a model's classes."""
 
-    accepted: Tensor  # [N, M] int64: class ids right for each image, padded with -1; none: not judged
+    accepted: (
+        Tensor  # [N, M] int64: class ids right for each image, padded with -1; none: not judged
+    )
     candidates: Tensor | None  # [K] int64: the only classes that predictions are chosen from
 
     def restrict(self, scores: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ def load_classifier(
 def _of_run(folder: Path, weights: Weights, size: tuple[int, int] | None) -> Classifier:
     run, step = _locate(folder)
     recipe: dict[str, Any] = yaml.safe_load((run / "recipe.yaml").read_text())
-    class_names = json.loads((run / "environment.json").read_text())["class_names"]
+    class_names = json.loads((run / "environment.json").read_text())["classes"]
     names = ("ema", "model") if weights == "auto" else (weights,)
     file = next((f for n in names if (f := step / f"{n}.safetensors").exists()), None)
     if file is None:
@@ -127,6 +127,7 @@ def _of_run(folder: Path, weights: Weights, size: tuple[int, int] | None) -> Cla
             Preprocessing.of_timm(student.backbone),
             image_size=trained_size,
             crop_pct=recipe["augment"]["crop_pct"],
+            interpolation="bicubic",  # as in the run's own validation
         ),
         tuple(class_names),
         has_tokens=taught and student.heads != "class",
