@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,7 @@ def write_results(
     _draw_confusion(folder / "confusion.png", counts, class_names)
     aside = folder / ".results.json.writing"
     aside.write_text(json.dumps(results, indent=2))
-    os.replace(aside, folder / "results.json")
+    aside.replace(folder / "results.json")
 
 
 def _write_classes(file: Path, counts: ClassificationCounts, names: Sequence[str]) -> None:
