@@ -1,4 +1,4 @@
-"""`python -m tokenlabel`, and so `torchrun -m tokenlabel`."""
+"""`python -m tokenlabel`, which is also how torchrun starts it."""
 
 from tokenlabel.cli import main
 

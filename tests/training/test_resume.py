@@ -18,7 +18,7 @@ from workbench import RECIPE, DieAt, FailAt, MemoryBatch, processes, run, start_
 
 from tokenlabel.training.checkpoint import CheckpointFolder
 from tokenlabel.training.recipe import Checkpoints
-from tokenlabel.training.run_folder import RunFolder
+from tokenlabel.training.result import read_metrics
 from tokenlabel.training.signals import Preempted
 
 # dropout and stochastic depth draw random numbers; a save after every update leaves none out
@@ -44,7 +44,7 @@ def _measured(folder: Path) -> list[dict[str, Any]]:
     clock = ("images_per_second", "data_wait", "memory_gb")
     return [
         {key: value for key, value in entry.items() if key not in clock}
-        for entry in RunFolder(folder, RECIPE).metrics()
+        for entry in read_metrics(folder)
     ]
 
 

@@ -114,9 +114,7 @@ class MemoryBatches:
     def epoch(self, epoch: int, start: int) -> Iterator[Sequence[MemoryBatch]]:
         for update in range(start, self.updates_per_epoch):
             whole = random_batch(self.size, seed=100 * epoch + update)
-            yield [
-                part(whole, i * self.world + self.rank, self.parts) for i in range(self.passes)
-            ]
+            yield [part(whole, i * self.world + self.rank, self.parts) for i in range(self.passes)]
 
 
 def make_task(recipe: Recipe, **model: Any) -> TokenLabelingTask:

@@ -15,6 +15,7 @@ from tokenlabel.progress import console, progress_bar
 from tokenlabel.training.checkpoint import write_atomically
 from tokenlabel.training.curves import draw_curves
 from tokenlabel.training.recipe import Recipe
+from tokenlabel.training.result import read_metrics
 from tokenlabel.training.run_folder import RunFolder
 from tokenlabel.training.signals import Preempted, StopRequest
 from tokenlabel.training.trainer import Trainer, Update
@@ -205,11 +206,17 @@ class _Loop:
             self.seconds = state["progress"]["seconds"]
         if self.ranks.first:
             for checkpoint, fault in damaged:
-                console.print(f"[yellow]{checkpoint} is damaged ({fault}): using the one before", soft_wrap=True)
+                console.print(
+                    f"[yellow]{checkpoint} is damaged ({fault}): using the one before",
+                    soft_wrap=True,
+                )
                 self.folder.checkpoints.remove(checkpoint)
             self.folder.forget_after(self.trainer.updates)
             if state is not None:
-                console.print(f"continuing {self.folder.path} at update {self.trainer.updates}", soft_wrap=True)
+                console.print(
+                    f"continuing {self.folder.path} at update {self.trainer.updates}",
+                    soft_wrap=True,
+                )
 
     # -- what is seen ----------------------------------------------------------------------------
 
@@ -238,7 +245,7 @@ class _Loop:
         self.ranks.accelerator.log(numbers, step=entry["update"])
 
     def _draw(self) -> None:
-        draw_curves(self.folder.metrics(), self.folder.path, self.recipe.name)
+        draw_curves(read_metrics(self.folder.path), self.folder.path, self.recipe.name)
 
     def _finish(self) -> dict[str, Any]:
         best = self.folder.checkpoints.best()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import resource
 from collections import Counter
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -19,6 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from tokenlabel.errors import InputError
 from tokenlabel.training.recipe import Engine, Recipe
+from tokenlabel.training.recipe_file import flat
 
 __all__ = ["Ranks", "accumulation"]
 
@@ -53,7 +56,7 @@ class Ranks:
             cpu=cpu,
             mixed_precision={"fp32": "no"}.get(engine.precision, engine.precision),
             log_with=list(trackers) or None,
-            project_dir=folder,
+            project_config=ProjectConfiguration(folder, logging_dir=str(Path(folder) / "trackers")),
         )
         if self.accelerator.num_processes != world:
             raise InputError(
@@ -94,6 +97,19 @@ class Ranks:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**30
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+    @contextmanager
+    def tracking(self, recipe: Recipe) -> Iterator[None]:
+        """The trackers of a run, from its first to its last number."""
+        if not recipe.trackers:
+            yield
+            return
+        self.accelerator.init_trackers(recipe.name, config=_scalars(recipe))
+        try:
+            yield
+        finally:  # not accelerate's end_training, which would also part the ranks
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
 
     def wait(self) -> None:
         self.accelerator.wait_for_everyone()
@@ -144,6 +160,14 @@ class Ranks:
             return nullcontext()
         context: AbstractContextManager[Any] = self.accelerator.no_sync(task)
         return context
+
+
+def _scalars(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's values as trackers take them."""
+    return {
+        path: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for path, value in flat(recipe).items()
+    }
 
 
 def _blocks(module: nn.Module) -> list[nn.Module]:

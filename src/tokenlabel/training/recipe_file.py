@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from tokenlabel.training.recipe import Recipe
 
 __all__ = [
     "differences",
+    "flat",
     "from_mapping",
     "override",
     "read_recipe",
@@ -118,18 +119,21 @@ def scaled(recipe: Recipe, batch_size: int, rule: ScaleRule) -> Recipe:
 
 def differences(a: Recipe, b: Recipe) -> list[str]:
     """The paths, such as "optimizer.lr", of the values in which two recipes differ."""
-    first, second = _flat(to_mapping(a)), _flat(to_mapping(b))
+    first, second = flat(a), flat(b)
     return sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """Every value by its path."""
+
+    def items(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in content.items():
+            if isinstance(value, dict):
+                yield from items(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key, value
+
+    return dict(items(to_mapping(recipe), ""))
 
 
 def _first_fault(error: ValidationError) -> str:

@@ -26,6 +26,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.training.checkpoint import CheckpointFolder, write_atomically
 from tokenlabel.training.recipe import Recipe
 from tokenlabel.training.recipe_file import differences, read_recipe, to_yaml
+from tokenlabel.training.result import read_metrics
 
 __all__ = ["RunFolder"]
 
@@ -79,15 +80,9 @@ class RunFolder:
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """All lines of the metrics file; a last line cut off by a crash is dropped."""
-        file = self.path / "metrics.jsonl"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]
-
     def forget_after(self, update: int) -> None:
         """Drop what was logged after the checkpoint from which a run goes on: it comes again."""
-        kept = [entry for entry in self.metrics() if entry["update"] <= update]
+        kept = [entry for entry in read_metrics(self.path) if entry["update"] <= update]
         text = "".join(json.dumps(entry) + "\n" for entry in kept)
         write_atomically(self.path / "metrics.jsonl", text)
 
