@@ -20,7 +20,7 @@ def make_map(
     k: int = 3,
     grid: tuple[int, int] = (4, 5),
     num_classes: int = 20,
-    extent: Box = Box(),  # noqa: B008 (frozen)
+    extent: Box = Box(),
     scale: float = 4.0,
 ) -> LabelMap:
     generator = torch.Generator().manual_seed(seed)

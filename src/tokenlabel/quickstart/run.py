@@ -163,7 +163,7 @@ def _majority(mask: np.ndarray[Any, Any], grid: tuple[int, ...]) -> np.ndarray[A
     scale = [max(1, -(-cells // side)) for cells, side in zip(grid, mask.shape, strict=True)]
     fine = np.kron(mask, np.ones(scale, mask.dtype))
     rows = np.array_split(fine, grid[0], axis=0)
-    cells = [[c for c in np.array_split(row, grid[1], axis=1)] for row in rows]
+    cells = [np.array_split(row, grid[1], axis=1) for row in rows]
     result = np.full(grid, BACKGROUND, mask.dtype)
     for digit in range(10):
         share = np.array([[(c == digit).mean() for c in row] for row in cells])

@@ -70,8 +70,8 @@ class Annotator:
 class Settings:
     train_scenes: int = 2000
     test_scenes: int = 1000
-    scenes: SceneOptions = SceneOptions()
-    annotator: Annotator = Annotator()
+    scenes: SceneOptions = field(default_factory=SceneOptions)
+    annotator: Annotator = field(default_factory=Annotator)
     epochs: int = 15
     model_kwargs: dict[str, Any] = field(
         default_factory=lambda: {
