@@ -68,7 +68,8 @@ def run(output: Path, seeds: int, settings: Settings = _DEFAULT) -> list[ArmResu
         for arm in ARMS
     ]
     summaries = summarize(results, baseline=ARMS[0].name)
-    examples = [_example(pictures, scenes, store, i) for i in range(0, len(pictures), 331)][:7]
+    spread = [len(pictures) * n // 7 for n in range(7)]
+    examples = [_example(pictures, scenes, store, index) for index in spread]
     write_report(output / "report.html", summaries, results, examples, facts)
     _write_json(output / "results.json", summaries, results, facts)
     _print(summaries, output)
