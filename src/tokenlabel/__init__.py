@@ -35,6 +35,7 @@ _EXPORTS = {
     "evaluate": "tokenlabel.cli.evaluate",
     "fuse": "tokenlabel.output",
     "quickstart": "tokenlabel.cli.quickstart",
+    "teach": "tokenlabel.cli.teach",
     "token_labeling_loss": "tokenlabel.losses",
     "token_targets": "tokenlabel.labels",
     "train": "tokenlabel.cli.train",

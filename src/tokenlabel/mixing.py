@@ -16,8 +16,8 @@ __all__ = ["Mix"]
 class Mix:
     """The mixing of one training step, on the student's token grid.
 
-    Partners are paired both ways (`partner[partner[i]] == i`; the middle image of an odd batch is
-    its own) and share one box, so exchanging again undoes the exchange: un-mixing *is* mixing.
+    Partners are paired both ways (`partner[partner[i]] == i`; the middle image of an odd batch is its
+    own) and share one box, so exchanging a second time undoes the exchange: un-mixing *is* mixing.
 
     - `share` bool: tokens where it is true are exchanged with the partner (MixToken, paper section
       3.2, at level "embedding"; CutMix on patch borders at level "pixels").
@@ -30,7 +30,7 @@ class Mix:
 
     @property
     def exchanges(self) -> bool:
-        """Whether tokens are exchanged whole, so that un-mixing recovers each image's own."""
+        """Whether tokens move whole, so that un-mixing recovers each image's own."""
         return self.share.dtype == torch.bool
 
     @property
@@ -72,14 +72,16 @@ class Mix:
         per_sample: bool = False,
         generator: torch.Generator | None = None,
     ) -> Mix:
-        """Draw a step's mix: lambda ~ Beta(alpha, alpha), a box of area 1 - lambda somewhere.
+        """Draw a step's mix: lambda ~ Beta(alpha, alpha), a box of area 1 - lambda anywhere.
 
         One box serves the whole batch, or each pair has its own (`per_sample`). Boxes lie on token
         borders; their centre is uniform and the part outside the grid is cut off, as in CutMix.
+        Partners are neighbours (the last of an odd batch is its own), so that slices of even size
+        of a batch mix among themselves as they do within it.
         """
         if alpha <= 0:
             raise ValueError(f"alpha must be positive, got {alpha}")
-        partner = torch.arange(batch).flip(0)
+        partner = (torch.arange(batch) ^ 1).clamp(max=batch - 1)
         draws = (batch + 1) // 2 if per_sample else 1
         own = _beta(alpha, draws, generator)
         if kind == "mixup":
@@ -87,7 +89,7 @@ class Mix:
         else:
             share = torch.stack([_draw_box(grid, float(lam), generator) for lam in own])
         if per_sample:
-            share = torch.cat([share, share[: batch // 2].flip(0)])
+            share = share.repeat_interleave(2, 0)[:batch]
         return cls(partner, share.contiguous(), "embedding" if kind == "mixtoken" else "pixels")
 
 

@@ -21,7 +21,7 @@ console = Console(stderr=True, highlight=False)
 def progress_bar(unit: str = "img", *, visible: bool = True) -> Progress:
     """A rich progress display; tasks may carry a `note` field (losses, say) shown at the end.
 
-    Set `visible=False` on every rank but the first. The speed column reads `task.speed` in `unit`/s.
+    Set `visible=False` on every rank but the first. The speed column counts `unit`/s.
     """
     return Progress(
         TextColumn("{task.description}"),

@@ -43,13 +43,20 @@ class TokenTarget:
         full = self.residual[..., None].expand(b, t, self.num_classes).clone()
         return full.scatter_add_(2, self.classes[:, None].expand(b, t, p), self.excess)
 
-    def smoothed(self, smoothing: float) -> TokenTarget:
-        """Mixed with the uniform distribution: `(1 - smoothing) * t + smoothing / C`."""
-        if smoothing == 0:
-            return self
-        keep = 1 - smoothing
-        return self._replace(
-            self.classes, self.excess * keep, self.residual * keep + smoothing / self.num_classes
+    def class_target(self) -> Tensor:
+        """The class token's distribution, dense: [B, C]."""
+        full = self.residual[:, :1].expand(-1, self.num_classes).clone()
+        return full.scatter_add_(1, self.classes, self.excess[:, 0])
+
+    def scaled(self, factor: float, offset: float) -> TokenTarget:
+        """`factor * t + offset` for every class: label smoothing, in whichever convention."""
+        return TokenTarget(
+            classes=self.classes,
+            excess=self.excess * factor,
+            residual=self.residual * factor + offset,
+            mask=self.mask,
+            grid=self.grid,
+            num_classes=self.num_classes,
         )
 
     def mixed(self, mix: Mix) -> TokenTarget:
@@ -73,10 +80,20 @@ class TokenTarget:
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TokenTarget:
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> TokenTarget:
-        return self._map(Tensor.pin_memory)
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> TokenTarget:
+        return TokenTarget(
+            function(self.classes),
+            function(self.excess),
+            function(self.residual),
+            function(self.mask),
+            self.grid,
+            self.num_classes,
+        )
 
     @classmethod
     def concatenate(cls, targets: Sequence[TokenTarget]) -> TokenTarget:
@@ -97,16 +114,3 @@ class TokenTarget:
             grid=first.grid,
             num_classes=first.num_classes,
         )
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> TokenTarget:
-        return TokenTarget(
-            change(self.classes),
-            change(self.excess),
-            change(self.residual),
-            change(self.mask),
-            self.grid,
-            self.num_classes,
-        )
-
-    def _replace(self, classes: Tensor, excess: Tensor, residual: Tensor) -> TokenTarget:
-        return TokenTarget(classes, excess, residual, self.mask, self.grid, self.num_classes)

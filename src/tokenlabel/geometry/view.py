@@ -64,7 +64,7 @@ class View:
 
     @classmethod
     def rotation(cls, degrees: float, aspect: float) -> View:
-        """Turn the content counter-clockwise about the centre; `aspect` = width / height."""
+        """Turn the content counter-clockwise about the centre; `aspect` = width / height in pixels."""
         angle = math.radians(degrees)
         cos, sin = math.cos(angle), math.sin(angle)
         return cls.about_center(np.array([[cos, -sin / aspect], [sin * aspect, cos]]))
@@ -97,7 +97,8 @@ class View:
     @property
     def to_source(self) -> Matrix:
         """The 2x3 matrix from output fractions to source fractions."""
-        return np.asarray(self.stages[0])
+        matrix: Matrix = self.stages[0]
+        return matrix
 
     @cached_property
     def axis_aligned(self) -> bool:
@@ -106,7 +107,7 @@ class View:
 
     def source_points(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Source fractions [..., 2] of output fractions [..., 2]."""
-        return points @ self.to_source[:, :2].T + self.to_source[:, 2]
+        return np.asarray(points @ self.to_source[:, :2].T + self.to_source[:, 2])
 
     def valid(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which output points [..., 2] show source content rather than fill: bool [...]."""
@@ -118,8 +119,18 @@ class View:
             )
         return inside
 
+    def valid_pixels(self, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Of which output pixels the centre is valid: bool [h, w]; `size` = (h, w)."""
+        x = (np.arange(size[1]) + 0.5) / size[1]
+        y = (np.arange(size[0]) + 0.5)[:, None] / size[0]
+        inside = np.ones(size, dtype=bool)
+        for row in self.stages.reshape(-1, 3):
+            position = (row[0] * x + row[2]) + row[1] * y
+            inside &= (position >= -_INSIDE_TOLERANCE) & (position <= 1 + _INSIDE_TOLERANCE)
+        return inside
+
     def valid_interval(self, axis: int) -> tuple[float, float]:
-        """The output interval of one axis (0 = x, 1 = y) where an axis-aligned view shows content.
+        """Of an axis-aligned view: the output interval of one axis (0 = x, 1 = y) that shows content.
 
         Empty when the first number is not below the second.
         """

@@ -45,7 +45,10 @@ def token_targets(
         make(label_map, _transposed(view) if kind == "released-transposed" else view, grid)
         for label_map, view in zip(label_maps, views, strict=True)
     ]
-    return TokenTarget.concatenate(targets).smoothed(smoothing)
+    offset = smoothing / label_maps[0].num_classes
+    # the released smoothing adds the offset without taking it from the true mass: sums are 1 + offset
+    factor = 1 - smoothing + (0.0 if kind == "probability" else offset)
+    return TokenTarget.concatenate(targets).scaled(factor, offset)
 
 
 def _probability(label_map: LabelMap, view: View, grid: tuple[int, int]) -> TokenTarget:
@@ -93,7 +96,7 @@ def _released(label_map: LabelMap, view: View, grid: tuple[int, int]) -> TokenTa
 
 
 def _scatter(values: Tensor, slots: Tensor, size: int) -> Tensor:
-    """Spread values [K, H, W] over palette planes [size, H, W], 0 where a class is absent."""
+    """Spread values [K, H, W] over palette planes [size, H, W]; a plane is 0 where a class is absent."""
     planes = values.new_zeros(size, *values.shape[1:])
     return planes.scatter_add_(0, slots, values)
 
@@ -111,11 +114,11 @@ def _roi_align(logits: Tensor, view: View, grid: tuple[int, int], label_map: Lab
         (box.y1 - extent.y0) / extent.height * rows - 0.5,
     ]
     rois = torch.tensor([[0.0, *region]], dtype=logits.dtype)
-    out = roi_align(logits[None], rois, grid, spatial_scale=1.0, sampling_ratio=-1, aligned=False)[
-        0
-    ]
+    out: Tensor = roi_align(
+        logits[None], rois, grid, spatial_scale=1.0, sampling_ratio=-1, aligned=False
+    )[0]
     flipped = [axis + 1 for axis in (0, 1) if view.to_source[1 - axis, 1 - axis] < 0]
-    return torch.as_tensor(out.flip(flipped) if flipped else out)
+    return out.flip(flipped) if flipped else out
 
 
 def _transposed(view: View) -> View:

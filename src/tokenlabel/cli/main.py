@@ -1,0 +1,117 @@
+"""Dispatch: a table of verbs, each one function in one module, imported only when it is called.
+
+No torch is imported on the way to `--help`.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tokenlabel.errors import InputError, nearest
+
+__all__ = ["main"]
+
+# verb -> (module:function, one line for the overview)
+VERBS: dict[str, tuple[str, str]] = {
+    "quickstart": (
+        "tokenlabel.cli.quickstart:quickstart",
+        "The whole story on 1797 real handwritten digits, in minutes: start here.",
+    ),
+    "train": (
+        "tokenlabel.cli.train:train",
+        "Train a transformer on a folder of images with token labels.",
+    ),
+    "annotate": (
+        "tokenlabel.cli.annotate:annotate",
+        "Label every region of every image once, with a pretrained classifier.",
+    ),
+    "teach": (
+        "tokenlabel.cli.teach:teach",
+        "Fine-tune a classifier on your own folder, to annotate it.",
+    ),
+    "eval": (
+        "tokenlabel.cli.evaluate:evaluate",
+        "Accuracy of a checkpoint on a folder of images.",
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The `tokenlabel` command. Exits 0 when done, 2 on input that the user can mend."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"tokenlabel {version('tokenlabel')}")
+        return
+    sys.exit(_run(words))
+
+
+def _run(words: list[str]) -> int:
+    try:
+        verb, rest = _find_verb(words)
+        result = _call(verb, rest)
+    except InputError as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            place = f" while writing {error.filename}" if error.filename else ""
+            return _complain(f"the disk is full{place}: free some space and run it again")
+        if error.filename is None:
+            raise
+        return _complain(f"{error.filename}: {error.strerror}")
+    return result if isinstance(result, int) else 0
+
+
+def _call(verb: str, rest: list[str]) -> Any:
+    import tyro
+
+    module, _, name = VERBS[verb][0].partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return tyro.cli(function, prog=f"tokenlabel {verb}", args=rest)
+
+
+def _find_verb(words: list[str]) -> tuple[str, list[str]]:
+    """The verb is one word, or two (`labels info`)."""
+    for length in (2, 1):
+        verb = " ".join(words[:length])
+        if len(words) >= length and verb in VERBS:
+            return verb, words[length:]
+    group = [verb for verb in VERBS if verb.startswith(words[0] + " ")]
+    if group:
+        given = f"{words[1]!r} is not one of its verbs" if len(words) > 1 else "a verb is missing"
+        choices = ", ".join(verb.split()[1] for verb in group)
+        raise InputError(f"tokenlabel {words[0]}: {given}; it has: {choices}")
+    raise InputError(
+        f"no such verb: {words[0]!r}{nearest(words[0], VERBS)}; `tokenlabel --help` lists them"
+    )
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS)) + 2
+    lines = [f"  {verb:<{width}}{line}" for verb, (_, line) in VERBS.items()]
+    return "\n".join(
+        [
+            "tokenlabel: better vision transformers from the images you already have.",
+            "",
+            "usage: tokenlabel VERB [options]",
+            "",
+            *lines,
+            "",
+            "`tokenlabel VERB --help` explains each one.",
+        ]
+    )
+
+
+def _complain(message: str, code: int = 2) -> int:
+    print(f"tokenlabel: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,1 @@
+"""How good a trained model is: metrics, benchmarks and what is written about them."""

@@ -1,0 +1,191 @@
+"""The token-labelling loss, in closed form over palette targets.
+
+With residual r and palette excesses e_p, the cross-entropy of a token is
+`-sum_c t_c log q_c = -sum_p e_p log q_p - r * sum_c log q_c`, so no [tokens, classes] target is ever
+made. The gradient, `(sum_c t_c) * q - t`, is formed in the forward pass in the buffer that held log q:
+one buffer of the logits' size in all. Autograd over the formula would keep several.
+
+Shapes: B images, N tokens an image, P palette entries, C classes, D features.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tokenlabel.mixing import Mix
+from tokenlabel.output import DenseOutput
+from tokenlabel.targets import TokenTarget
+
+__all__ = ["class_loss", "fused_token_loss", "token_labeling_loss", "token_loss"]
+
+
+def token_labeling_loss(
+    output: DenseOutput,
+    target: TokenTarget | None,
+    class_target: Tensor | None = None,
+    mix: Mix | None = None,
+    token_weight: float = 0.5,
+) -> dict[str, Tensor]:
+    """`class + token_weight * token` (paper, equation 5), and both terms, as scalars.
+
+    `class_target` is int64 class ids [B], or soft targets [B, C]; left out, the class token learns the
+    annotator's target of the whole view. `mix` is the one that the model was given. Without `target`
+    there is no token term: plain classification.
+    """
+    if class_target is None:
+        if target is None:
+            raise ValueError("without a token target there must be a class_target")
+        class_target = target.class_target()
+    terms = {"class": class_loss(output.logits, class_target, mix)}
+    if target is None:
+        return {"loss": terms["class"], **terms}
+    terms["token"] = token_loss(output.tokens, target, mix)
+    return {"loss": terms["class"] + token_weight * terms["token"], **terms}
+
+
+def class_loss(logits: Tensor, class_target: Tensor, mix: Mix | None = None) -> Tensor:
+    """Cross-entropy of class logits [B, C], targets mixed by the area of the partner's part.
+
+    Paper, equation 6: `lam * CE(own) + (1 - lam) * CE(partner's)`. Targets are ids [B] or soft [B, C].
+    """
+    own = F.cross_entropy(logits.float(), class_target, reduction="none")
+    if mix is None:
+        return own.mean()
+    other = F.cross_entropy(logits.float(), class_target[mix.partner], reduction="none")
+    return torch.lerp(other, own, mix.lam.expand_as(own)).mean()
+
+
+def token_loss(tokens: Tensor, target: TokenTarget, mix: Mix | None = None) -> Tensor:
+    """Mean cross-entropy of token logits [B, h, w, C], a scalar (paper, equation 4).
+
+    The mean is over all B * N tokens; those without a target count with zero. So every token has the
+    same weight in every batch, however a batch is divided among ranks or accumulated.
+    """
+    target = _after_mix(target, mix, tokens.shape[1:3])
+    rows = _token_rows(target)
+    loss: Tensor = _TokenCrossEntropy.apply(tokens.flatten(1, 2), *rows)
+    return loss
+
+
+def fused_token_loss(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: TokenTarget,
+    mix: Mix | None = None,
+    chunk: int = 8,
+) -> Tensor:
+    """`token_loss` of `linear(features, weight, bias)`, `chunk` images at a time.
+
+    The logits of one chunk exist at a time, which takes most of the head's memory away. Features are
+    [B, h, w, D], weight [C, D], bias [C].
+    """
+    target = _after_mix(target, mix, features.shape[1:3])
+    loss: Tensor = _FusedTokenCrossEntropy.apply(
+        features.flatten(1, 2), weight, bias, chunk, *_token_rows(target)
+    )
+    return loss
+
+
+def _after_mix(target: TokenTarget, mix: Mix | None, grid: torch.Size) -> TokenTarget:
+    """Exchanged tokens were put back by the model; blended ones have two targets."""
+    if tuple(grid) != target.grid:
+        raise ValueError(f"the model's tokens are {tuple(grid)}, the targets {target.grid}")
+    return target if mix is None or mix.exchanges else target.mixed(mix)
+
+
+def _token_rows(target: TokenTarget) -> tuple[Tensor, Tensor, Tensor]:
+    """classes [B, P], excess [B, N, P] and residual [B, N], scaled so that sums are means.
+
+    A masked token gets a target of no mass at all: no loss and no gradient.
+    """
+    mask = target.mask[:, 1:]
+    scale = mask.float() / mask.numel()
+    return target.classes, target.excess[:, 1:] * scale[..., None], target.residual[:, 1:] * scale
+
+
+def _loss_and_gradient(
+    logits: Tensor, classes: Tensor, excess: Tensor, residual: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Summed cross-entropy of logits [B, N, C] and its gradient, float32 [B, N, C]."""
+    log_q = F.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    index = classes[:, None].expand(excess.shape)
+    loss = -(excess * log_q.gather(2, index)).sum() - (residual * log_q.sum(-1)).sum()
+    mass = excess.sum(-1) + residual * logits.shape[-1]
+    gradient = log_q.exp_().mul_(mass[..., None]).sub_(residual[..., None])
+    gradient.scatter_add_(2, index, -excess.to(gradient.dtype))
+    return loss, gradient
+
+
+class _TokenCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, classes: Tensor, excess: Tensor, residual: Tensor
+    ) -> Tensor:
+        loss, gradient = _loss_and_gradient(logits, classes, excess, residual)
+        ctx.save_for_backward(gradient.to(logits.dtype))
+        return loss
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grads[0].to(gradient.dtype), None, None, None
+
+
+class _FusedTokenCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cuda")  # type: ignore[untyped-decorator]
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        chunk: int,
+        classes: Tensor,
+        excess: Tensor,
+        residual: Tensor,
+    ) -> Tensor:
+        w = weight.to(features.dtype)
+        b = None if bias is None else bias.to(features.dtype)
+        loss = features.new_zeros((), dtype=torch.float32)
+        grad_features = torch.empty_like(features)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+        grad_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+        for start in range(0, len(features), chunk):
+            part = slice(start, start + chunk)
+            x = features[part]
+            part_loss, gradient = _loss_and_gradient(
+                F.linear(x, w, b), classes[part], excess[part], residual[part]
+            )
+            loss += part_loss
+            gradient = gradient.to(features.dtype)
+            grad_features[part] = gradient @ w
+            flat = gradient.flatten(0, 1)
+            grad_weight += flat.T @ x.flatten(0, 1)
+            if grad_bias is not None:
+                grad_bias += flat.sum(0)
+        ctx.save_for_backward(grad_features, grad_weight, grad_bias)
+        ctx.dtypes = weight.dtype, None if bias is None else bias.dtype
+        return loss
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cuda")  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_features, grad_weight, grad_bias = ctx.saved_tensors
+        weight_dtype, bias_dtype = ctx.dtypes
+        (scale,) = grads
+        return (
+            grad_features * scale.to(grad_features.dtype),
+            (grad_weight * scale).to(weight_dtype),
+            None if grad_bias is None else (grad_bias * scale).to(bias_dtype),
+            None,
+            None,
+            None,
+            None,
+        )
