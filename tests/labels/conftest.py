@@ -20,7 +20,7 @@ def make_map(
     k: int = 3,
     grid: tuple[int, int] = (4, 5),
     num_classes: int = 20,
-    extent: Box = Box(),  # noqa: B008 (frozen)
+    extent: Box = Box(),
     scale: float = 4.0,
 ) -> LabelMap:
     generator = torch.Generator().manual_seed(seed)
@@ -37,7 +37,9 @@ def make_map_fixture() -> MakeMap:
 def write_store(tmp_path: Path) -> Callable[..., Path]:
     """Writes a store of `count` maps with keys `cat/0000.jpg`, ... and returns its folder."""
 
-    def write(name: str = "store", *, count: int = 10, shard_size: int = 4, **kwargs: object) -> Path:
+    def write(
+        name: str = "store", *, count: int = 10, shard_size: int = 4, **kwargs: object
+    ) -> Path:
         folder = tmp_path / name
         with LabelStoreWriter(folder, num_classes=20, shard_size=shard_size, **kwargs) as writer:  # type: ignore[arg-type]
             for number in range(count):

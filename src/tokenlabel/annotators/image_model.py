@@ -92,6 +92,19 @@ class ImageAnnotator:
             **mapping,
         }
 
+    def batch_size(self) -> int:
+        """On an accelerator half of the largest power of two that fits its memory; 32 on a CPU."""
+        if self.device.type == "cpu":
+            return 32
+        size, image = 16, torch.zeros(3, *self.preprocessing.size, dtype=torch.uint8)
+        try:
+            while size < 1024:
+                self.annotate([(image, Box())] * size)
+                size *= 2
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+        return size // 2
+
     def prepare(self, key: str, pixels: Pixels) -> Item:  # noqa: ARG002 (the protocol's)
         p = self.preprocessing
         return fit_image(pixels, p.size, p.fit, p.multiple, p.crop_pct)

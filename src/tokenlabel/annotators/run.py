@@ -40,7 +40,7 @@ def run(
     annotator: Annotator[Any],
     output: str | Path,
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     shard_size: int | None = None,
     codec: Codec = "compact",
     threads: int | None = None,
@@ -48,10 +48,12 @@ def run(
     """Label all images; returns the store's manifest, or None while other processes still write.
 
     Images that cannot be read are left out and listed in `manifest.left_out`; running again tries
-    those again. Interrupted runs go on where they stopped.
+    those again. Interrupted runs go on where they stopped. By default the annotator chooses the
+    batch size; a run that goes on keeps the one it began with.
     """
     folder = Path(output)
     rank, world = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+    batch_size = batch_size or _begun_with(folder) or annotator.batch_size()
     size = shard_size or _shard_size(len(source), batch_size)
     found = begin(
         folder,
@@ -149,6 +151,14 @@ def _prefetch(
             yield first, [future.result() for future in futures]
     for first, futures in waiting:
         yield first, [future.result() for future in futures]
+
+
+def _begun_with(folder: Path) -> int | None:
+    """The batch size of the run that is to go on, if there is one."""
+    if not (folder / "manifest.json").exists():
+        return None
+    size: int | None = Manifest.load(folder).annotator.get("batch_size")
+    return size
 
 
 def _shard_size(samples: int, batch_size: int) -> int:

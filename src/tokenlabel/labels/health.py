@@ -69,7 +69,9 @@ class Health:
                 " will learn its mistakes. Teach it on these images first."
             )
         if means["true_class_cells"] < 0.1 <= means["agreement"]:
-            said.append("Few cells name the true class: a larger top-k or other annotator may help.")
+            said.append(
+                "Few cells name the true class: a larger top-k or other annotator may help."
+            )
         if means["top_k_mass"] < 0.5:
             said.append(
                 f"The stored classes hold {means['top_k_mass']:.0%} of the probability: the rest is"
@@ -122,15 +124,13 @@ def check_health(
         cells.append(float((label.classes == truth[key]).any(0).float().mean()))
         mass.append(float(probability.sum(0).clamp(max=1).mean()))
         entropy.append(_entropy(label, probability))
-        named.update(label.classes[0].unique().tolist())
+        named.update(torch.unique(label.classes[0]).tolist())
         if pixels is not None:
             for name, fit in _orientation_fits(label, pixels(key)).items():
                 fits[name].append(fit)
     never = [class_names[c] for c in range(len(class_names)) if c not in named]
     orientation = {name: float(np.mean(values)) for name, values in fits.items() if values}
-    return Health(
-        len(keys), agreement, cells, mass, entropy, never, orientation, store.num_classes
-    )
+    return Health(len(keys), agreement, cells, mass, entropy, never, orientation, store.num_classes)
 
 
 def _whole_map_class(label: LabelMap, probability: Tensor) -> int:
