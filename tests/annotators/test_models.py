@@ -11,16 +11,18 @@ from torch import nn
 from tokenlabel.annotators.cells import CellScores
 from tokenlabel.annotators.class_map import match_classes
 from tokenlabel.annotators.fit import fit_image
-from tokenlabel.annotators.image_model import ImageAnnotator, Preprocessing, Views
+from tokenlabel.annotators.image_model import (
+    ImageAnnotator,
+    Preprocessing,
+    Views,
+    largest_batch,
+)
 from tokenlabel.annotators.timm_classifier import TimmAnnotator, create_classifier
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
 
-LINEAR_HEADS = ["resnet10t", "mobilenetv3_small_050", "regnetx_002", "swin_tiny_patch4_window7_224"]
-FAMILIES = ["convnext_atto", "deit_tiny_distilled_patch16_224", "volo_d1_224"]
 
-
-def small(name: str, size: int = 224) -> nn.Module:
+def small(name: str) -> nn.Module:
     torch.manual_seed(0)
     return timm.create_model(name, num_classes=7).eval()
 
@@ -142,18 +144,13 @@ def test_a_crop_says_what_it_shows() -> None:
     assert fit_image(pixels, (32, 32), "keep", 8)[0].shape == (3, 24, 48)
 
 
-def test_batch_size_halves_what_runs_out_of_memory() -> None:
-    class Small(Bright):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            if len(images) > 100:
-                raise torch.OutOfMemoryError
-            return super().forward(images)
+def test_the_largest_batch_is_found_by_trying() -> None:
+    def attempt(size: int) -> None:
+        if size > 100:
+            raise torch.OutOfMemoryError
 
-    annotator = ImageAnnotator(
-        Small(), 2, Preprocessing((16, 16), (0, 0, 0), (1, 1, 1)), top_k=1, device="meta"
-    )
-    annotator.device = torch.device("cpu")
-    assert annotator.batch_size() == 32  # a CPU is never probed
+    assert largest_batch(attempt) == 64
+    assert largest_batch(lambda size: None, most=256) == 256
 
 
 def test_classes_are_matched_by_name() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -93,17 +93,11 @@ class ImageAnnotator:
         }
 
     def batch_size(self) -> int:
-        """On an accelerator half of the largest power of two that fits its memory; 32 on a CPU."""
+        """32 on a CPU; else half of the largest power of two that fits the accelerator's memory."""
         if self.device.type == "cpu":
             return 32
-        size, image = 16, torch.zeros(3, *self.preprocessing.size, dtype=torch.uint8)
-        try:
-            while size < 1024:
-                self.annotate([(image, Box())] * size)
-                size *= 2
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-        return size // 2
+        image = torch.zeros(3, *self.preprocessing.size, dtype=torch.uint8)
+        return largest_batch(lambda size: self.annotate([(image, Box())] * size)) // 2
 
     def prepare(self, key: str, pixels: Pixels) -> Item:  # noqa: ARG002 (the protocol's)
         p = self.preprocessing
@@ -167,6 +161,18 @@ class ImageAnnotator:
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
+
+
+def largest_batch(attempt: Callable[[int], object], most: int = 2048) -> int:
+    """The largest power of two, from 2 to `most`, that `attempt` does not run out of memory for."""
+    size = 1
+    try:
+        while size < most:
+            attempt(2 * size)
+            size *= 2
+    except torch.OutOfMemoryError:
+        torch.accelerator.empty_cache()
+    return max(size, 2)
 
 
 def _starts(length: int, side: int) -> list[int]:

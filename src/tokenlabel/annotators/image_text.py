@@ -34,7 +34,7 @@ class PatchTextScores(nn.Module):
             raise InputError("this image-text model has no plain vision transformer: use a ViT")
         self.visual = visual
         self.texts = nn.Parameter(texts, requires_grad=False)  # [C, D], unit length
-        self.scale = float(model.logit_scale.exp())
+        self.scale = float(model.logit_scale.detach().exp())
 
     def forward(self, images: Tensor) -> Tensor:
         visual: Any = self.visual

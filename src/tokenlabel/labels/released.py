@@ -118,7 +118,8 @@ def import_released(
         progress_bar() as progress,
     ):
         found = _in_order(pool, read, range(len(samples)))
-        for key, label in progress.track(zip(samples, found, strict=True), total=len(samples)):
+        task = progress.add_task("import", total=len(samples), note="")
+        for key, label in zip(samples, progress.track(found, task_id=task), strict=True):
             if isinstance(label, LabelMap):
                 writer.add(key, label)
             else:
@@ -140,7 +141,8 @@ def export_released(store: LabelStore, output: Path) -> int:
             f" this store has {store.num_classes} classes"
         )
     with progress_bar() as progress:
-        for key in progress.track(store.keys(), description="export"):
+        task = progress.add_task("export", total=len(store), note="")
+        for key in progress.track(store.keys(), task_id=task):
             label = store[key]
             path = output / _label_file(key)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,8 @@ def push(folder: Path, destination: str) -> None:
         files.makedirs(root, exist_ok=True)
         with progress_bar("files") as progress:
             names = [*(shard.file for shard in manifest.shards), INDEX_FILE]
-            for name in progress.track(names, description="push"):
+            task = progress.add_task("push", total=len(names), note="")
+            for name in progress.track(names, task_id=task):
                 files.put_file(str(folder / name), f"{root.rstrip('/')}/{name}")
         files.pipe_file(f"{root.rstrip('/')}/README.md", store_card(manifest).encode())
         files.put_file(str(folder / "manifest.json"), f"{root.rstrip('/')}/manifest.json")
@@ -46,7 +47,8 @@ def pull(location: str, folder: Path) -> None:
         raise InputError(f"{location} is unfinished and cannot be pulled")
     with progress_bar("files") as progress:
         files.path_of(INDEX_FILE, sha256=manifest.index_sha256)
-        for shard in progress.track(manifest.shards, description="pull"):
+        task = progress.add_task("pull", total=len(manifest.shards), note="")
+        for shard in progress.track(manifest.shards, task_id=task):
             files.path_of(shard.file, sha256=shard.sha256)
 
 
