@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from tokenlabel.annotators.protocol import Annotator
 from tokenlabel.data.decode import decode_image
 from tokenlabel.data.source import ImageSource, source_fingerprint
 from tokenlabel.errors import InputError
-from tokenlabel.labels import Codec
+from tokenlabel.labels import Codec, LabelMap
 from tokenlabel.labels.codec import encode
 from tokenlabel.labels.manifest import Manifest
 from tokenlabel.labels.shard import ShardWriter, shard_name
@@ -68,14 +68,14 @@ def run(
             annotator={**annotator.description, "batch_size": batch_size},
         ),
     )
-    if rank == 0:
-        _drop_mended(folder, found, source, size)
     shards = max(math.ceil(len(source) / size), 1)
     own_first = sorted(range(shards), key=lambda number: (number - rank) % world)
     with (
-        ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 16)) as pool,
+        _Job(source, annotator, codec, batch_size, threads) as job,
         progress_bar(visible=rank == 0) as progress,
     ):
+        if rank == 0:
+            _drop_mended(folder, found, job, size)
         task = progress.add_task("annotate", total=len(source), note="")
         for number in own_first:
             indices = range(number * size, min((number + 1) * size, len(source)))
@@ -84,7 +84,6 @@ def run(
                 progress.advance(task, len(indices))
                 continue
             try:
-                job = _ShardJob(source, annotator, codec, batch_size, pool)
                 job.write(shard, indices, lambda n: progress.advance(task, n))
                 shard.finish()
             finally:
@@ -92,8 +91,8 @@ def run(
     return complete(folder, shards)
 
 
-class _ShardJob:
-    """Annotates a stretch of the source into a shard."""
+class _Job:
+    """Annotates stretches of the source into shards, with threads that read ahead and encode."""
 
     def __init__(
         self,
@@ -101,10 +100,19 @@ class _ShardJob:
         annotator: Annotator[Any],
         codec: Codec,
         batch_size: int,
-        pool: ThreadPoolExecutor,
+        threads: int | None,
     ) -> None:
-        self.source, self.annotator, self.codec = source, annotator, codec
-        self.batch_size, self.pool = batch_size, pool
+        self.source, self.annotator = source, annotator
+        self.codec, self.batch_size = codec, batch_size
+        threads = threads or min(os.cpu_count() or 1, 16)
+        self._readers, self._encoders = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in (self._readers, self._encoders):
+            pool.shutdown(cancel_futures=True)
 
     def write(self, shard: ShardWriter, indices: range, advance: Callable[[int], object]) -> None:
         if len(shard.keys) < len(indices):
@@ -112,27 +120,28 @@ class _ShardJob:
         advance(len(shard.keys))
         rest = indices[len(shard.keys) :]
         batches = [rest[i : i + self.batch_size] for i in range(0, len(rest), self.batch_size)]
-        for batch, items in _prefetch(self.pool, self._prepare, batches):
-            labels = iter(
-                self.annotator.annotate([i for i in items if not isinstance(i, InputError)])
-            )
-            for index, item in zip(batch, items, strict=True):
-                key = self.source.keys[index]
+        for batch, items in _prefetch(self._readers, self.prepare, batches):
+            keys = [self.source.keys[index] for index in batch]
+            usable = [n for n, item in enumerate(items) if not isinstance(item, InputError)]
+            labels = self.annotator.annotate([items[n] for n in usable])
+            names = [keys[n] for n in usable]
+            payloads = self._encoders.map(self._encoded, names, labels)
+            for key, item in zip(keys, items, strict=True):
                 if isinstance(item, InputError):
                     shard.append(key, str(item).encode(), "left out")
                 else:
-                    shard.append(key, self._encoded(key, next(labels)))
+                    shard.append(key, next(payloads))
             advance(len(batch))
 
-    def _prepare(self, index: int) -> Any:
-        """What the annotator needs of one image, or why it cannot be had."""
+    def prepare(self, index: int) -> Any:
+        """What the annotator needs of one image, or the InputError that says why it has nothing."""
         key = self.source.keys[index]
         try:
             return self.annotator.prepare(key, decode_image(self.source.read(index), key))
         except InputError as error:
             return error
 
-    def _encoded(self, key: str, label_map: Any) -> bytes:
+    def _encoded(self, key: str, label_map: LabelMap) -> bytes:
         try:
             return encode(label_map, self.codec)
         except ValueError as error:
@@ -167,24 +176,15 @@ def _shard_size(samples: int, batch_size: int) -> int:
     return math.ceil(wanted / batch_size) * batch_size
 
 
-def _drop_mended(folder: Path, manifest: Manifest, source: ImageSource, shard_size: int) -> None:
-    """Remove the shards of samples that were left out and can be read now, to be written anew."""
+def _drop_mended(folder: Path, manifest: Manifest, job: _Job, shard_size: int) -> None:
+    """Remove the shards of samples that were left out and can be had now, to be written anew."""
     left_out = {left.key for left in manifest.left_out}
-    if not left_out:
-        return
-    numbers = set()
-    for index, key in enumerate(source.keys):
-        if key in left_out and _readable(source, index, key):
-            numbers.add(index // shard_size)
+    numbers = {
+        index // shard_size
+        for index, key in enumerate(job.source.keys if left_out else ())
+        if key in left_out and not isinstance(job.prepare(index), InputError)
+    }
     if numbers:
         manifest.model_copy(update={"complete": False, "left_out": ()}).save(folder)
-        for number in numbers:
-            (folder / shard_name(number)).unlink(missing_ok=True)
-
-
-def _readable(source: ImageSource, index: int, key: str) -> bool:
-    try:
-        decode_image(source.read(index), key)
-    except InputError:
-        return False
-    return True
+    for number in numbers:
+        (folder / shard_name(number)).unlink(missing_ok=True)
