@@ -13,6 +13,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from tokenlabel.cli.convert import convert
 from tokenlabel.errors import InputError
 from tokenlabel.models import DenseModel, LVViT, create_model, load_weights, read_state_dict
 
@@ -169,3 +170,31 @@ def test_families_resize_by_their_own_rule(tmp_path: Path) -> None:
     torch.save(timm.create_model("test_vit", num_classes=3).state_dict(), tmp_path / "vit.pth")
     student = create_model("test_vit", 3, img_size=96)
     assert load_weights(student, tmp_path / "vit.pth") == ["aux_head.weight", "aux_head.bias"]
+
+
+def test_convert_writes_a_folder_that_timm_loads(tmp_path: Path) -> None:
+    source = timm.create_model("lvvit_t", num_classes=6, img_size=96)
+    torch.save({"state_dict": source.state_dict()}, tmp_path / "released.pth.tar")
+    convert(checkpoint=tmp_path / "released.pth.tar", model="lvvit_t", output=tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "released.pth.tar"]
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True)
+    assert same(source.state_dict(), loaded)
+    student = create_model(f"local-dir:{tmp_path / 'out'}", 6, pretrained=True)
+    assert student.grid(96) == (6, 6)
+    assert torch.equal(student.token_head.weight, source.aux_head.weight)
+
+
+def test_convert_to_another_size_and_into_no_existing_folder(tmp_path: Path) -> None:
+    student = create_model("test_vit", 6)
+    torch.save(student.state_dict(), tmp_path / "student.pth")
+    convert(
+        checkpoint=tmp_path / "student.pth", model="test_vit", output=tmp_path / "out", img_size=96
+    )
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True)
+    assert loaded.patch_embed.grid_size == (6, 6)
+    assert torch.equal(loaded.head.weight, student.backbone.head.weight)
+    with pytest.raises(InputError, match="exists already"):
+        convert(checkpoint=tmp_path / "student.pth", model="test_vit", output=tmp_path / "out")
+    with pytest.raises(InputError, match="did you mean 'test_vit'"):
+        convert(checkpoint=tmp_path / "student.pth", model="testvit", output=tmp_path / "new")
+    assert not (tmp_path / "new").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from tokenlabel.errors import InputError
-from tokenlabel.models.dense import DenseModel
+from tokenlabel.models.dense import DenseModel, timm_model
 
-__all__ = ["load_weights", "read_state_dict"]
+__all__ = ["build_from", "load_weights", "read_state_dict"]
 
 _BACKBONE = "backbone."
 
@@ -56,21 +57,48 @@ def load_weights(model: nn.Module, path: str | Path) -> list[str]:
     class count, and those that the file has not got. Any other difference raises InputError with
     the names, and the model is left untouched.
     """
-    state = read_state_dict(path)
-    dense = isinstance(model, DenseModel)
-    backbone: Any = model.backbone if isinstance(model, DenseModel) else model
-    of_backbone = {
-        key.removeprefix(_BACKBONE): value
-        for key, value in state.items()
-        if key.startswith(_BACKBONE)
-    }
-    others = {key: value for key, value in state.items() if not key.startswith(_BACKBONE)}
-    if not of_backbone:  # a plain timm model's file
-        of_backbone, others = others, {}
-    fitted = _fitted(of_backbone, backbone)
-    if dense:
-        fitted = {_BACKBONE + key: value for key, value in fitted.items()} | others
-    return _fill(model, fitted, path)
+    of_backbone, others = _parts(read_state_dict(path))
+    if not isinstance(model, DenseModel):
+        return _fill(model, _fitted(of_backbone, model), path)
+    fitted = _fitted(of_backbone, model.backbone)
+    return _fill(model, {_BACKBONE + key: value for key, value in fitted.items()} | others, path)
+
+
+def build_from(
+    path: str | Path, name: str, img_size: int | tuple[int, int] | None = None
+) -> nn.Module:
+    """The timm model `name` with a checkpoint's weights, its class count and its image size.
+
+    Another `img_size` resizes the position embeddings.
+    """
+    state, _ = _parts(read_state_dict(path))
+    with torch.device("meta"):
+        template: Any = timm_model(name, {})
+    arguments: dict[str, Any] = {"img_size": img_size or _trained_size(state, template)}
+    for head in _head_names(template):
+        if (weight := state.get(f"{head}.weight")) is not None:
+            arguments["num_classes"] = weight.shape[0]
+    model = timm_model(name, arguments)
+    load_weights(model, path)
+    return model
+
+
+def _trained_size(state: dict[str, Tensor], template: Any) -> tuple[int, int] | None:
+    """(height, width) of the square images whose positions `state` holds; None for the nominal."""
+    positions, wanted = state.get("pos_embed"), getattr(template, "pos_embed", None)
+    if positions is None or wanted is None or positions.shape == wanted.shape or wanted.ndim != 3:
+        return None
+    rows, cols = template.patch_embed.grid_size
+    side = math.isqrt(positions.shape[1] - (wanted.shape[1] - rows * cols))
+    height, width = template.patch_embed.patch_size
+    return side * height, side * width
+
+
+def _parts(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A student's state dict as its backbone's and the rest; a plain model's is all backbone."""
+    backbone = {k.removeprefix(_BACKBONE): v for k, v in state.items() if k.startswith(_BACKBONE)}
+    others = {k: v for k, v in state.items() if not k.startswith(_BACKBONE)}
+    return (backbone, others) if backbone else (others, {})
 
 
 def _fitted(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from tokenlabel.mixing import Mix
 from tokenlabel.models import layout
 from tokenlabel.output import DenseOutput
 
-__all__ = ["DenseModel", "create_model"]
+__all__ = ["DenseModel", "create_model", "timm_model"]
 
 Heads = Literal["class+tokens", "class", "tokens"]
 
@@ -46,7 +46,7 @@ class DenseModel(nn.Module):
     ) -> None:
         super().__init__()
         if isinstance(backbone, str):
-            backbone = _timm_model(backbone, num_classes, timm_arguments)
+            backbone = timm_model(backbone, timm_arguments | {"num_classes": num_classes})
         elif timm_arguments:
             raise InputError(
                 f"{', '.join(timm_arguments)}: goes with a model's name; this backbone is built"
@@ -197,27 +197,24 @@ def create_model(
 
     Convolutional models have no built-in size and take any.
     """
-    if img_size is not None:
-        timm_arguments["img_size"] = img_size
-    return DenseModel(name, num_classes, heads=heads, pretrained=pretrained, **timm_arguments)
+    arguments = timm_arguments | {"img_size": img_size, "pretrained": pretrained}
+    return DenseModel(name, num_classes, heads=heads, **arguments)
 
 
-def _timm_model(name: str, num_classes: int | None, arguments: dict[str, Any]) -> nn.Module:
-    if name.partition(".")[0] not in timm.list_models() and ":" not in name:
+def timm_model(name: str, arguments: dict[str, Any]) -> nn.Module:
+    """`timm.create_model(name, **arguments)`, where `img_size` may be given to any model."""
+    if ":" not in name and not timm.is_model(name):
         raise InputError(
             f"timm has no model {name!r}{nearest(name, timm.list_models())}; "
             "`tokenlabel models` lists them"
         )
-    if num_classes is not None:
-        arguments["num_classes"] = num_classes
     try:
         model: nn.Module = timm.create_model(name, **arguments)
     except TypeError as error:
-        # a model of any size has no such argument: asking for a size of it is not a mistake
-        if "img_size" not in arguments or "img_size" not in str(error):
+        # convolutional models of any size have no such argument: asking for a size is no mistake
+        if "img_size" not in str(error) or "img_size" not in arguments:
             raise InputError(f"{name}: {error}") from error
-        del arguments["img_size"]
-        model = timm.create_model(name, **arguments)
+        return timm_model(name, {k: v for k, v in arguments.items() if k != "img_size"})
     return model
 
 
