@@ -62,6 +62,7 @@ def train(
         recipe.supervision,
         recipe.mixing,
         num_classes=num_classes,
+        image_size=_image_size(recipe),
         seed=recipe.seed,
         total_epochs=recipe.total_epochs,
         **_normalization(student),
@@ -81,6 +82,7 @@ def train(
             "location": store.location, "index_sha256": store.manifest.index_sha256
         },
     }  # fmt: skip
+    ranks.wait()  # all have looked at the folder before the first one writes into it
     if ranks.first:
         folder.open(recipe, facts)
     ranks.wait()
@@ -106,8 +108,6 @@ def create_student(recipe: Recipe, num_classes: int) -> DenseModel:
         fresh = load_weights(student, model.weights)
         if fresh:
             console.print(f"{model.weights} does not fill {', '.join(fresh)}: trained from scratch")
-    if recipe.engine.activation_checkpointing:
-        student.backbone.set_grad_checkpointing(True)
     return student
 
 
