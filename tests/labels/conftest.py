@@ -37,7 +37,9 @@ def make_map_fixture() -> MakeMap:
 def write_store(tmp_path: Path) -> Callable[..., Path]:
     """Writes a store of `count` maps with keys `cat/0000.jpg`, ... and returns its folder."""
 
-    def write(name: str = "store", *, count: int = 10, shard_size: int = 4, **kwargs: object) -> Path:
+    def write(
+        name: str = "store", *, count: int = 10, shard_size: int = 4, **kwargs: object
+    ) -> Path:
         folder = tmp_path / name
         with LabelStoreWriter(folder, num_classes=20, shard_size=shard_size, **kwargs) as writer:  # type: ignore[arg-type]
             for number in range(count):

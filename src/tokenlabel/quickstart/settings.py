@@ -73,6 +73,7 @@ class Settings:
     scenes: SceneOptions = field(default_factory=SceneOptions)
     annotator: Annotator = field(default_factory=Annotator)
     epochs: int = 15
+    workers: int = 1
     model_kwargs: dict[str, Any] = field(
         default_factory=lambda: {
             "patch_size": 4,
@@ -90,7 +91,10 @@ def student_recipe(settings: Settings, arm: Arm, seed: int, scenes: str, labels:
         name="quickstart",
         seed=seed,
         data=Data(
-            train=f"{scenes}/train/images", val=f"{scenes}/test/images", labels=labels, workers=2
+            train=f"{scenes}/train/images",
+            val=f"{scenes}/test/images",
+            labels=labels,
+            workers=settings.workers,
         ),
         augment=Augment(
             scale=(0.25, 1.0), hflip=0.0, policy=None, erasing=0.0, interpolation="bilinear",
