@@ -37,6 +37,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "tokenlabel.cli.evaluate:evaluate",
         "Accuracy of a checkpoint on a folder of images.",
     ),
+    "show": (
+        "tokenlabel.cli.show:show",
+        "Draw label maps, token predictions and relevance over images.",
+    ),
 }
 
 

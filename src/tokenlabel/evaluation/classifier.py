@@ -76,6 +76,7 @@ def load_classifier(
 
     - `checkpoint` alone: a run's folder (its best checkpoint) or one `step-…` folder in it. `weights`
       chooses between the trained ones and their moving average ("auto": the average, if kept).
+      Or a folder that timm wrote, with weights and `config.json`.
     - `checkpoint` and `model`: a file of weights, and the timm name of what they belong to.
     - `model` alone: timm's own pretrained weights.
 
@@ -88,6 +89,8 @@ def load_classifier(
     if checkpoint is None:
         assert model is not None
         found = _of_timm(model, size)
+    elif (Path(checkpoint) / "config.json").is_file():
+        found = _of_timm(f"local-dir:{checkpoint}", size)
     elif Path(checkpoint).is_dir():
         found = _of_run(Path(checkpoint), weights, size)
     elif model is None:
@@ -164,8 +167,10 @@ def _timm_classifier(student: DenseModel, taught: bool, facts: dict[str, Any]) -
     settings = Preprocessing.of_timm(student.backbone)
     if (height_width := student.image_shape[1:]) != settings.image_size:
         settings = dataclasses.replace(settings, image_size=height_width)
-    subset = _imagenet(student.num_classes)
-    names = range(student.num_classes) if subset is None else subset.label_names()
+    names = student.backbone.pretrained_cfg.get("label_names")
+    if names is None:
+        subset = _imagenet(student.num_classes)
+        names = range(student.num_classes) if subset is None else subset.label_names()
     return Classifier(student, settings, tuple(map(str, names)), taught, facts)
 
 
