@@ -43,7 +43,7 @@ def token_map(classifier: Classifier, image: Pixels, k: int | None = None) -> La
 def best_classes(classifier: Classifier, image: Pixels) -> list[int]:
     """The classes of an image by the model's class token, the most probable first."""
     output = classifier.output(classifier.preprocessing.pixels(image)[None])
-    return output.logits[0].argsort(descending=True).tolist()  # type: ignore[no-any-return]
+    return output.logits[0].argsort(descending=True).tolist()
 
 
 def class_probability(label_map: LabelMap, chosen: int) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ Both methods need global attention: one [tokens, tokens] matrix a head and layer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -79,7 +79,9 @@ def _recorded_attention(model: DenseModel) -> Iterator[list[Tensor]]:
     Fused attention never forms these matrices, so it is switched off meanwhile; what is read is the
     input of the dropout that follows the softmax.
     """
-    layers = [m for m in model.modules() if hasattr(m, "fused_attn") and hasattr(m, "attn_drop")]
+    layers: list[Any] = [
+        m for m in model.modules() if hasattr(m, "fused_attn") and hasattr(m, "attn_drop")
+    ]
     if not layers:
         raise _no_global_attention(model)
     matrices: list[Tensor] = []
@@ -91,16 +93,16 @@ def _recorded_attention(model: DenseModel) -> Iterator[list[Tensor]]:
         matrices.append(attention)
         return attention
 
-    undo: list[Callable[[], Any]] = []
-    for layer in layers:
-        fused, layer.fused_attn = layer.fused_attn, False  # type: ignore[assignment]
-        undo.append(lambda layer=layer, fused=fused: setattr(layer, "fused_attn", fused))
-        undo.append(layer.attn_drop.register_forward_hook(record).remove)  # type: ignore
+    before = [layer.fused_attn for layer in layers]
+    hooks = [layer.attn_drop.register_forward_hook(record) for layer in layers]
     try:
+        for layer in layers:
+            layer.fused_attn = False
         yield matrices
     finally:
-        for step in undo:
-            step()
+        for layer, fused, hook in zip(layers, before, hooks, strict=True):
+            layer.fused_attn = fused
+            hook.remove()
 
 
 def _no_global_attention(model: DenseModel) -> InputError:
