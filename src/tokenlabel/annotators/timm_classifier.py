@@ -19,7 +19,7 @@ from tokenlabel.annotators.image_model import ONE_VIEW, ImageAnnotator, Preproce
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.progress import console
 
-__all__ = ["TimmAnnotator", "weights_hash"]
+__all__ = ["TimmAnnotator", "create_classifier", "weights_hash"]
 
 
 class TimmAnnotator(ImageAnnotator):
@@ -50,7 +50,7 @@ class TimmAnnotator(ImageAnnotator):
         network: Any = model
         if isinstance(model, str):
             pretrained = pretrained and checkpoint is None
-            network = _create(model, pretrained, checkpoint, model_kwargs or {})
+            network = create_classifier(model, pretrained, checkpoint, model_kwargs or {})
         config = resolve_model_data_config(network)
         size = (image_size, image_size) if image_size else config["input_size"][1:]
         if hasattr(network, "set_input_size"):
@@ -100,9 +100,10 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _create(
+def create_classifier(
     name: str, pretrained: bool, checkpoint: Path | None, kwargs: Mapping[str, Any]
 ) -> nn.Module:
+    """A timm model by name, hub name or folder. Raises InputError where there is none."""
     if Path(name).is_dir():
         name = f"local-dir:{name}"
     elif ":" not in name and not timm.is_model(name):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 __all__ = ["annotate"]
 
@@ -17,7 +17,7 @@ def annotate(
     model: str,
     split: str | None = None,
     checkpoint: Path | None = None,
-    model_kwargs: dict[str, Any] | None = None,
+    model_kwargs: dict[str, int | float | bool | str] | None = None,
     pretrained: bool = True,
     class_map: Path | None = None,
     keep_classes: bool = False,
