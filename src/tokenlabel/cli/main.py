@@ -41,6 +41,14 @@ VERBS: dict[str, tuple[str, str]] = {
         "tokenlabel.cli.show:show",
         "Draw label maps, token predictions and relevance over images.",
     ),
+    "export": (
+        "tokenlabel.cli.export:export",
+        "Write a trained model as ONNX, as a torch program, or as a timm folder.",
+    ),
+    "push": (
+        "tokenlabel.cli.push:push",
+        "Upload a trained model, with a card, to a model hub.",
+    ),
 }
 
 

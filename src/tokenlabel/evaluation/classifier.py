@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from safetensors.torch import load_file
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.layers import to_2tuple
 from torch import Tensor
@@ -20,9 +21,12 @@ from tokenlabel.models import DenseModel, create_model
 from tokenlabel.models.checkpoints import build_from, load_weights
 from tokenlabel.output import DenseOutput
 
-__all__ = ["Classifier", "Weights", "load_classifier"]
+__all__ = ["TOKEN_HEAD_FILE", "Classifier", "Weights", "load_classifier"]
 
 Weights = Literal["auto", "ema", "model"]
+
+TOKEN_HEAD_FILE = "token_head.safetensors"
+"""In a timm folder: the token head of a student whose backbone has none of its own."""
 
 _TOKEN_HEADS = ("aux_head.", "backbone.aux_head.")
 
@@ -90,7 +94,7 @@ def load_classifier(
         assert model is not None
         found = _of_timm(model, size)
     elif (Path(checkpoint) / "config.json").is_file():
-        found = _of_timm(f"local-dir:{checkpoint}", size)
+        found = _of_timm_folder(Path(checkpoint), size)
     elif Path(checkpoint).is_dir():
         found = _of_run(Path(checkpoint), weights, size)
     elif model is None:
@@ -161,6 +165,17 @@ def _of_timm(name: str, size: tuple[int, int] | None) -> Classifier:
         raise InputError(f"no weights for {name}: {reason}; give a checkpoint") from None
     taught = student.aux_head is None  # a token head of the backbone's own
     return _timm_classifier(student, taught, {"model": name, "checkpoint": "timm"})
+
+
+def _of_timm_folder(folder: Path, size: tuple[int, int] | None) -> Classifier:
+    found = _of_timm(f"local-dir:{folder}", size)
+    model = json.loads((folder / "config.json").read_text())["architecture"]
+    head, file = found.model.aux_head, folder / TOKEN_HEAD_FILE
+    if file.exists() and head is not None:
+        head.load_state_dict(load_file(file))
+        found = dataclasses.replace(found, has_tokens=True)
+    facts = {"model": model, "checkpoint": str(folder)}
+    return dataclasses.replace(found, facts=facts)
 
 
 def _timm_classifier(student: DenseModel, taught: bool, facts: dict[str, Any]) -> Classifier:

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
+from timm.models import get_model_args
 from torch import Tensor, nn
 from torch.export import Dim
 
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import Classifier
+from tokenlabel.models import DenseModel
 from tokenlabel.output import fuse
 
 __all__ = ["export_onnx", "export_torch"]
@@ -25,9 +28,9 @@ class Deployed(nn.Module):
     Models without a taught token head give class logits alone.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, *, any_size: bool) -> None:
         super().__init__()
-        self.model = classifier.model
+        self.model = _of_any_size(classifier.model) if any_size else classifier.model
         self.outputs = ("logits", "tokens", "fused") if classifier.has_tokens else ("logits",)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -49,7 +52,7 @@ def export_onnx(classifier: Classifier, file: Path, *, dynamic_size: bool = Fals
         import onnxruntime
     except ImportError:
         raise InputError("ONNX files need: pip install tokenlabel[export]") from None
-    deployed = Deployed(classifier).eval()
+    deployed = Deployed(classifier, any_size=dynamic_size).eval()
     program = torch.onnx.export(
         _captured(deployed, classifier, dynamic_size),
         input_names=["images"],
@@ -73,12 +76,26 @@ def export_onnx(classifier: Classifier, file: Path, *, dynamic_size: bool = Fals
 
 def export_torch(classifier: Classifier, file: Path, *, dynamic_size: bool = False) -> float:
     """Write a program for `torch.export.load`; otherwise as `export_onnx`."""
-    deployed = Deployed(classifier).eval()
+    deployed = Deployed(classifier, any_size=dynamic_size).eval()
     program = _captured(deployed, classifier, dynamic_size)
     aside = file.with_name(f".{file.name}.writing.pt2")
-    torch.export.save(program, aside, extra_files={"tokenlabel.json": json.dumps(_needs(classifier))})
+    torch.export.save(
+        program, aside, extra_files={"tokenlabel.json": json.dumps(_needs(classifier))}
+    )
     loaded = torch.export.load(aside).module()
     return _compare_and_keep(deployed, loaded, classifier, dynamic_size, aside, file)
+
+
+def _of_any_size(model: DenseModel) -> DenseModel:
+    """The same model built so that it resizes its positions by itself, where its family can."""
+    backbone = model.backbone
+    if not hasattr(backbone, "dynamic_img_size"):
+        return model
+    arguments = get_model_args(backbone) | {"dynamic_img_size": True}
+    flexible = timm.create_model(backbone.pretrained_cfg["architecture"], **arguments)
+    rebuilt = DenseModel(flexible, heads=model.heads)
+    rebuilt.load_state_dict(model.state_dict())
+    return rebuilt
 
 
 def _captured(
@@ -94,7 +111,9 @@ def _captured(
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         mend = ": leave --dynamic-size out" if dynamic_size else ""
-        raise InputError(f"{classifier.facts['model']} cannot be exported{mend} ({reason})") from error
+        raise InputError(
+            f"{classifier.facts['model']} cannot be exported{mend} ({reason})"
+        ) from error
 
 
 def _compare_and_keep(
