@@ -49,6 +49,14 @@ VERBS: dict[str, tuple[str, str]] = {
         "tokenlabel.cli.push:push",
         "Upload a trained model, with a card, to a model hub.",
     ),
+    "view": (
+        "tokenlabel.cli.view:view",
+        "Browse images with their labels in a local page.",
+    ),
+    "doctor": (
+        "tokenlabel.cli.doctor:doctor",
+        "Print the environment and what is wrong with it.",
+    ),
 }
 
 
