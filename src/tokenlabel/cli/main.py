@@ -37,6 +37,26 @@ VERBS: dict[str, tuple[str, str]] = {
         "tokenlabel.cli.evaluate:evaluate",
         "Accuracy of a checkpoint on a folder of images.",
     ),
+    "show": (
+        "tokenlabel.cli.show:show",
+        "Draw label maps, token predictions and relevance over images.",
+    ),
+    "export": (
+        "tokenlabel.cli.export:export",
+        "Write a trained model as ONNX, as a torch program, or as a timm folder.",
+    ),
+    "push": (
+        "tokenlabel.cli.push:push",
+        "Upload a trained model, with a card, to a model hub.",
+    ),
+    "view": (
+        "tokenlabel.cli.view:view",
+        "Browse images with their labels in a local page.",
+    ),
+    "doctor": (
+        "tokenlabel.cli.doctor:doctor",
+        "Print the environment and what is wrong with it.",
+    ),
 }
 
 
