@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Box"]
+__all__ = ["WHOLE", "Box"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,14 @@ class Box:
 
     @classmethod
     def center_square(cls, size: tuple[int, int], crop_pct: float = 1.0) -> Box:
-        """The centred square whose side is `crop_pct` of the shorter side; `size` = (height, width)."""
+        """The centred square, `crop_pct` of the shorter side wide; `size` = (height, width)."""
         rows, cols = size
         side = min(rows, cols) * crop_pct
         return cls.from_pixels((cols - side) / 2, (rows - side) / 2, side, side, size)
 
     def as_tuple(self) -> tuple[float, float, float, float]:
         return (self.x0, self.y0, self.x1, self.y1)
+
+
+WHOLE = Box()
+"""The whole image."""

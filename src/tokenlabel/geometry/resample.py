@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokenlabel.geometry.box import Box
+from tokenlabel.geometry.box import WHOLE, Box
 from tokenlabel.geometry.view import View
 
 __all__ = ["area_weights", "coverage", "resample"]
@@ -23,7 +23,7 @@ _LATTICE = 4  # points a side and token, for views that are not axis-aligned
 
 
 def area_weights(edges: NDArray[np.float64], cells: int) -> NDArray[np.float64]:
-    """Weights [T, cells] of the average of the linear interpolant over each interval `edges` [T, 2].
+    """Weights [T, cells] that average the linear interpolant over each interval `edges` [T, 2].
 
     Edges are in cell units, within [0, cells]; cell i has its centre at i + 0.5. Rows sum to one;
     the row of an empty interval is the interpolant's value at that point.
@@ -44,12 +44,12 @@ def area_weights(edges: NDArray[np.float64], cells: int) -> NDArray[np.float64]:
 
 
 def resample(
-    maps: Tensor, view: View, grid: tuple[int, int], extent: Box = Box()
+    maps: Tensor, view: View, grid: tuple[int, int], extent: Box = WHOLE
 ) -> tuple[Tensor, Tensor]:
     """Average maps [P, H, W], which cover `extent` of the source image, over the tokens of `view`.
 
-    Returns values [P, h, w] and coverage [h, w]: the share of each token's area that shows a part of
-    the source inside `extent`. Values of tokens with coverage 0 are meaningless but finite.
+    Returns values [P, h, w] and coverage [h, w]: the share of each token's area that shows a part
+    of the source inside `extent`. Values of tokens with coverage 0 are meaningless but finite.
     """
     if view.axis_aligned:
         rows, cover_y = _axis(view, 1, grid[0], maps.shape[1], extent.y0, extent.y1)
@@ -71,7 +71,7 @@ def resample(
     return (sampled.reshape(-1, h, w, n) * weight).sum(-1), inside.mean(-1)
 
 
-def coverage(view: View, grid: tuple[int, int], extent: Box = Box()) -> Tensor:
+def coverage(view: View, grid: tuple[int, int], extent: Box = WHOLE) -> Tensor:
     """Share [h, w] of each token's area that shows a part of the source inside `extent`."""
     if view.axis_aligned:
         _, cover_y = _axis(view, 1, grid[0], 1, extent.y0, extent.y1)

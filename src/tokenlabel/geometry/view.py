@@ -119,6 +119,16 @@ class View:
             )
         return inside
 
+    def valid_pixels(self, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Of which output pixels the centre is valid: bool [h, w]; `size` = (h, w)."""
+        x = (np.arange(size[1]) + 0.5) / size[1]
+        y = (np.arange(size[0]) + 0.5)[:, None] / size[0]
+        inside = np.ones(size, dtype=bool)
+        for row in self.stages.reshape(-1, 3):
+            position = (row[0] * x + row[2]) + row[1] * y
+            inside &= (position >= -_INSIDE_TOLERANCE) & (position <= 1 + _INSIDE_TOLERANCE)
+        return inside
+
     def valid_interval(self, axis: int) -> tuple[float, float]:
         """Of an axis-aligned view: the output interval of one axis (0 = x, 1 = y) that shows content.
 

@@ -1,0 +1,195 @@
+"""Loaders: batches of a source, in an order and with an augmentation that no worker count changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from tokenlabel.data.augment import Augmentation, CenterCrop, Drawn
+from tokenlabel.data.batch import Batch
+from tokenlabel.data.decode import decode_image, image_size
+from tokenlabel.data.matching import LabelMaps, labelled_samples
+from tokenlabel.data.order import BatchOrder, Request
+from tokenlabel.data.source import ImageSource
+from tokenlabel.errors import InputError
+from tokenlabel.geometry import View, coverage
+from tokenlabel.geometry.render import Interpolation
+from tokenlabel.labels import TargetKind, token_targets
+from tokenlabel.targets import TokenTarget
+
+__all__ = ["Loader", "Targets", "eval_loader", "train_loader"]
+
+_DECODED_SCALE = 1.25  # least pixels of a reduced image to an output pixel, as `render` warps them
+_MAX_ERASED = 0.5  # tokens of which more is erased carry no loss, where that is asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """Which token targets to make of which label maps (see `tokenlabel.token_targets`)."""
+
+    labels: LabelMaps
+    grid: tuple[int, int]  # tokens of the student, (h, w)
+    kind: TargetKind = "probability"
+    smoothing: float = 0.1
+    erased_tokens_train: bool = True  # whether tokens under erased boxes keep their target
+
+    def make(self, keys: Sequence[str], drawn: Sequence[Drawn]) -> TokenTarget:
+        maps = [self.labels[key] for key in keys]
+        views = [sample.view for sample in drawn]
+        target = token_targets(maps, views, self.grid, self.kind, self.smoothing)
+        if self.erased_tokens_train or not any(sample.erased for sample in drawn):
+            return target
+        visible = torch.stack([self._visible(sample) for sample in drawn])
+        return replace(target, mask=target.mask & visible)
+
+    def _visible(self, drawn: Drawn) -> Tensor:
+        """Which of the class token (always) and the tokens the erased boxes leave: [T] bool."""
+        erased = torch.zeros(self.grid)
+        for box in drawn.erased:
+            erased += coverage(View.identity(), self.grid, box)
+        return torch.cat([torch.ones(1, dtype=torch.bool), (erased <= _MAX_ERASED).flatten()])
+
+
+B = TypeVar("B")
+
+
+class Loader(Generic[B]):
+    """Iterates over batches. An error of a sample reaches the caller as it is, workers or not."""
+
+    def __init__(self, samples: Dataset[Any], order: BatchOrder, workers: int, pin: bool) -> None:
+        self._order = order
+        self._batches: DataLoader[B | InputError] = DataLoader(
+            samples,
+            batch_sampler=order,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=pin,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # its own: it must not advance that of the training
+        )
+
+    def __len__(self) -> int:
+        """Steps of a whole epoch."""
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[B]:
+        return self.epoch(0)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[B]:
+        """The batches of epoch `number` from step `start` on, as if those before had been drawn."""
+        self._order.epoch, self._order.start = number, start
+        for batch in self._batches:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+
+def train_loader(
+    source: ImageSource,
+    augmentation: Augmentation,
+    *,
+    image_size: tuple[int, int],
+    batch_size: int,
+    targets: Targets | None = None,
+    seed: int = 0,
+    repeats: int = 1,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    pin_memory: bool = False,
+) -> Loader[Batch]:
+    """Shuffled, augmented batches of `batch_size` images of `image_size` = (height, width) a rank.
+
+    What a batch holds depends on (seed, epoch, step, rank) and on nothing else. `repeats` is how
+    often an image appears in a row, augmented anew (repeated augmentation). Raises InputError where
+    `targets` lack labels for the images, or the images are fewer than one step of all ranks takes.
+    """
+    count = len(source)
+    samples = labelled_samples(source, targets.labels) if targets else np.arange(count)
+    if len(samples) < batch_size * world:
+        raise InputError(
+            f"{len(samples)} images are fewer than one batch of {batch_size * world}:"
+            " choose a smaller batch size"
+        )
+    order = BatchOrder(samples, batch_size, seed=seed, repeats=repeats, rank=rank, world=world)
+    made = _Samples(source, augmentation, image_size, targets, seed)
+    return Loader(made, order, workers, pin_memory)
+
+
+def eval_loader(
+    source: ImageSource,
+    *,
+    image_size: tuple[int, int],
+    batch_size: int,
+    crop_pct: float = 0.9,
+    interpolation: Interpolation = "bicubic",
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    pin_memory: bool = False,
+) -> Loader[Batch]:
+    """Every image once, in order, by its centre crop, as timm evaluates; ranks take turns by batch."""
+    order = BatchOrder(np.arange(len(source)), batch_size, rank=rank, world=world)
+    crop = CenterCrop(crop_pct=crop_pct, interpolation=interpolation)
+    return Loader(_Samples(source, crop, image_size, None, 0), order, workers, pin_memory)
+
+
+@dataclass(frozen=True)
+class _Samples(Dataset[Any]):
+    """Makes whole batches of requests, one worker a batch, in the memory that is handed over."""
+
+    source: ImageSource
+    transform: Augmentation | CenterCrop
+    size: tuple[int, int]
+    targets: Targets | None
+    seed: int
+
+    def __getitems__(self, requests: list[Request]) -> Batch | InputError:
+        try:
+            return self._batch(requests)
+        except InputError as error:  # a worker's exception would arrive wrapped in its traceback
+            return error
+
+    def _batch(self, requests: list[Request]) -> Batch:
+        images = torch.empty((len(requests), *self.size, 3), dtype=torch.uint8)
+        if get_worker_info() is not None:
+            images.share_memory_()  # type: ignore[no-untyped-call]
+            # made in place for the training process: no copy on the way
+        drawn = [
+            self._sample(request, slot) for request, slot in zip(requests, images, strict=True)
+        ]
+        keys = tuple(self.source.keys[request.image] for request in requests)
+        return Batch(
+            images=images.permute(0, 3, 1, 2),
+            labels=torch.tensor([int(self.source.labels[r.image]) for r in requests]),
+            target=self.targets.make(keys, drawn) if self.targets else None,
+            keys=keys,
+        )
+
+    def _sample(self, request: Request, slot: Tensor) -> Drawn:
+        """Make one sample's pixels in `slot` [H, W, 3]."""
+        name, data = self.source.keys[request.image], self.source.read(request.image)
+        rng = np.random.default_rng((self.seed, request.epoch, request.image, request.repeat))
+        drawn = self.transform.draw(image_size(data, name), self.size, rng)
+        exact = self.transform.exact_pixels
+        needed = (0, 0) if exact else _pixels_needed(drawn.view, self.size)
+        image = decode_image(data, name, fast=not exact, at_least=needed)
+        slot.numpy()[:] = self.transform.apply(drawn, image, self.size)
+        return drawn
+
+
+def _pixels_needed(view: View, size: tuple[int, int]) -> tuple[int, int]:
+    """The least (height, width) at which the source can be decoded without loss to the view."""
+    step = np.linalg.norm(view.to_source[:, :2] / (size[1], size[0]), axis=1)  # x, y to a pixel
+    width, height = np.ceil(_DECODED_SCALE / step)
+    return int(height), int(width)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,174 @@
+"""Batches depend on (seed, epoch, step, rank) alone; mistakes are found before the first step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data import create_transform
+
+from tokenlabel.data.augment import Augmentation
+from tokenlabel.data.batch import Batch, normalize
+from tokenlabel.data.loader import Loader, Targets, eval_loader, train_loader
+from tokenlabel.data.source import ImageSource, open_source
+from tokenlabel.errors import InputError
+
+MakeLabels = Callable[[ImageSource], Any]
+RICH = Augmentation(policy="rand-m9-mstd0.5-inc1", erasing=0.5, color_jitter=0.2, vflip=0.3)
+
+
+def loader(source: ImageSource, labels: Any = None, **options: Any) -> Loader:
+    targets = Targets(labels=labels, grid=(4, 3)) if labels is not None else None
+    settings = {"image_size": (32, 24), "batch_size": 4, "seed": 7} | options
+    return train_loader(source, RICH, targets=targets, **settings)
+
+
+def equal(a: Batch, b: Batch) -> bool:
+    assert (a.target is None) == (b.target is None)
+    pairs = [(a.images, b.images), (a.labels, b.labels)]
+    if a.target is not None and b.target is not None:
+        pairs += [(a.target.dense(), b.target.dense()), (a.target.mask, b.target.mask)]
+    return a.keys == b.keys and all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_a_batch_is_what_it_says(source: ImageSource, make_labels: MakeLabels) -> None:
+    batches = list(loader(source, make_labels(source)))
+    assert len(batches) == len(loader(source)) == 26 // 4
+    for batch in batches:
+        assert batch.images.shape == (4, 3, 32, 24)
+        assert batch.images.dtype == torch.uint8
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        index = [list(source.keys).index(key) for key in batch.keys]
+        assert batch.labels.tolist() == [source.labels[i] for i in index]
+        assert batch.target is not None
+        assert batch.target.grid == (4, 3)
+        assert batch.target.mask.shape == (4, 13)
+        torch.testing.assert_close(batch.target.dense().sum(2), torch.ones(4, 13))
+    keys = Counter(key for batch in batches for key in batch.keys)
+    assert max(keys.values()) == 1
+
+
+def test_nothing_but_seed_and_epoch_matters(source: ImageSource, make_labels: MakeLabels) -> None:
+    labels = make_labels(source)
+    expected = list(loader(source, labels).epoch(3))
+    with_workers = loader(source, labels, workers=2)
+    torch.manual_seed(1)
+    for repeat in range(2):  # the second time with workers that have already served an epoch
+        again = list(with_workers.epoch(3))
+        assert len(again) == len(expected), repeat
+        assert all(map(equal, again, expected))
+    resumed = list(with_workers.epoch(3, start=4))
+    assert all(map(equal, resumed, expected[4:]))
+    assert len(resumed) == 2
+    del with_workers
+    for other in (loader(source, labels).epoch(4), loader(source, labels, seed=8).epoch(3)):
+        assert not any(map(equal, other, expected))
+
+
+def test_ranks_share_what_one_would_do(source: ImageSource) -> None:
+    alone = list(loader(source, batch_size=4).epoch(1))
+    ranks = [list(loader(source, batch_size=2, rank=rank, world=2).epoch(1)) for rank in (0, 1)]
+    for step, batch in enumerate(alone):
+        parts = [rank[step] for rank in ranks]
+        assert batch.keys == parts[0].keys + parts[1].keys
+        assert torch.equal(batch.images, torch.cat([part.images for part in parts]))
+
+
+def test_the_global_generators_are_left_alone(source: ImageSource) -> None:
+    import random
+
+    states = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())
+    list(loader(source))
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert np.array_equal(states[1], np.random.get_state()[1])
+    assert states[2] == random.getstate()
+
+
+def test_repeated_augmentation_keeps_the_length_of_an_epoch(source: ImageSource) -> None:
+    batches = list(loader(source, repeats=2))
+    assert len(batches) == len(loader(source))
+    for batch in batches:
+        assert batch.keys[0::2] == batch.keys[1::2]
+        assert not torch.equal(batch.images[0], batch.images[1])
+
+
+def test_tokens_under_erased_boxes_lose_their_target_if_asked(
+    source: ImageSource, make_labels: MakeLabels
+) -> None:
+    augmentation = Augmentation(erasing=1.0, scale=(1.0, 1.0), erasing_mode="const")
+    plain = Targets(labels=make_labels(source), grid=(8, 6))
+    options: dict[str, Any] = {"image_size": (32, 24), "batch_size": 8}
+    kept = next(iter(train_loader(source, augmentation, targets=plain, **options)))
+    strict = replace(plain, erased_tokens_train=False)
+    dropped = next(iter(train_loader(source, augmentation, targets=strict, **options)))
+    assert kept.target is not None
+    assert dropped.target is not None
+    assert kept.target.mask.all()
+    constant = torch.tensor(augmentation.fill, dtype=torch.uint8)[None, :, None, None]
+    pixels = (dropped.images == constant).all(1).float()  # [B, 32, 24]
+    share = torch.nn.functional.avg_pool2d(pixels, 4).flatten(1)
+    mask = dropped.target.mask
+    assert mask[:, 0].all()
+    assert torch.equal(mask[:, 1:], share <= 0.5)
+    assert not mask.all()
+
+
+def test_evaluation_shows_what_timm_shows(source: ImageSource) -> None:
+    for size in (32, 48):
+        transform = create_transform((3, size, size), crop_pct=0.9, interpolation="bicubic")
+        batches = list(eval_loader(source, image_size=(size, size), batch_size=10, crop_pct=0.9))
+        assert [len(batch) for batch in batches] == [10, 10, 6]
+        assert [key for batch in batches for key in batch.keys] == list(source.keys)
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        ours = normalize(torch.cat([batch.images for batch in batches]), mean, std)
+        for i in range(len(source)):
+            image = Image.open(source.root / source.keys[i])  # type: ignore[attr-defined]
+            assert (ours[i] - transform(image)).abs().max() < 1.5 / 255 / min(std)
+    ranks = [eval_loader(source, image_size=(8, 8), batch_size=10, rank=r, world=2) for r in (0, 1)]
+    assert [len(rank) for rank in ranks] == [2, 1]
+    assert sum(len(batch) for rank in ranks for batch in rank) == len(source)
+
+
+def test_labels_of_other_images_are_refused(source: ImageSource, make_labels: MakeLabels) -> None:
+    labels = make_labels(source)
+    del labels.maps[source.keys[3]]
+    with pytest.raises(InputError, match=f"1 of 26 images have no label.*first {source.keys[3]}"):
+        loader(source, labels)
+    labels.manifest.left_out = [SimpleNamespace(key=source.keys[3], reason="unreadable")]
+    keys = {key for batch in loader(source, labels, batch_size=1) for key in batch.keys}
+    assert keys == set(source.keys) - {source.keys[3]}
+    labels.manifest.class_names = ("class1", "class0", "class2", "class3")
+    with pytest.raises(InputError, match="'class1' is number 0 of the labels but 1 of the images"):
+        loader(source, labels)
+    labels.manifest.class_names = ("a bird", "a cat", "a dog", "a fish")
+    loader(source, labels)
+    labels.manifest.num_classes = 1000
+    with pytest.raises(InputError, match="labels are of 1000 classes, the images of 4"):
+        loader(source, labels)
+    with pytest.raises(InputError, match="26 images are fewer than one batch of 32"):
+        loader(source, batch_size=32)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_named_in_one_line(source: ImageSource, workers: int) -> None:
+    path: Path = source.root / source.keys[5]  # type: ignore[attr-defined]
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match=rf"^cannot read image {source.keys[5]}[^\n]*$"):
+        list(loader(source, batch_size=1, workers=workers))
+
+
+def test_grey_and_transparent_images_make_batches(tmp_path: Path) -> None:
+    for i, mode in enumerate(["L", "RGBA", "P", "CMYK", "1"]):
+        path = tmp_path / "one" / f"{i}.{'jpg' if mode == 'CMYK' else 'png'}"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (9, 7), (90, 60, 30)).convert(mode).save(path)
+    batch = next(iter(eval_loader(open_source(str(tmp_path)), image_size=(16, 16), batch_size=5)))
+    assert batch.images.shape == (5, 3, 16, 16)
