@@ -67,7 +67,10 @@ class PairAugmentation:
         size = scaled_size((labels.shape[0], labels.shape[1]), self.short_side, self.longest, scale)
         view = self._crop(size, rng)
         for _ in range(_ATTEMPTS - 1):
-            if _largest_share(render_nearest(labels, view, self.crop, IGNORED)) < self.largest_share:
+            if (
+                _largest_share(render_nearest(labels, view, self.crop, IGNORED))
+                < self.largest_share
+            ):
                 break
             view = self._crop(size, rng)
         return view.then(View.hflip()) if rng.random() < self.hflip else view

@@ -66,7 +66,9 @@ class Pyramid(nn.Module):
         """The depth of each backbone parameter, from 0, for layer-wise learning rates."""
         backbone: Any = self.backbone
         if not hasattr(backbone, "group_matcher"):
-            raise InputError(f"{type(backbone).__name__} does not tell its layers apart: no layer decay")
+            raise InputError(
+                f"{type(backbone).__name__} does not tell its layers apart: no layer decay"
+            )
         ids: dict[str, int] = group_parameters(
             backbone, backbone.group_matcher(coarse=False), reverse=True
         )
