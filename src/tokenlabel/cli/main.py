@@ -37,6 +37,18 @@ VERBS: dict[str, tuple[str, str]] = {
         "tokenlabel.cli.evaluate:evaluate",
         "Accuracy of a checkpoint on a folder of images.",
     ),
+    "segment train": (
+        "tokenlabel.cli.segment:train",
+        "Train a network that gives every pixel a class.",
+    ),
+    "segment eval": (
+        "tokenlabel.cli.segment:evaluate",
+        "Mean IoU of a segmentation model, with a table of its classes.",
+    ),
+    "segment predict": (
+        "tokenlabel.cli.segment:predict",
+        "Classes of every pixel of a folder of pictures, as labels and overlays.",
+    ),
 }
 
 

@@ -78,7 +78,7 @@ class PairAugmentation:
     def _crop(self, size: tuple[int, int], rng: np.random.Generator) -> View:
         """A random crop of an image of `size`; one that is larger begins at the top left corner."""
         top, left = (
-            rng.integers(max(whole - part, 0) + 1)
+            int(rng.integers(max(whole - part, 0) + 1))
             for whole, part in zip(size, self.crop, strict=True)
         )
         return View.crop(Box.from_pixels(left, top, self.crop[1], self.crop[0], size))
@@ -122,4 +122,4 @@ def distort_colors(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _table(values: NDArray[np.float64]) -> list[int]:
-    return values.round().clip(0, 255).astype(int).tolist()
+    return [int(value) for value in values.round().clip(0, 255)]

@@ -69,11 +69,12 @@ class ClassList:
             )
         return labels
 
-    def encode(self, labels: NDArray[np.integer]) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    def encode(self, labels: Labels) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """Labels [H, W] to mask values: 8-bit where they fit, else 16-bit."""
-        values = np.array([*self.values, self.ignored[0]])  # label -1 finds the last one
-        wide = values.max() > 255
-        return values.astype(np.uint16)[labels] if wide else values.astype(np.uint8)[labels]
+        values = [*self.values, self.ignored[0]]  # label -1 finds the last one
+        kind = np.uint16 if max(values) > 255 else np.uint8
+        encoded: NDArray[np.uint8] | NDArray[np.uint16] = np.array(values, kind)[labels]
+        return encoded
 
 
 def read_class_names(place: Path) -> tuple[str, ...]:

@@ -82,10 +82,10 @@ class _Samples(Dataset[Any]):
             return error
 
     def _batch(self, requests: list[Request]) -> PairBatch:
-        items = [self.pairs.items[request.index] for request in requests]
+        items = [self.pairs.items[request.image] for request in requests]
         images, labels = [], []
         for item, request in zip(items, requests, strict=True):
-            rng = np.random.default_rng((self.seed, request.epoch, request.index))
+            rng = np.random.default_rng((self.seed, request.epoch, request.image))
             sample = self.augmentation(*read_pair(item, self.pairs.classes), rng)
             images.append(torch.from_numpy(sample[0]))
             labels.append(torch.from_numpy(sample[1]))

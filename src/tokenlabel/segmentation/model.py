@@ -50,21 +50,8 @@ class SegmentationModel(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.pyramid = Pyramid(backbone, head)
-        config = UperNetConfig(
-            hidden_size=channels, auxiliary_channels=channels, num_labels=num_classes
-        )
-        if head == "upernet":
-            self.decode_head: nn.Module = UperNetHead(config, self.pyramid.channels)
-        else:
-            deep = UperNetConfig(
-                auxiliary_channels=channels,
-                auxiliary_num_convs=_FCN_CONVOLUTIONS,
-                num_labels=num_classes,
-            )
-            self.decode_head = UperNetFCNHead(deep, self.pyramid.channels, in_index=_LAST_LEVEL)
-        self.auxiliary_head = UperNetFCNHead(
-            config, self.pyramid.channels, in_index=_AUXILIARY_LEVEL
-        )
+        self.decode_head = _head(head, self.pyramid.channels, channels)
+        self.auxiliary_head = _auxiliary_head(self.pyramid.channels, channels)
         for part in (self.pyramid.side_layers, self.decode_head, self.auxiliary_head):
             if part is not None:
                 initialize_convolutions(part)
@@ -103,10 +90,23 @@ class SegmentationModel(nn.Module):
         spared = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else set()
         return {f"pyramid.backbone.{name}" for name in spared}
 
-    def group_matcher(self, coarse: bool = False) -> Callable[[str], float]:
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], float]:  # noqa: ARG002
         """The depth of a parameter: the backbone's own, and one more layer for all on top of it."""
         ids = self.pyramid.layer_ids()
         return lambda name: ids.get(name.removeprefix("pyramid.backbone."), float("inf"))
+
+
+def _head(kind: HeadKind, inputs: tuple[int, ...], channels: int) -> nn.Module:
+    """A head from transformers, whose classifier is yet to be put in."""
+    if kind == "upernet":
+        return UperNetHead(UperNetConfig(hidden_size=channels), inputs)  # type: ignore[no-untyped-call]
+    config = UperNetConfig(auxiliary_channels=channels, auxiliary_num_convs=_FCN_CONVOLUTIONS)
+    return UperNetFCNHead(config, inputs, in_index=_LAST_LEVEL)
+
+
+def _auxiliary_head(inputs: tuple[int, ...], channels: int) -> nn.Module:
+    config = UperNetConfig(auxiliary_channels=channels)
+    return UperNetFCNHead(config, inputs, in_index=_AUXILIARY_LEVEL)
 
 
 class _Classifier(nn.Conv2d):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +46,7 @@ class SegmentationTask(nn.Module):
     def forward(self, batch: PairBatch, _step: object = None) -> dict[str, Tensor]:
         """The named losses of a batch: their weighted sum "loss", and each head's own."""
         images = (batch.images.float().div_(255) - self.mean) / self.std
-        output = cast(SegmentationModel, self.student).forward_heads(images)
+        output = self.student.forward_heads(images)
         labels = batch.labels.long()
         terms = {
             "decode": self._cross_entropy(output.logits, labels),
