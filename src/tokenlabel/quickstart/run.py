@@ -54,7 +54,12 @@ def run(output: Path, seeds: int, settings: Settings = _DEFAULT) -> list[ArmResu
     pictures = open_source(str(scenes / "train" / "images"))
     held_out = open_source(str(scenes / "test" / "images"))
     annotator = _teach(pictures, output / "annotator", settings)
-    annotate(pictures, TimmAnnotator(str(annotator), class_names=pictures.class_names), labels)
+    cells = TimmAnnotator(
+        str(annotator),
+        class_names=pictures.class_names,
+        image_size=settings.annotator.annotating_size,
+    )
+    annotate(pictures, cells, labels)
     store = LabelStore(labels)
     facts = _facts(settings) | {
         "annotator's accuracy on held-out scenes": _percent(
