@@ -37,6 +37,30 @@ VERBS: dict[str, tuple[str, str]] = {
         "tokenlabel.cli.evaluate:evaluate",
         "Accuracy of a checkpoint on a folder of images.",
     ),
+    "labels info": (
+        "tokenlabel.cli.labels:info",
+        "What a label store holds, and where its labels come from.",
+    ),
+    "labels health": (
+        "tokenlabel.cli.labels:health",
+        "Do labels fit the images? Numbers, pictures, and a warning in words.",
+    ),
+    "labels verify": (
+        "tokenlabel.cli.labels:verify",
+        "Read every byte of a label store and list the damage.",
+    ),
+    "labels diff": ("tokenlabel.cli.labels:diff", "How much the labels of two stores differ."),
+    "labels merge": ("tokenlabel.cli.labels:merge", "Join label stores into one."),
+    "labels import": (
+        "tokenlabel.cli.labels:import_labels",
+        "Bring released labels (.pt files) into a label store.",
+    ),
+    "labels export": (
+        "tokenlabel.cli.labels:export_labels",
+        "Write labels as released .pt files, for other projects.",
+    ),
+    "labels push": ("tokenlabel.cli.labels:push", "Publish a label store."),
+    "labels pull": ("tokenlabel.cli.labels:pull", "Fetch a published label store."),
 }
 
 
