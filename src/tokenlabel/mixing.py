@@ -76,10 +76,12 @@ class Mix:
 
         One box serves the whole batch, or each pair has its own (`per_sample`). Boxes lie on token
         borders; their centre is uniform and the part outside the grid is cut off, as in CutMix.
+        Partners are neighbours (the last of an odd batch is its own), so that slices of even size
+        of a batch mix among themselves as they do within it.
         """
         if alpha <= 0:
             raise ValueError(f"alpha must be positive, got {alpha}")
-        partner = torch.arange(batch).flip(0)
+        partner = (torch.arange(batch) ^ 1).clamp(max=batch - 1)
         draws = (batch + 1) // 2 if per_sample else 1
         own = _beta(alpha, draws, generator)
         if kind == "mixup":
@@ -87,7 +89,7 @@ class Mix:
         else:
             share = torch.stack([_draw_box(grid, float(lam), generator) for lam in own])
         if per_sample:
-            share = torch.cat([share, share[: batch // 2].flip(0)])
+            share = share.repeat_interleave(2, 0)[:batch]
         return cls(partner, share.contiguous(), "embedding" if kind == "mixtoken" else "pixels")
 
 

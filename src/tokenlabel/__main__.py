@@ -1,0 +1,5 @@
+"""`python -m tokenlabel`, which is also how torchrun starts it."""
+
+from tokenlabel.cli import main
+
+main()

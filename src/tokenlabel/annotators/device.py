@@ -1,0 +1,34 @@
+"""Where an annotator runs, and in which arithmetic."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from tokenlabel.errors import InputError
+
+__all__ = ["resolve_device"]
+
+
+def resolve_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
+    """The device and dtype of two user's words, either of which may be "auto".
+
+    Under torchrun, each rank takes the accelerator of its local rank.
+    """
+    if device == "auto":
+        kind = torch.accelerator.current_accelerator(check_available=True)
+        device = kind.type if kind is not None else "cpu"
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise InputError(
+            f"no such device: {device!r}; use cpu, cuda, cuda:1, mps or auto"
+        ) from None
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device!r} is not available on this machine: use cpu or auto")
+    if place.type == "cuda" and place.index is None:
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    if dtype == "auto":
+        dtype = "bfloat16" if place.type == "cuda" else "float32"
+    return place, getattr(torch, dtype)

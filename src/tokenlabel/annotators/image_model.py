@@ -1,0 +1,190 @@
+"""`ImageAnnotator`: label maps from any network that scores the cells of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tokenlabel.annotators.class_map import ClassMap
+from tokenlabel.annotators.fit import Fit, fit_image
+from tokenlabel.annotators.protocol import Pixels
+from tokenlabel.errors import InputError
+from tokenlabel.geometry import Box
+from tokenlabel.labels import LabelMap
+
+__all__ = ["ONE_VIEW", "ImageAnnotator", "Preprocessing", "Views"]
+
+Item = tuple[Tensor, Box]  # uint8 [3, h, w], the part of the image it shows
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The input of the network."""
+
+    size: tuple[int, int]  # (height, width) in pixels
+    mean: tuple[float, ...]  # of pixels in [0, 1]
+    std: tuple[float, ...]
+    fit: Fit = "squash"
+    multiple: int = 32  # sides of `keep` inputs are multiples of this many pixels
+    crop_pct: float = 1.0  # side of `crop`, as a part of the image's shorter side
+
+
+@dataclass(frozen=True)
+class Views:
+    """What is averaged, as class probabilities, into one map."""
+
+    flip: bool = False  # the mirrored image too
+    scales: tuple[float, ...] = (1.0,)  # the image at these multiples of the input size
+    window: int | None = None  # side in pixels of square windows that overlap by half
+
+
+ONE_VIEW = Views()
+
+
+class ImageAnnotator:
+    """Runs `scores`, a module from normalised images [B, 3, H, W] to class logits [B, h, w, C].
+
+    `num_classes` and the classes of the maps are those of `class_map`, if one is given.
+    """
+
+    def __init__(
+        self,
+        scores: nn.Module,
+        num_classes: int,
+        preprocessing: Preprocessing,
+        *,
+        top_k: int = 5,
+        views: Views = ONE_VIEW,
+        class_map: ClassMap | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        compile: bool = False,
+        origin: dict[str, Any] | None = None,
+    ) -> None:
+        self.num_classes = class_map.num_classes if class_map else num_classes
+        if not 1 <= top_k <= self.num_classes:
+            raise InputError(f"top-k of {top_k} does not fit {self.num_classes} classes")
+        self.device, self.dtype = torch.device(device), dtype
+        scores = scores.eval().to(self.device).to(memory_format=torch.channels_last)
+        self._scores = torch.compile(scores) if compile else scores
+        self.preprocessing, self.views, self.top_k = preprocessing, views, top_k
+        self._class_map = class_map
+        self._origin = origin or {}
+        self._mean = torch.tensor(preprocessing.mean, device=self.device)[:, None, None] * 255
+        self._std = torch.tensor(preprocessing.std, device=self.device)[:, None, None] * 255
+
+    @property
+    def description(self) -> dict[str, Any]:
+        mapping = {"class_map": self._class_map.description} if self._class_map else {}
+        return {
+            **self._origin,
+            "top_k": self.top_k,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "preprocessing": asdict(self.preprocessing),
+            "views": asdict(self.views),
+            **mapping,
+        }
+
+    def prepare(self, key: str, pixels: Pixels) -> Item:  # noqa: ARG002 (the protocol's)
+        p = self.preprocessing
+        return fit_image(pixels, p.size, p.fit, p.multiple, p.crop_pct)
+
+    @torch.inference_mode()
+    def annotate(self, batch: Sequence[Item]) -> list[LabelMap]:
+        """Images of one shape go through the network together."""
+        maps: dict[int, LabelMap] = {}
+        shapes = {image.shape for image, _ in batch}
+        for shape in sorted(shapes):
+            places = [i for i, (image, _) in enumerate(batch) if image.shape == shape]
+            logits = self.logits(torch.stack([batch[i][0] for i in places]))
+            for i, cells in zip(places, logits, strict=True):
+                maps[i] = LabelMap.from_logits(cells.permute(2, 0, 1), self.top_k, batch[i][1])
+        return [_to_cpu(maps[i]) for i in range(len(batch))]
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Class logits [B, h, w, C] of images uint8 [B, 3, H, W], averaged over the views."""
+        x = (images.to(self.device, non_blocking=True) - self._mean) / self._std
+        x = x.contiguous(memory_format=torch.channels_last)
+        views = [
+            (_rescale(x, scale, self.preprocessing.multiple), flip)
+            for scale in self.views.scales
+            for flip in ([False, True] if self.views.flip else [False])
+        ]
+        maps = [self._one_view(view, flip) for view, flip in views]
+        if len(maps) == 1:
+            return maps[0]
+        probabilities = [_resized(m.softmax(-1), maps[0].shape) for m in maps]
+        return torch.stack(probabilities).mean(0).clamp(min=1e-30).log()
+
+    def _one_view(self, x: Tensor, flip: bool) -> Tensor:
+        x = x.flip(3) if flip else x
+        with self._autocast():
+            side = self.views.window
+            logits = (self._windows(x, side) if side else self._scores(x)).float()
+        if self._class_map:
+            logits = self._class_map(logits)
+        return logits.flip(2) if flip else logits
+
+    def _windows(self, x: Tensor, side: int) -> Tensor:
+        """Logits of overlapping square windows, averaged where they overlap."""
+        rows, cols = x.shape[2:]
+        corners = list(product(_starts(rows, side), _starts(cols, side)))
+        parts = [
+            self._scores(x[:, :, top : top + side, left : left + side]) for top, left in corners
+        ]
+        b, h, w, classes = parts[0].shape
+        cell = (min(side, rows) / h, min(side, cols) / w)  # in pixels
+        total = parts[0].new_zeros(b, round(rows / cell[0]), round(cols / cell[1]), classes)
+        count = total.new_zeros(*total.shape[1:3], 1)
+        for (top, left), part in zip(corners, parts, strict=True):
+            row, col = round(top / cell[0]), round(left / cell[1])
+            total[:, row : row + h, col : col + w] += part
+            count[row : row + h, col : col + w] += 1
+        averaged: Tensor = total / count
+        return averaged
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """Where windows that overlap by half begin; the last one ends at the border."""
+    last = max(length - side, 0)
+    return sorted({*range(0, last, max(side // 2, 1)), last})
+
+
+def _rescale(x: Tensor, scale: float, multiple: int) -> Tensor:
+    if scale == 1:
+        return x
+    size = [max(round(n * scale / multiple), 1) * multiple for n in x.shape[2:]]
+    return F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def _resized(maps: Tensor, shape: torch.Size) -> Tensor:
+    """Maps [B, h, w, C] on the grid of another batch of maps."""
+    grid = list(shape[1:3])
+    if list(maps.shape[1:3]) == grid:
+        return maps
+    planes = maps.permute(0, 3, 1, 2)
+    planes = F.interpolate(planes, grid, mode="bilinear", antialias=True, align_corners=False)
+    return planes.permute(0, 2, 3, 1)
+
+
+def _to_cpu(label_map: LabelMap) -> LabelMap:
+    normalizer = label_map.log_normalizer
+    return LabelMap(
+        label_map.scores.cpu(),
+        label_map.classes.cpu(),
+        None if normalizer is None else normalizer.cpu(),
+        label_map.extent,
+        label_map.num_classes,
+    )

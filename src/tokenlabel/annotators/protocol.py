@@ -1,0 +1,39 @@
+"""`Annotator`: anything that turns images into label maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokenlabel.labels import LabelMap
+
+__all__ = ["Annotator", "Pixels"]
+
+Pixels = NDArray[np.uint8]  # [H, W, 3], RGB
+Item = TypeVar("Item")
+
+
+class Annotator(Protocol[Item]):
+    """Labels a batch of images in two steps, so that the first may run in other threads.
+
+    Both steps must give the same result for the same input: a resumed run has to end with the same
+    bytes as an undisturbed one.
+    """
+
+    num_classes: int
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the store's manifest says of it: kind, weights, preprocessing, extent rule; JSON."""
+        ...
+
+    def prepare(self, key: str, pixels: Pixels) -> Item:
+        """What `annotate` needs of one image. Raises InputError where it cannot be labelled."""
+        ...
+
+    def annotate(self, batch: Sequence[Item]) -> list[LabelMap]:
+        """One label map for each prepared image, of the part of the image that its extent says."""
+        ...

@@ -1,0 +1,180 @@
+"""`run`: every image of a source through an annotator, into a label store.
+
+Shards are stretches of the source in its own order, and each is written by whichever process claims
+it first: one process, the ranks of torchrun, or machines that share a folder all end with the same
+bytes. Within a shard, batches begin at fixed places, so a killed run that goes on sees the same
+batches as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tokenlabel.annotators.protocol import Annotator
+from tokenlabel.data.decode import decode_image
+from tokenlabel.data.source import ImageSource, source_fingerprint
+from tokenlabel.errors import InputError
+from tokenlabel.labels import Codec
+from tokenlabel.labels.codec import encode
+from tokenlabel.labels.manifest import Manifest
+from tokenlabel.labels.shard import ShardWriter, shard_name
+from tokenlabel.labels.writer import begin, complete
+from tokenlabel.progress import progress_bar
+
+__all__ = ["run"]
+
+_AHEAD = 2  # batches being read and prepared while one is annotated
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def run(
+    source: ImageSource,
+    annotator: Annotator[Any],
+    output: str | Path,
+    *,
+    batch_size: int = 32,
+    shard_size: int | None = None,
+    codec: Codec = "compact",
+    threads: int | None = None,
+) -> Manifest | None:
+    """Label all images; returns the store's manifest, or None while other processes still write.
+
+    Images that cannot be read are left out and listed in `manifest.left_out`; running again tries
+    those again. Interrupted runs go on where they stopped.
+    """
+    folder = Path(output)
+    rank, world = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+    size = shard_size or _shard_size(len(source), batch_size)
+    found = begin(
+        folder,
+        Manifest(
+            num_classes=annotator.num_classes,
+            class_names=source.class_names
+            if len(source.class_names) == annotator.num_classes
+            else None,
+            codec=codec,
+            shard_size=size,
+            dataset={"fingerprint": source_fingerprint(source), "samples": len(source)},
+            annotator={**annotator.description, "batch_size": batch_size},
+        ),
+    )
+    if rank == 0:
+        _drop_mended(folder, found, source, size)
+    shards = max(math.ceil(len(source) / size), 1)
+    own_first = sorted(range(shards), key=lambda number: (number - rank) % world)
+    with (
+        ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 16)) as pool,
+        progress_bar(visible=rank == 0) as progress,
+    ):
+        task = progress.add_task("annotate", total=len(source), note="")
+        for number in own_first:
+            indices = range(number * size, min((number + 1) * size, len(source)))
+            shard = ShardWriter.claim(folder / shard_name(number))
+            if shard is None:
+                progress.advance(task, len(indices))
+                continue
+            try:
+                job = _ShardJob(source, annotator, codec, batch_size, pool)
+                job.write(shard, indices, lambda n: progress.advance(task, n))
+                shard.finish()
+            finally:
+                shard.release()
+    return complete(folder, shards)
+
+
+class _ShardJob:
+    """Annotates a stretch of the source into a shard."""
+
+    def __init__(
+        self,
+        source: ImageSource,
+        annotator: Annotator[Any],
+        codec: Codec,
+        batch_size: int,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self.source, self.annotator, self.codec = source, annotator, codec
+        self.batch_size, self.pool = batch_size, pool
+
+    def write(self, shard: ShardWriter, indices: range, advance: Callable[[int], object]) -> None:
+        if len(shard.keys) < len(indices):
+            shard.keep(len(shard.keys) // self.batch_size * self.batch_size)
+        advance(len(shard.keys))
+        rest = indices[len(shard.keys) :]
+        batches = [rest[i : i + self.batch_size] for i in range(0, len(rest), self.batch_size)]
+        for batch, items in _prefetch(self.pool, self._prepare, batches):
+            labels = iter(
+                self.annotator.annotate([i for i in items if not isinstance(i, InputError)])
+            )
+            for index, item in zip(batch, items, strict=True):
+                key = self.source.keys[index]
+                if isinstance(item, InputError):
+                    shard.append(key, str(item).encode(), "left out")
+                else:
+                    shard.append(key, self._encoded(key, next(labels)))
+            advance(len(batch))
+
+    def _prepare(self, index: int) -> Any:
+        """What the annotator needs of one image, or why it cannot be had."""
+        key = self.source.keys[index]
+        try:
+            return self.annotator.prepare(key, decode_image(self.source.read(index), key))
+        except InputError as error:
+            return error
+
+    def _encoded(self, key: str, label_map: Any) -> bytes:
+        try:
+            return encode(label_map, self.codec)
+        except ValueError as error:
+            raise InputError(f"the annotator's label of {key} cannot be stored: {error}") from error
+
+
+def _prefetch(
+    pool: ThreadPoolExecutor, prepare: Callable[[T], R], batches: Iterable[Iterable[T]]
+) -> Iterator[tuple[Any, list[R]]]:
+    """(batch, prepared items), with the next batches being prepared in the pool's threads."""
+    waiting: deque[tuple[Any, list[Future[R]]]] = deque()
+    for batch in batches:
+        waiting.append((batch, [pool.submit(prepare, index) for index in batch]))
+        if len(waiting) > _AHEAD:
+            first, futures = waiting.popleft()
+            yield first, [future.result() for future in futures]
+    for first, futures in waiting:
+        yield first, [future.result() for future in futures]
+
+
+def _shard_size(samples: int, batch_size: int) -> int:
+    """About 64 shards, so that several processes share even small data sets; whole batches."""
+    wanted = min(max(math.ceil(samples / 64), 256), 10_000)
+    return math.ceil(wanted / batch_size) * batch_size
+
+
+def _drop_mended(folder: Path, manifest: Manifest, source: ImageSource, shard_size: int) -> None:
+    """Remove the shards of samples that were left out and can be read now, to be written anew."""
+    left_out = {left.key for left in manifest.left_out}
+    if not left_out:
+        return
+    numbers = set()
+    for index, key in enumerate(source.keys):
+        if key in left_out and _readable(source, index, key):
+            numbers.add(index // shard_size)
+    if numbers:
+        manifest.model_copy(update={"complete": False, "left_out": ()}).save(folder)
+        for number in numbers:
+            (folder / shard_name(number)).unlink(missing_ok=True)
+
+
+def _readable(source: ImageSource, index: int, key: str) -> bool:
+    try:
+        decode_image(source.read(index), key)
+    except InputError:
+        return False
+    return True

@@ -1,0 +1,135 @@
+"""Any timm classifier as annotator."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_config
+from torch import nn
+
+from tokenlabel.annotators.cells import CellScores
+from tokenlabel.annotators.class_map import match_classes
+from tokenlabel.annotators.fit import Fit
+from tokenlabel.annotators.image_model import ONE_VIEW, ImageAnnotator, Preprocessing, Views
+from tokenlabel.errors import InputError, nearest
+from tokenlabel.progress import console
+
+__all__ = ["TimmAnnotator", "weights_hash"]
+
+
+class TimmAnnotator(ImageAnnotator):
+    """Scores every cell of a timm classifier with the classifier's own head.
+
+    `model` is a timm name, `hf-hub:owner/name`, a folder that timm wrote (weights and
+    `config.json`), or a model itself. The data set's classes are found among the model's by name,
+    or through `class_table`; see `match_classes`.
+    """
+
+    def __init__(
+        self,
+        model: str | nn.Module,
+        *,
+        pretrained: bool = True,
+        checkpoint: Path | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+        image_size: int | None = None,
+        fit: Fit = "squash",
+        class_names: Sequence[str] | None = None,
+        class_table: Path | None = None,
+        top_k: int = 5,
+        views: Views = ONE_VIEW,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        compile: bool = False,
+    ) -> None:
+        network: Any = model
+        if isinstance(model, str):
+            pretrained = pretrained and checkpoint is None
+            network = _create(model, pretrained, checkpoint, model_kwargs or {})
+        config = resolve_model_data_config(network)
+        size = (image_size, image_size) if image_size else config["input_size"][1:]
+        if hasattr(network, "set_input_size"):
+            network.set_input_size(img_size=size)
+        scores = CellScores(network)
+        if not scores.head_reads_patches:
+            console.print(
+                "note: this model's head was trained on a class token and never saw a patch token;"
+                " its scores of single cells may mean little. Check them with"
+                " `tokenlabel labels health`."
+            )
+        class_map = None
+        if class_names is not None:
+            known = _known_names(network)
+            class_map = match_classes(known, network.num_classes, class_names, class_table)
+        super().__init__(
+            scores,
+            network.num_classes,
+            Preprocessing(
+                size=tuple(size),
+                mean=tuple(config["mean"]),
+                std=tuple(config["std"]),
+                fit=fit,
+                multiple=_multiple(network),
+                crop_pct=config["crop_pct"],
+            ),
+            top_k=top_k,
+            views=views,
+            class_map=class_map,
+            device=device,
+            dtype=dtype,
+            compile=compile,
+            origin={
+                "kind": "timm classifier",
+                "model": network.pretrained_cfg.get("architecture") or type(network).__name__,
+                "weights_sha256": weights_hash(network),
+            },
+        )
+
+
+def weights_hash(model: nn.Module) -> str:
+    """sha256 (hex) of names and values of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _create(
+    name: str, pretrained: bool, checkpoint: Path | None, kwargs: Mapping[str, Any]
+) -> nn.Module:
+    if Path(name).is_dir():
+        name = f"local-dir:{name}"
+    elif ":" not in name and not timm.is_model(name):
+        near = nearest(name, timm.list_models())
+        raise InputError(f"timm has no model {name!r}{near}, and there is no such folder")
+    try:
+        model: nn.Module = timm.create_model(
+            name, pretrained=pretrained, checkpoint_path=str(checkpoint or ""), **kwargs
+        )
+    except (RuntimeError, OSError, TypeError, ValueError) as error:
+        raise InputError(f"cannot create {name}: {str(error).splitlines()[0]}") from error
+    return model
+
+
+def _known_names(model: Any) -> list[str] | None:
+    """The names of the model's classes: as its weights say, or ImageNet's synsets, or unknown."""
+    names = model.pretrained_cfg.get("label_names")
+    if names:
+        return list(names)
+    subset = infer_imagenet_subset(model)
+    if subset is None:
+        return None
+    return list(ImageNetInfo(subset).label_names())
+
+
+def _multiple(model: Any) -> int:
+    """The pixels of a cell's side: inputs should be a multiple of it."""
+    info = getattr(model, "feature_info", None)
+    reductions = [f["reduction"] for f in info] if info else [32]
+    return int(max(reductions))

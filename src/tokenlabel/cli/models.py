@@ -1,0 +1,66 @@
+"""`tokenlabel models`: which students there are and what they cost."""
+
+from __future__ import annotations
+
+__all__ = ["models"]
+
+
+def models(
+    *,
+    pattern: str = "lvvit_*",
+    num_classes: int = 1000,
+    img_size: int | None = None,
+    throughput: bool = False,
+    batch_size: int = 16,
+    device: str = "cpu",
+) -> None:
+    """List students with their token grid, parameters and arithmetic.
+
+    Every image model of timm can be a student. `tokenlabel models --pattern "*swin*"` lists those
+    whose name fits; without a pattern, LV-ViT in its four sizes.
+
+    Args:
+        pattern: Shell-style pattern of model names.
+        num_classes: Number of classes of both heads.
+        img_size: Side of the square input image in pixels; each model's own if left out.
+        throughput: Also measure images a second of inference (a few seconds a model).
+        batch_size: Images at a time for the throughput.
+        device: Device for the throughput, such as cpu or cuda.
+    """
+    import timm
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from tokenlabel.errors import InputError
+    from tokenlabel.models import create_model
+    from tokenlabel.models.profile import measure_throughput, profile
+
+    names = timm.list_models(pattern)
+    if not names:
+        raise InputError(f'no model is named like {pattern!r}: try a wider one, such as "*vit*"')
+    columns = ["model", "image", "tokens", "parameters (M)", "GFLOPs an image"]
+    table = Table(*columns, *(["images/s"] if throughput else []))
+    for name in names:
+        try:
+            with torch.device(device if throughput else "meta"):
+                model = create_model(name, num_classes, img_size=img_size)
+            found = profile(model, img_size)
+        except InputError as error:
+            table.add_row(name, str(error))
+            continue
+        row = [
+            name,
+            "x".join(map(str, found.image_size)),
+            "x".join(map(str, found.grid)),
+            f"{found.parameters / 1e6:.1f}",
+            f"{found.flops / 1e9:.1f}",
+        ]
+        if throughput:
+            shape = (batch_size, model.image_shape[0], *found.image_size)
+            images = torch.zeros(shape, device=device)
+            row.append(f"{measure_throughput(model, images):.0f}")
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    console.print("Both heads are counted; a multiply-add counts as two operations.")

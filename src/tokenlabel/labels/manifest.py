@@ -1,0 +1,110 @@
+"""`Manifest`: what a label store says of itself, as one JSON file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tokenlabel.errors import InputError
+from tokenlabel.labels.codec import Codec
+
+__all__ = ["FORMAT_VERSION", "LeftOut", "Manifest", "ShardInfo", "write_atomically"]
+
+FORMAT_VERSION = 1
+FILE_NAME = "manifest.json"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ShardInfo(_Strict):
+    file: str
+    records: int
+    bytes: int
+    sha256: str
+
+
+class LeftOut(_Strict):
+    """A sample that has no label, and why."""
+
+    key: str
+    reason: str
+
+
+class Manifest(_Strict):
+    """The settings of a store, and, once it is `complete`, its shards.
+
+    `dataset` and `annotator` say where the labels come from, in the words of whoever wrote them
+    (annotator, weights' hash, preprocessing, extent rule); two runs may continue one store only if
+    all their settings agree.
+    """
+
+    format: Literal["tokenlabel-labels"] = "tokenlabel-labels"
+    format_version: int = FORMAT_VERSION
+    num_classes: int
+    class_names: tuple[str, ...] | None = None
+    codec: Codec = "compact"
+    shard_size: int = 10_000
+    dataset: dict[str, Any] = {}
+    annotator: dict[str, Any] = {}
+    complete: bool = False
+    shards: tuple[ShardInfo, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    index_sha256: str = ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All but the results: what must agree for two runs to write one store."""
+        return self.model_dump(
+            mode="json", exclude={"complete", "shards", "left_out", "index_sha256"}
+        )
+
+    def save(self, folder: Path) -> None:
+        content = self.model_dump(mode="json")
+        text = json.dumps(content | {"checksum": _checksum(content)}, indent=1, ensure_ascii=False)
+        write_atomically(folder / FILE_NAME, text.encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        path = folder / FILE_NAME
+        try:
+            content = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise InputError(f"{folder} is not a label store: it has no {FILE_NAME}") from None
+        except ValueError:
+            raise InputError(f"{path} is damaged: it is not valid JSON") from None
+        if not isinstance(content, dict) or content.get("format") != "tokenlabel-labels":
+            raise InputError(f"{path} is not the manifest of a label store")
+        version = content.get("format_version")
+        if version != FORMAT_VERSION:
+            raise InputError(
+                f"{path} has format version {version}; this tokenlabel reads {FORMAT_VERSION}:"
+                " install the version that wrote it"
+            )
+        if content.pop("checksum", None) != _checksum(content):
+            raise InputError(f"{path} is damaged: its checksum does not match its content")
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise InputError(f"{path} is damaged: {error.errors()[0]['msg']}") from None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file as one step: readers see the old content or the new, also after a crash."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,63 @@
+"""The files of a label store, wherever it lies."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+from tokenlabel.errors import InputError
+
+__all__ = ["StoreFiles", "cache_folder"]
+
+
+def cache_folder() -> Path:
+    """Where remote files are kept: `TOKENLABEL_CACHE`, or a folder in the user's cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("TOKENLABEL_CACHE") or Path(base) / "tokenlabel")
+
+
+class StoreFiles:
+    """Local paths of a store's files: the files themselves, or copies of remote ones.
+
+    The manifest is fetched each time, so that a new version is noticed; files named by a checksum
+    are fetched once.
+    """
+
+    def __init__(self, location: str | Path) -> None:
+        self._location = str(location)
+        self._folder = Path(location)
+        self._remote = "://" in self._location
+        if self._remote:
+            name = hashlib.sha256(self._location.rstrip("/").encode()).hexdigest()[:16]
+            self._folder = cache_folder() / "labels" / name
+
+    def path_of(self, name: str, *, sha256: str | None = None) -> Path:
+        """A file's local path. Raises InputError if a fetched file does not have the checksum."""
+        path = self._folder / name
+        if self._remote and not (sha256 and path.exists() and _sha256(path) == sha256):
+            self._fetch(name, path)
+            if sha256 and _sha256(path) != sha256:
+                path.unlink()
+                raise InputError(f"{self._location}/{name} is damaged: its checksum does not match")
+        return path
+
+    def _fetch(self, name: str, path: Path) -> None:
+        import fsspec
+
+        url = f"{self._location.rstrip('/')}/{name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{name}.{secrets.token_hex(4)}.tmp")
+        try:
+            files, remote_path = fsspec.url_to_fs(url)
+            files.get_file(remote_path, str(temporary))
+        except (OSError, ImportError, ValueError) as error:
+            temporary.unlink(missing_ok=True)
+            raise InputError(f"cannot read {url}: {error}") from error
+        temporary.replace(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

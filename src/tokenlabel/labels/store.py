@@ -1,0 +1,106 @@
+"""`LabelStore`: the label maps of a data set, read in any order by any number of processes."""
+
+from __future__ import annotations
+
+import mmap
+from bisect import bisect_right
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+
+from tokenlabel.errors import InputError, nearest
+from tokenlabel.labels import index as index_file
+from tokenlabel.labels.codec import decode
+from tokenlabel.labels.index import Index, Keys
+from tokenlabel.labels.label_map import LabelMap
+from tokenlabel.labels.manifest import Manifest
+from tokenlabel.labels.remote import StoreFiles
+from tokenlabel.labels.shard import BrokenRecord, Record, read_record
+
+__all__ = ["LabelStore"]
+
+_OPEN_SHARDS = 256  # each holds a file descriptor
+
+
+class LabelStore:
+    """A finished store at a local path, or at any fsspec location such as `hf://` or `s3://`.
+
+    Reading is safe from forked and spawned processes and from threads. Remote shards are copied to
+    a local cache the first time they are needed. Every read checks the record's checksum and key,
+    so a damaged store raises InputError and never gives a wrong label.
+    """
+
+    def __init__(self, location: str | Path) -> None:
+        self._files = StoreFiles(location)
+        self.location = str(location)
+        self.manifest = Manifest.load(self._files.path_of("manifest.json").parent)
+        if not self.manifest.complete:
+            raise InputError(
+                f"{location} is unfinished: run the command that was writing it again, it goes on"
+                " where it stopped"
+            )
+        path = self._files.path_of(index_file.FILE_NAME, sha256=self.manifest.index_sha256)
+        self._index = Index(path, self.manifest.index_sha256)
+        self._starts = [0, *accumulate(shard.records for shard in self.manifest.shards)]
+        self._shard = lru_cache(_OPEN_SHARDS)(self._open_shard)
+
+    @property
+    def num_classes(self) -> int:
+        return self.manifest.num_classes
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def keys(self) -> Keys:
+        """The keys in store order: a lazy sequence."""
+        return Keys(self._index)
+
+    def __contains__(self, key: str) -> bool:
+        return self._index.find(key) >= 0
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __getitem__(self, key: str) -> LabelMap:
+        """The label map of a key. Raises KeyError where there is none."""
+        record, _ = self._read(self._number(key), key)
+        return decode(record.payload, self.manifest.codec, self.manifest.num_classes)
+
+    def payload(self, key: str) -> bytes:
+        """The encoded label map of a key, as it stands in its shard."""
+        return bytes(self._read(self._number(key), key)[0].payload)
+
+    def __reduce__(self) -> tuple[type[LabelStore], tuple[str]]:
+        return LabelStore, (self.location,)
+
+    def _number(self, key: str) -> int:
+        number = self._index.find(key)
+        if number < 0:
+            near = nearest(key, self.keys()[:1000])
+            raise KeyError(f"{self.location} has no label for {key!r}{near}")
+        return number
+
+    def _read(self, number: int, key: str) -> tuple[Record, int]:
+        shard = bisect_right(self._starts, number) - 1
+        try:
+            record, end = read_record(self._shard(shard), int(self._index.offsets[number]))
+            if record.key != key or record.kind != "label":
+                raise BrokenRecord(f"it holds {record.key!r}")
+        except BrokenRecord as error:
+            name, place = self.manifest.shards[shard].file, number - self._starts[shard]
+            raise InputError(
+                f"{self.location}: record {place} ({key!r}) of {name} is damaged: {error};"
+                " `tokenlabel labels verify` lists all damage"
+            ) from None
+        return record, end
+
+    def _open_shard(self, number: int) -> memoryview:
+        shard = self.manifest.shards[number]
+        path = self._files.path_of(shard.file, sha256=shard.sha256)
+        size = path.stat().st_size if path.exists() else -1
+        if size != shard.bytes:
+            found = "is missing" if size < 0 else f"has {size} bytes instead of {shard.bytes}"
+            raise InputError(f"{self.location}: {shard.file} {found}")
+        with path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

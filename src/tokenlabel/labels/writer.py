@@ -1,0 +1,188 @@
+"""Writing a label store: settings first, then shards, then the index that makes it whole."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Self
+
+from tokenlabel.errors import InputError
+from tokenlabel.labels import index as index_file
+from tokenlabel.labels.codec import Codec, encode
+from tokenlabel.labels.label_map import LabelMap
+from tokenlabel.labels.manifest import LeftOut, Manifest, ShardInfo, write_atomically
+from tokenlabel.labels.shard import BrokenRecord, ShardWriter, scan, shard_name
+
+__all__ = ["LabelStoreWriter", "begin", "complete"]
+
+
+def begin(folder: Path, settings: Manifest) -> Manifest:
+    """Start a store, or find the one begun with the same settings. Safe from several processes."""
+    if not (folder / "manifest.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        settings.save(folder)
+        return settings
+    found = Manifest.load(folder)
+    for name, value in settings.settings.items():
+        before = found.settings[name]
+        if before != value:
+            if isinstance(value, dict):
+                name, before, value = next(
+                    (f"{name}.{key}", before.get(key), value.get(key))
+                    for key in {**value, **before}
+                    if before.get(key) != value.get(key)
+                )
+            raise InputError(
+                f"{folder} was begun with {name} = {before!r}, now it is {value!r}:"
+                " use the same settings or another output folder"
+            )
+    return found
+
+
+def complete(folder: Path, shards: int) -> Manifest | None:
+    """Index the store if all its shards are finished, and mark it complete; else None.
+
+    Any number of processes may call this: all write the same bytes.
+    """
+    paths = [folder / shard_name(number) for number in range(shards)]
+    if not all(path.exists() for path in paths):
+        return None
+    keys: list[str] = []
+    offsets: list[int] = []
+    left_out: list[LeftOut] = []
+    infos = []
+    for path in paths:
+        before, data = len(keys), path.read_bytes()
+        try:
+            for start, _, record in scan(memoryview(data)):
+                if record.kind == "label":
+                    keys.append(record.key)
+                    offsets.append(start)
+                else:
+                    left_out.append(LeftOut(key=record.key, reason=bytes(record.payload).decode()))
+        except BrokenRecord as error:
+            raise InputError(f"{path} is damaged: {error}; delete it and run again") from None
+        infos.append(
+            ShardInfo(
+                file=path.name,
+                records=len(keys) - before,
+                bytes=len(data),
+                sha256=hashlib.sha256(data).hexdigest(),
+            )
+        )
+    index = index_file.encode_index(keys, offsets)
+    write_atomically(folder / index_file.FILE_NAME, index)
+    manifest = Manifest.load(folder).model_copy(
+        update={
+            "complete": True,
+            "shards": tuple(infos),
+            "left_out": tuple(left_out),
+            "index_sha256": hashlib.sha256(index).hexdigest(),
+        }
+    )
+    manifest.save(folder)
+    return manifest
+
+
+class LabelStoreWriter:
+    """Writes label maps one after another.
+
+    After a crash or a kill, open it again with the same settings and add the same maps in the same
+    order: those already written are recognised by their key and skipped, and the finished store
+    has the same bytes as an undisturbed one. Leaving a `with` block by an exception leaves an
+    unfinished store that can be resumed.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        num_classes: int,
+        class_names: tuple[str, ...] | None = None,
+        codec: Codec = "compact",
+        shard_size: int = 10_000,
+        dataset: dict[str, Any] | None = None,
+        annotator: dict[str, Any] | None = None,
+    ) -> None:
+        self.folder = Path(path)
+        settings = Manifest(
+            num_classes=num_classes,
+            class_names=class_names,
+            codec=codec,
+            shard_size=shard_size,
+            dataset=dataset or {},
+            annotator=annotator or {},
+        )
+        self.manifest = begin(self.folder, settings)
+        self._from_before: set[str] = set()
+        self._written: set[str] = set()
+        self._number = 0
+        while (finished := self.folder / shard_name(self._number)).exists():
+            self._from_before |= {r.key for _, _, r in scan(memoryview(finished.read_bytes()))}
+            self._number += 1
+        self._shard: ShardWriter | None = None
+        if not self.manifest.complete:
+            self._shard = self._claim()
+            self._from_before.update(self._shard.keys)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._from_before or key in self._written
+
+    def add(self, key: str, label_map: LabelMap) -> None:
+        """Write one map, unless an earlier, interrupted run has."""
+        if label_map.num_classes != self.manifest.num_classes:
+            raise ValueError(
+                f"the store is of {self.manifest.num_classes} classes, the map of"
+                f" {label_map.num_classes}"
+            )
+        if self._is_new(key):
+            self._open_shard(key).append(key, encode(label_map, self.manifest.codec))
+
+    def leave_out(self, key: str, reason: str) -> None:
+        """Note that a sample has no label, and why."""
+        if self._is_new(key):
+            self._open_shard(key).append(key, reason.encode(), "left out")
+
+    def close(self) -> None:
+        """Finish the store; it can be read from now on."""
+        if self._shard is None:
+            return
+        if self._shard.keys or self._number == 0:
+            self._shard.finish()
+            self._number += 1
+        else:
+            self._shard.discard()
+        self._shard = None
+        self.manifest = complete(self.folder, self._number) or self.manifest
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        elif self._shard is not None:
+            self._shard.release()
+
+    def _is_new(self, key: str) -> bool:
+        if key in self._written:
+            raise ValueError(f"{key!r} was added twice")
+        self._written.add(key)
+        return key not in self._from_before
+
+    def _open_shard(self, key: str) -> ShardWriter:
+        if self._shard is None:
+            raise InputError(
+                f"{self.folder} is complete and cannot take {key!r}: write another store"
+            )
+        if len(self._shard.keys) == self.manifest.shard_size:
+            self._shard.finish()
+            self._number += 1
+            self._shard = self._claim()
+        return self._shard
+
+    def _claim(self) -> ShardWriter:
+        shard = ShardWriter.claim(self.folder / shard_name(self._number))
+        if shard is None:
+            raise InputError(f"another process is writing {self.folder}")
+        return shard

@@ -1,0 +1,226 @@
+"""`DenseModel`: any timm backbone as a student that scores every token."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import timm
+import torch
+from timm.layers import to_2tuple, trunc_normal_
+from torch import Tensor, nn
+
+from tokenlabel.errors import InputError, nearest
+from tokenlabel.mixing import Mix
+from tokenlabel.models import layout
+from tokenlabel.output import DenseOutput
+
+__all__ = ["DenseModel", "create_model", "timm_model"]
+
+Heads = Literal["class+tokens", "class", "tokens"]
+
+
+class DenseModel(nn.Module):
+    """A timm model with a linear head on the tokens of its final map, and MixToken inside.
+
+    - `backbone`: a timm model or its name; further keywords go to `timm.create_model`. Class logits
+      are always the backbone's own `forward_head`, so wrapping changes nothing in them.
+    - `num_classes`: None keeps the backbone's; another count gives it new heads.
+    - `heads`: "class+tokens"; "tokens" has no class head, class logits are the mean over tokens of
+      the token logits; "class" has no token head, the "token" map is the class logits on a 1 x 1
+      grid (an ordinary classifier; with the teacher's pooled class target this is ReLabel).
+
+    Layout, stride and patch embedding are found by running the backbone once without data. A
+    backbone that owns an `aux_head` (LV-ViT, VOLO) keeps it as its token head. Parameters that no
+    output depends on do not train: their `requires_grad` is switched off.
+
+    Raises InputError when the backbone has no map of tokens, with the reason.
+    """
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        num_classes: int | None = None,
+        *,
+        heads: Heads = "class+tokens",
+        **timm_arguments: Any,
+    ) -> None:
+        super().__init__()
+        if isinstance(backbone, str):
+            backbone = timm_model(backbone, timm_arguments | {"num_classes": num_classes})
+        elif timm_arguments:
+            raise InputError(
+                f"{', '.join(timm_arguments)}: goes with a model's name; this backbone is built"
+            )
+        model: Any = backbone
+        layout.require_tokens(model)
+        if num_classes not in (None, model.num_classes):
+            model.reset_classifier(num_classes)
+        self.backbone = model
+        self.num_classes: int = model.num_classes
+        self.heads = heads
+        self.image_shape = layout.image_shape(model)
+        found = _look(model, self.image_shape)
+        self._final, self._final_in_features = found.final, found.final_in_features
+        self._embedding = found.embedding
+        self._mix: Mix | None = None  # the mix of the forward pass under way
+        if self._embedding is not None:
+            embedding = layout.patch_embedding(model)
+            assert embedding is not None
+            embedding.register_forward_hook(self._mix_embedding)
+        self.aux_head = self._new_token_head()
+        self._grids: dict[tuple[int, int], tuple[int, int]] = {}
+        self._freeze_idle_parameters()
+
+    # -- what it computes ------------------------------------------------------------------------
+
+    @property
+    def token_head(self) -> nn.Module:
+        """Map from token features [..., D] to token logits [..., C]: linear, if there is one."""
+        head: nn.Module = self.backbone.aux_head if self.aux_head is None else self.aux_head
+        return head
+
+    def forward(self, images: Tensor, mix: Mix | None = None) -> DenseOutput:
+        """Images [B, 3, H, W] to class logits and token logits, in training and evaluation alike.
+
+        With a `mix`, images are mixed on the way in (patch embeddings, or pixels where the mix says
+        so or the model has no patch embedding). Class logits are those of the mixed image; tokens
+        are exchanged back, so that each stands where its own image's token was.
+        """
+        logits, features = self.forward_tokens(images, mix)
+        return DenseOutput(logits, self.token_head(features))
+
+    def forward_tokens(self, images: Tensor, mix: Mix | None = None) -> tuple[Tensor, Tensor]:
+        """Class logits [B, C] and token features [B, h, w, D], before `token_head`.
+
+        For a loss that applies the token head to a few images at a time.
+        """
+        features, tokens = self._mixed_features(images, mix)
+        if self.heads == "tokens":
+            logits = self.token_head(tokens.mean((1, 2)))
+        else:
+            logits = self.backbone.forward_head(features)
+        if self.heads == "class":
+            tokens = logits[:, None, None]
+        if mix is not None and mix.exchanges:
+            tokens = mix(tokens, channels_last=True)
+        return logits, tokens
+
+    def grid(self, image_size: int | tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the token map for images of (height, width) or square ones."""
+        size = to_2tuple(image_size)
+        if size not in self._grids:
+            output = self._trial(layout.on_meta(self), size)
+            self._grids[size] = (output.tokens.shape[1], output.tokens.shape[2])
+        return self._grids[size]
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _mixed_features(self, images: Tensor, mix: Mix | None) -> tuple[Any, Tensor]:
+        """The backbone's features and its final map [B, h, w, D], of mixed images."""
+        if mix is None:
+            return self._features(images)
+        if self.heads == "class" and mix.exchanges:
+            raise InputError("a student without token head cannot exchange tokens: use mixup")
+        if mix.level == "pixels" or self._embedding is None:
+            return self._features(mix(images, channels_last=False))
+        self._mix = mix
+        try:
+            return self._features(images)
+        finally:
+            self._mix = None
+
+    def _features(self, images: Tensor) -> tuple[Any, Tensor]:
+        if self._final_in_features:
+            final = features = self.backbone.forward_features(images)
+        else:
+            features, (final,) = self.backbone.forward_intermediates(images, indices=1)
+        return features, self._final.as_map(final, images.shape[2:])
+
+    def _mix_embedding(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
+        """Forward hook of the patch embedding: the place of MixToken (paper, section 3.2)."""
+        if self._mix is None or self._embedding is None:
+            return output
+        size = inputs[0].shape[2:]
+        if isinstance(output, tuple):  # (tokens, grid)
+            return (self._embedding.mixed(output[0], self._mix, size), *output[1:])
+        return self._embedding.mixed(output, self._mix, size)
+
+    def _new_token_head(self) -> nn.Module | None:
+        """A linear head on the final map; None where the backbone owns one that fits."""
+        channels = self._final.channels
+        own = getattr(self.backbone, "aux_head", None)
+        if self.heads == "class":
+            return nn.Identity()
+        if isinstance(own, nn.Linear) and (own.in_features, own.out_features) == (
+            channels,
+            self.num_classes,
+        ):
+            return None
+        like = next(self.backbone.parameters())
+        head = nn.Linear(channels, self.num_classes, device=like.device, dtype=like.dtype)
+        trunc_normal_(head.weight, std=0.02)
+        nn.init.zeros_(head.bias)
+        return head
+
+    def _trial(self, twin: nn.Module, size: tuple[int, int]) -> DenseOutput:
+        """What a copy of this model on the meta device makes of images of `size`."""
+        images = torch.empty(2, self.image_shape[0], *size, device="meta")
+        try:
+            output: DenseOutput = twin.train()(images)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"the model takes no images of {size[0]}x{size[1]} pixels: {reason}"
+            ) from error
+        return output
+
+    def _freeze_idle_parameters(self) -> None:
+        """Switch off parameters that no output depends on: distributed training waits for them."""
+        twin = layout.on_meta(self)
+        output = self._trial(twin, (self.image_shape[1], self.image_shape[2]))
+        torch.autograd.backward((output.logits.sum(), output.tokens.sum()))
+        for parameter, shadow in zip(self.parameters(), twin.parameters(), strict=True):
+            if shadow.grad is None:
+                parameter.requires_grad_(False)
+
+
+def create_model(
+    name: str,
+    num_classes: int = 1000,
+    *,
+    img_size: int | tuple[int, int] | None = None,
+    heads: Heads = "class+tokens",
+    pretrained: bool = False,
+    **timm_arguments: Any,
+) -> DenseModel:
+    """A student by timm name, built for images of `img_size` (None: the model's nominal size).
+
+    Convolutional models have no built-in size and take any.
+    """
+    arguments = timm_arguments | {"img_size": img_size, "pretrained": pretrained}
+    return DenseModel(name, num_classes, heads=heads, **arguments)
+
+
+def timm_model(name: str, arguments: dict[str, Any]) -> nn.Module:
+    """`timm.create_model(name, **arguments)`, where `img_size` may be given to any model."""
+    if ":" not in name and not timm.is_model(name):
+        raise InputError(
+            f"timm has no model {name!r}{nearest(name, timm.list_models())}; "
+            "`tokenlabel models` lists them"
+        )
+    try:
+        model: nn.Module = timm.create_model(name, **arguments)
+    except TypeError as error:
+        # convolutional models of any size have no such argument: asking for a size is no mistake
+        if "img_size" not in str(error) or "img_size" not in arguments:
+            raise InputError(f"{name}: {error}") from error
+        return timm_model(name, {k: v for k, v in arguments.items() if k != "img_size"})
+    return model
+
+
+def _look(model: nn.Module, image_shape: tuple[int, int, int]) -> layout.Probe:
+    try:
+        return layout.probe(model, image_shape)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{type(model).__name__} cannot score tokens: {reason}") from error

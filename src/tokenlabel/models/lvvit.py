@@ -1,0 +1,271 @@
+"""LV-ViT: a vision transformer with a convolutional stem, scaled-down residuals and a token head.
+
+Paper: "All Tokens Matter: Token Labeling for Training Better Vision Transformers", section 3.3 and
+table 1. Everything that is not in this file is timm's `VisionTransformer`: fused attention, resized
+position embeddings, gradient checkpointing, intermediate features, layer-decay groups. Parameter
+names and shapes equal the released checkpoints'.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+from timm.layers import PatchEmbed, get_device_dtype, resample_abs_pos_embed, trunc_normal_
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from tokenlabel.errors import InputError
+
+__all__ = ["LVViT"]
+
+
+class ConvStem(PatchEmbed):  # type: ignore[misc]
+    """Three convolutions at half resolution, then one of stride `patch_size / 2` to `embed_dim`.
+
+    The stem's patches overlap, so mixing its outputs is not the same as mixing pixels.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int],
+        patch_size: int,
+        in_chans: int,
+        embed_dim: int,
+        stem_width: int,
+        device: Any = None,
+        dtype: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            img_size, patch_size, in_chans, embed_dim, device=device, dtype=dtype, **kwargs
+        )
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.conv1 = nn.Conv2d(in_chans, stem_width, 7, 2, padding=3, bias=False, **factory)
+        self.bn1 = nn.BatchNorm2d(stem_width, **factory)
+        self.conv2 = nn.Conv2d(stem_width, stem_width, 3, padding=1, bias=False, **factory)
+        self.bn2 = nn.BatchNorm2d(stem_width, **factory)
+        self.conv3 = nn.Conv2d(stem_width, stem_width, 3, padding=1, bias=False, **factory)
+        self.bn3 = nn.BatchNorm2d(stem_width, **factory)
+        self.proj = nn.Conv2d(stem_width, embed_dim, patch_size // 2, patch_size // 2, **factory)
+        self.relu = nn.ReLU(inplace=True)
+
+    def set_input_size(
+        self,
+        img_size: int | tuple[int, int] | None = None,
+        patch_size: int | tuple[int, int] | None = None,
+    ) -> None:
+        if patch_size is not None:
+            raise InputError("LV-ViT's stem fixes the patch size: build another model")
+        super().set_input_size(img_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [B, 3, H, W] to patches: [B, h * w, D], or [B, h, w, D] with `output_fmt` NHWC."""
+        self._check_size(x.shape[2], x.shape[3])
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.relu(self.bn3(self.conv3(x)))
+        x = self.proj(x).permute(0, 2, 3, 1)
+        return x.flatten(1, 2) if self.flatten else x
+
+    def _check_size(self, height: int, width: int) -> None:
+        rows, cols = self.patch_size
+        if self.strict_img_size and (height, width) != self.img_size:
+            raise InputError(
+                f"got images of {height}x{width} pixels, the model was built for {self.img_size}: "
+                "build it with that img_size or with dynamic_img_size=True"
+            )
+        if height % rows or width % cols:
+            raise InputError(
+                f"image sides must be divisible by the patch size {rows}, got {height}x{width}"
+            )
+
+
+class Divide(nn.Module):
+    """Divide a residual branch by a constant (paper, section 3.3: "re-scaling the residuals")."""
+
+    def __init__(self, divisor: float) -> None:
+        super().__init__()
+        self.divisor = divisor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / self.divisor
+
+    def extra_repr(self) -> str:
+        return str(self.divisor)
+
+
+class LVViT(VisionTransformer):  # type: ignore[misc]
+    """A timm `VisionTransformer` with LV-ViT's stem, residual divisor and token head.
+
+    As a timm model it maps images [B, 3, H, W] to class logits [B, C]. Its `aux_head` scores patch
+    tokens (`forward_features(x)[:, 1:]`); `DenseModel` puts both together. `img_size` may be an int
+    or (height, width), divisible by `patch_size`; with `dynamic_img_size=True` any divisible size
+    is taken at run time. Further arguments are `VisionTransformer`'s: `class_token=False` with
+    `global_pool="avg"` gives a student without class token.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        embed_dim: int = 384,
+        depth: int = 16,
+        num_heads: int = 6,
+        mlp_ratio: float = 3.0,
+        stem_width: int = 64,
+        residual_divisor: float = 2.0,
+        **kwargs: Any,
+    ) -> None:
+        size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        if patch_size % 2 or size[0] % patch_size or size[1] % patch_size:
+            raise InputError(
+                f"LV-ViT needs an even patch size that divides both image sides, got patch_size "
+                f"{patch_size} for {size[0]}x{size[1]} pixels"
+            )
+        if embed_dim % num_heads:
+            raise InputError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
+        defaults: dict[str, Any] = {
+            "qkv_bias": False,
+            "norm_layer": partial(nn.LayerNorm, eps=1e-5),
+            "embed_layer": partial(ConvStem, stem_width=stem_width),
+        }
+        super().__init__(
+            img_size=size,
+            patch_size=patch_size,
+            in_chans=in_chans,
+            num_classes=num_classes,
+            embed_dim=embed_dim,
+            depth=depth,
+            num_heads=num_heads,
+            mlp_ratio=mlp_ratio,
+            **(defaults | kwargs),
+        )
+        if residual_divisor != 1:
+            for block in self.blocks:
+                block.ls1, block.ls2 = Divide(residual_divisor), Divide(residual_divisor)
+        if self.cls_token is not None:
+            trunc_normal_(self.cls_token, std=0.02)
+        self.aux_head = self._new_aux_head()
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """New class and token heads for `num_classes` classes (0: none)."""
+        super().reset_classifier(num_classes, global_pool)
+        self.aux_head = self._new_aux_head()
+
+    def _new_aux_head(self) -> nn.Module:
+        if self.num_classes == 0:
+            return nn.Identity()
+        head = nn.Linear(self.embed_dim, self.num_classes, **get_device_dtype(self))
+        trunc_normal_(head.weight, std=0.02)
+        nn.init.zeros_(head.bias)
+        return head
+
+
+def checkpoint_filter_fn(state: dict[str, Tensor], model: LVViT) -> dict[str, Tensor]:
+    """Fit a state dict to the model's grid: the class position is kept, others resized (bicubic).
+
+    The released rule (no antialiasing). A file does not say how its positions lie: a square is
+    assumed, and InputError raised where they do not form one.
+    """
+    positions, wanted = state.get("pos_embed"), model.pos_embed
+    if positions is None or wanted is None or positions.shape == wanted.shape:
+        return state
+    prefix = model.num_prefix_tokens
+    side = math.isqrt(positions.shape[1] - prefix)
+    if side * side != positions.shape[1] - prefix:
+        raise InputError(
+            f"pos_embed has {positions.shape[1] - prefix} positions, no square grid to resize: "
+            "load it into a model of the size that it was trained at"
+        )
+    resized = resample_abs_pos_embed(
+        positions, model.patch_embed.grid_size, (side, side), prefix, antialias=False
+    )
+    return state | {"pos_embed": resized}
+
+
+# -- the published sizes (paper, table 1) ----------------------------------------------------------
+
+
+def _config(side: int = 224) -> dict[str, Any]:
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, side, side),
+        "fixed_input_size": True,
+        "pool_size": None,
+        "crop_pct": 0.9,
+        "interpolation": "bicubic",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "first_conv": "patch_embed.conv1",
+        "classifier": ("head", "aux_head"),
+        "license": "apache-2.0",
+    }
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "lvvit_t": _config(),
+        "lvvit_s": _config(),
+        "lvvit_m": _config(),
+        "lvvit_l": _config(288),
+    }
+)
+
+
+def _build(variant: str, pretrained: bool, arguments: dict[str, Any], **size: Any) -> LVViT:
+    model: LVViT = build_model_with_cfg(
+        LVViT,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg={"out_indices": 3, "feature_cls": "getter"},
+        **(size | arguments),
+    )
+    return model
+
+
+@register_model  # type: ignore[untyped-decorator]
+def lvvit_t(pretrained: bool = False, **kwargs: Any) -> LVViT:
+    """LV-ViT-T: 8.5 M parameters."""
+    return _build(
+        "lvvit_t",
+        pretrained,
+        kwargs,
+        embed_dim=240,
+        depth=12,
+        num_heads=4,
+        residual_divisor=1.0,
+    )
+
+
+@register_model  # type: ignore[untyped-decorator]
+def lvvit_s(pretrained: bool = False, **kwargs: Any) -> LVViT:
+    """LV-ViT-S: 26 M parameters."""
+    return _build("lvvit_s", pretrained, kwargs, embed_dim=384, depth=16, num_heads=6)
+
+
+@register_model  # type: ignore[untyped-decorator]
+def lvvit_m(pretrained: bool = False, **kwargs: Any) -> LVViT:
+    """LV-ViT-M: 56 M parameters."""
+    return _build("lvvit_m", pretrained, kwargs, embed_dim=512, depth=20, num_heads=8)
+
+
+@register_model  # type: ignore[untyped-decorator]
+def lvvit_l(pretrained: bool = False, **kwargs: Any) -> LVViT:
+    """LV-ViT-L: 150 M parameters."""
+    return _build(
+        "lvvit_l",
+        pretrained,
+        kwargs,
+        embed_dim=768,
+        depth=24,
+        num_heads=12,
+        stem_width=128,
+        residual_divisor=3.0,
+    )

@@ -1,0 +1,1 @@
+"""Real handwritten digits, composed into scenes: the main job in minutes."""

@@ -1,0 +1,147 @@
+"""Checkpoints that survive anything: written aside and renamed, checked by digest, newest good first.
+
+A checkpoint is a folder `step-00001234/` with `model.safetensors`, `ema.safetensors` (both ordinary
+weights that anyone may load), `optimizer.pt` and `progress.json`; `SHA256SUMS` vouches for them all.
+It does not know how many ranks wrote it. Only the first rank writes; all read, so that the folder must
+be on a disk they share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+__all__ = ["CheckpointFolder", "State", "write_atomically"]
+
+State = dict[str, Any]
+"""`model` and, if any, `ema`: weights by name; `optimizer`: a state dict; `progress`: plain values."""
+
+_SUMS = "SHA256SUMS"
+
+
+class CheckpointFolder:
+    """The last `keep` checkpoints of a run and its best one."""
+
+    def __init__(self, path: Path, keep: int) -> None:
+        self.path = path
+        self.keep = keep
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def save(self, state: State, step: int, *, best: bool = False) -> Path:
+        """Write the checkpoint of update `step`; a crash at any point leaves the older ones whole."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        final = self.path / f"step-{step:08d}"
+        if best:  # before it exists: should the run die in between, it comes to the same step again
+            write_atomically(self.path / "best", final.name)
+        if not final.exists():
+            aside = self.path / f".writing-{final.name}"
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            _write(aside, state)
+            aside.rename(final)
+            _sync(self.path)
+        best_one = self.best()
+        for old in self.steps()[: -self.keep]:
+            if old != best_one:
+                self.remove(old)
+        return final
+
+    def remove(self, checkpoint: Path) -> None:
+        # renamed first: a half-deleted folder must not look like a checkpoint
+        doomed = self.path / f".deleting-{checkpoint.name}"
+        shutil.rmtree(doomed, ignore_errors=True)
+        checkpoint.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def steps(self) -> list[Path]:
+        """The checkpoints that are there, oldest first."""
+        return sorted(self.path.glob("step-*"))
+
+    def best(self) -> Path | None:
+        """The checkpoint with the best validation so far."""
+        pointer = self.path / "best"
+        folder = self.path / pointer.read_text().strip() if pointer.exists() else None
+        return folder if folder is not None and folder.is_dir() else None
+
+    def newest(self) -> tuple[State | None, list[tuple[Path, str]]]:
+        """The newest checkpoint that is whole, and what is wrong with each newer one."""
+        damaged: list[tuple[Path, str]] = []
+        for folder in reversed(self.steps()):
+            fault = _fault(folder)
+            if fault is None:
+                return _read(folder), damaged
+            damaged.append((folder, fault))
+        return None, damaged
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a small text file in one step, on disk before this returns."""
+    aside = path.with_name(f".{path.name}.writing")
+    aside.write_text(text)
+    _sync(aside)
+    aside.rename(path)
+    _sync(path.parent)
+
+
+def _write(folder: Path, state: State) -> None:
+    for name in ("model", "ema"):
+        if name in state:
+            weights: dict[str, Tensor] = {k: v.contiguous() for k, v in state[name].items()}
+            save_file(weights, folder / f"{name}.safetensors")
+    torch.save(state["optimizer"], folder / "optimizer.pt")
+    (folder / "progress.json").write_text(json.dumps(state["progress"]))
+    files = sorted(folder.iterdir())
+    sums = "".join(f"{_digest(file)}  {file.name}\n" for file in files)
+    (folder / _SUMS).write_text(sums)
+    for file in [*files, folder / _SUMS, folder]:
+        _sync(file)
+
+
+def _read(folder: Path) -> State:
+    weights = {
+        name: load_file(folder / f"{name}.safetensors")
+        for name in ("model", "ema")
+        if (folder / f"{name}.safetensors").exists()
+    }
+    return {
+        **weights,
+        "optimizer": torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True),
+        "progress": json.loads((folder / "progress.json").read_text()),
+    }
+
+
+def _fault(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    try:
+        lines = (folder / _SUMS).read_text().splitlines()
+        for line in lines:
+            digest, name = line.split("  ")
+            if _digest(folder / name) != digest:
+                return f"{name} has changed"
+        return None if lines else f"{_SUMS} is empty"
+    except (OSError, ValueError) as error:
+        return str(error)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

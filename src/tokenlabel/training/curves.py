@@ -1,0 +1,63 @@
+"""A run's metrics as pictures: one panel per quantity, PNG for papers and a self-contained page."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["draw_curves"]
+
+# panel title -> the metrics drawn in it
+_PANELS: dict[str, tuple[str, ...]] = {
+    "training loss": ("loss", "class", "token"),
+    "validation top-1": ("val/top1", "ema/top1"),
+    "validation loss": ("val/loss", "ema/loss"),
+    "learning rate": ("lr",),
+    "images per second": ("images_per_second",),
+    "gradient norm": ("gradient_norm",),
+}
+
+
+def draw_curves(metrics: Sequence[Mapping[str, Any]], folder: Path, title: str) -> None:
+    """Write `curves.png` and `curves.html` for the entries of a metrics file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = {
+        name: {key: _series(metrics, key) for key in keys if _series(metrics, key)[0]}
+        for name, keys in _PANELS.items()
+    }
+    panels = {name: series for name, series in panels.items() if series}
+    if not panels:
+        return
+    rows = (len(panels) + 1) // 2
+    figure = Figure(figsize=(11, 3.2 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, (name, series) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(rows, 2, place)
+        for key, (updates, values) in series.items():
+            axes.plot(updates, values, label=key, linewidth=1.2)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("update", fontsize=8)
+        axes.grid(alpha=0.3)
+        if len(series) > 1:
+            axes.legend(fontsize=8)
+    figure.savefig(folder / "curves.png", dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="svg")
+    encoded = base64.b64encode(picture.getvalue()).decode()
+    name = html.escape(title)
+    (folder / "curves.html").write_text(
+        f"<!doctype html><meta charset=utf-8><title>{name}</title>"
+        f"<h1 style='font:600 20px sans-serif'>{name}</h1>"
+        f"<img alt='training curves' style='max-width:100%' src='data:image/svg+xml;base64,{encoded}'>"
+    )
+
+
+def _series(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    found = [(entry["update"], entry[key]) for entry in metrics if key in entry]
+    return [update for update, _ in found], [value for _, value in found]

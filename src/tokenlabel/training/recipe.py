@@ -1,0 +1,264 @@
+"""A training run as data: every choice that can change its result, and nothing else.
+
+A `Recipe` is plain, strict and torch-free. `tokenlabel.training.recipe_file` reads and writes it
+as YAML; `tokenlabel.recipes` holds one per published result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+__all__ = [
+    "About",
+    "Augment",
+    "Checkpoints",
+    "Data",
+    "Ema",
+    "Engine",
+    "Mixing",
+    "Model",
+    "Optimizer",
+    "Recipe",
+    "Schedule",
+    "Supervision",
+]
+
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Epochs = Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class About:
+    """Where a recipe comes from and what to expect of it."""
+
+    paper: str = ""
+    command: str = ""
+    hardware: str = ""
+    accuracy: str = ""
+    """The published number, with its data set and resolution."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Data:
+    """The images and their label maps."""
+
+    train: str = ""
+    """Folder, tar, WebDataset shards or Hugging Face data set of the training images."""
+    val: str | None = None
+    """The same for validation; without it nothing is validated."""
+    train_split: str | None = None
+    """Which part of `train`, where it has parts: "train", say."""
+    val_split: str | None = None
+    labels: str | None = None
+    """Label store made by `tokenlabel annotate`; needed unless supervision is by labels alone."""
+    workers: Annotated[int, Field(ge=0)] = 4
+    """Loader processes per rank; 0 loads in the training process. Never changes the result."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Augment:
+    """Augmentation of the training images; its geometry reaches the label maps too."""
+
+    scale: tuple[Positive, Positive] = (0.08, 1.0)
+    """Area of the random crop, as shares of the image."""
+    ratio: tuple[Positive, Positive] = (0.75, 1.3333333333333333)
+    """Aspect ratio of the random crop."""
+    hflip: Share = 0.5
+    vflip: Share = 0.0
+    policy: str | None = "rand-m9-mstd0.5-inc1"
+    """RandAugment, AutoAugment, TrivialAugment, AugMix or 3-Augment in timm's notation."""
+    color_jitter: NotNegative = 0.0
+    """Strength of brightness, contrast and saturation jitter; used where there is no policy."""
+    interpolation: Literal["bilinear", "bicubic", "random"] = "random"
+    erasing: Share = 0.25
+    """Probability of erasing a random rectangle."""
+    erased_tokens_train: bool = True
+    """Whether tokens under an erased rectangle keep their target, as published."""
+    repeats: Count = 1
+    """Repeated augmentation: how often an image appears in its batch, augmented anew each time."""
+    crop_pct: Positive = 0.9
+    """Validation: share of the image's shorter side that the centre crop shows."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Model:
+    """The student."""
+
+    name: str = "lvvit_s"
+    """Any timm model name."""
+    image_size: Count | tuple[Count, Count] = 224
+    """Side, or (height, width), in pixels."""
+    num_classes: Count | None = None
+    """Class count; None takes it from the training images."""
+    drop_path: Share = 0.0
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further timm model arguments."""
+    weights: str | None = None
+    """Checkpoint file to start from, or "pretrained" for timm's own weights."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Supervision:
+    """What the student is told.
+
+    `kind` is the one switch between the method and its honest baselines:
+    - "labels": the class token learns the ground truth; tokens learn nothing.
+    - "distillation": image-level distillation. The class token learns a blend of the ground truth
+      and of the annotator's distribution over the whole view; tokens learn nothing.
+    - "token-labels": the class token learns `class_target`, every token the annotator's
+      distribution over its own area.
+    """
+
+    kind: Literal["labels", "distillation", "token-labels"] = "token-labels"
+    token_weight: NotNegative = 0.5
+    """Weight of the token loss beside the class loss: 0.5 in the paper, 1.0 in the released code."""
+    class_target: Literal["ground-truth", "annotator", "blend"] = "ground-truth"
+    """Of token-labels: "blend" is the released code's, by whether annotator and ground truth agree."""
+    distillation_share: Share = 0.5
+    """Of distillation: the annotator's share of the class target."""
+    target: Literal["probability", "released", "released-transposed"] = "probability"
+    """How token targets are made from label maps (see `tokenlabel.token_targets`)."""
+    smoothing: Share = 0.1
+    """Label smoothing of every target."""
+    class_weights: Literal["none", "balanced"] | list[Positive] = "none"
+    """Loss weight of an image by its ground-truth class: "balanced" is inverse frequency."""
+    token_fraction: Share = 1.0
+    """Share of the tokens, drawn anew each step, that carry a loss."""
+    last_epochs_without_tokens: Epochs = 0
+    """How many epochs at the end train on the class loss alone."""
+    online: bool = False
+    """Whether the annotator runs on every augmented view, instead of a label store."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Mixing:
+    """How the images of a batch are mixed."""
+
+    kind: Literal["none", "mixtoken", "cutmix", "mixup", "cutmix-or-mixup"] = "mixtoken"
+    alpha: Positive = 1.0
+    """The mixed share is drawn from Beta(alpha, alpha)."""
+    mixup_alpha: Positive = 0.8
+    """alpha of the mixup half of "cutmix-or-mixup"."""
+    probability: Share = 1.0
+    """Probability that a step mixes at all."""
+    per_sample: bool = False
+    """One box for each pair of images, rather than one for the batch."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Optimizer:
+    """The optimiser, by timm's names and rules."""
+
+    name: str = "adamw"
+    lr: Positive = 1.6e-3
+    """Peak learning rate at `Schedule.batch_size` (see `--scale`)."""
+    weight_decay: NotNegative = 0.05
+    """None is applied to biases, norms, position embeddings and class tokens."""
+    betas: tuple[Share, Share] | None = None
+    eps: Positive | None = None
+    momentum: Share = 0.9
+    """Of optimisers that have one."""
+    layer_decay: Positive | None = None
+    """Factor of the learning rate from each layer to the one below it."""
+    clip: Positive | None = None
+    """Largest norm of the whole gradient."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Schedule:
+    """How long, how many at a time, and the learning rate's course."""
+
+    batch_size: Count = 1024
+    """Images an update, over all ranks and accumulated passes together."""
+    epochs: Count = 300
+    """Epochs of warm-up and decay."""
+    warmup_epochs: Epochs = 5
+    cooldown_epochs: Epochs = 10
+    """Further epochs at `min_lr`."""
+    warmup_lr: NotNegative = 1e-6
+    min_lr: NotNegative = 1e-5
+    decay: Literal["cosine", "constant", "poly"] = "cosine"
+    max_steps: Count | None = None
+    """Stop after so many updates, for trials; the learning rate's course stays that of `epochs`."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Ema:
+    """The moving average of the weights, which is validated beside them."""
+
+    decay: Share | None = 0.99992
+    """None keeps no average."""
+    warmup: bool = False
+    """Let the decay rise to its value, so that a short run's average leaves its start behind."""
+    on_cpu: bool = False
+    """Keep the average in CPU memory."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Engine:
+    """How the machine computes; apart from rounding, none of it changes the result."""
+
+    device: Literal["auto", "cpu"] = "auto"
+    device_batch: Count = 128
+    """At most so many images at once on a device; a larger share of the batch is accumulated."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    channels_last: bool = False
+    """Memory layout of convolutions (the stem of a ViT)."""
+    activation_checkpointing: bool = False
+    sync_batchnorm: bool = False
+    """Batch-norm statistics over all ranks (GPUs only)."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """"fsdp" shards weights, gradients and optimiser state over the ranks."""
+    token_head_chunk: Count | None = None
+    """Apply the token head to so many images at a time: much less memory, about the same speed."""
+    max_bad_steps: Count = 20
+    """Stop after so many skipped (NaN or infinite) updates in a row."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Checkpoints:
+    """What is kept, and how often."""
+
+    every_minutes: NotNegative = 10.0
+    """Besides at the end of each epoch, and when the scheduler asks the run to stop."""
+    keep: Count = 2
+    """How many of the newest checkpoints stay on disk, besides the best."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Recipe:
+    """One training run."""
+
+    name: str = "custom"
+    seed: int = 0
+    about: About = About()
+    data: Data = Data()
+    augment: Augment = Augment()
+    model: Model = Model()
+    supervision: Supervision = Supervision()
+    mixing: Mixing = Mixing()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    ema: Ema = Ema()
+    engine: Engine = Engine()
+    checkpoints: Checkpoints = Checkpoints()
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """Any of accelerate's trackers that is installed: tensorboard, wandb, trackio, mlflow …"""
+    validate_every: Count = 1
+    """Epochs between two validations; the last epoch is always validated."""
+    log_every: Count = 50
+    """Updates between two lines of the metrics file."""
+
+    @property
+    def total_epochs(self) -> int:
+        return self.schedule.epochs + self.schedule.cooldown_epochs

@@ -1,0 +1,155 @@
+"""Recipes as YAML files and as changes to single values, with errors a user can act on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from tokenlabel.errors import InputError, nearest
+from tokenlabel.training.recipe import Recipe
+
+__all__ = [
+    "differences",
+    "flat",
+    "from_mapping",
+    "override",
+    "read_recipe",
+    "scaled",
+    "to_mapping",
+    "to_yaml",
+]
+
+_ADAPTER = TypeAdapter(Recipe)
+
+ScaleRule = Literal["linear", "sqrt", "none"]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 numbers: PyYAML alone reads `1e-3` as a word."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """The recipe of a YAML file. Raises InputError naming the key or value that does not fit."""
+    path = Path(path)
+    try:
+        content = yaml.load(path.read_text(), _Loader)
+    except OSError as error:
+        raise InputError(f"cannot read recipe {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+    return from_mapping(content or {}, where=str(path))
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """Every value of the recipe, in the order of its definition."""
+    return str(yaml.safe_dump(to_mapping(recipe), sort_keys=False, allow_unicode=True))
+
+
+def to_mapping(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as nested plain values, as they stand in JSON."""
+    mapping: dict[str, Any] = _ADAPTER.dump_python(recipe, mode="json")
+    return mapping
+
+
+def from_mapping(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """The recipe of nested plain values; sections and keys that are absent take their defaults."""
+    if not isinstance(content, Mapping):
+        raise InputError(f"{where}: a recipe is a mapping of sections, not {content!r}")
+    try:
+        # read as JSON, where strictness lets a list stand for a tuple and nothing else for anything
+        return _ADAPTER.validate_json(json.dumps(content, default=str))
+    except ValidationError as error:
+        raise InputError(f"{where}: {_first_fault(error)}") from None
+
+
+def override(recipe: Recipe, changes: Iterable[str]) -> Recipe:
+    """The recipe with values replaced by `section.key=value` texts; values are YAML."""
+    content = to_mapping(recipe)
+    for change in changes:
+        path, equals, text = change.partition("=")
+        if not equals:
+            raise InputError(f"{change!r}: write section.key=value, such as optimizer.lr=1e-3")
+        *sections, key = path.strip().split(".")
+        place = content
+        for section in sections:
+            if not isinstance(place.get(section), dict):
+                raise InputError(f"{path}: no section {section!r}{nearest(section, place)}")
+            place = place[section]
+        try:
+            place[key] = yaml.load(text, _Loader)
+        except yaml.YAMLError:
+            raise InputError(f"{change!r}: {text!r} is no valid YAML value") from None
+    return from_mapping(content, where="--set" if changes else "recipe")
+
+
+def scaled(recipe: Recipe, batch_size: int, rule: ScaleRule) -> Recipe:
+    """The recipe at another total batch size, its learning rates multiplied by the rule's factor.
+
+    "linear": by the ratio of batch sizes (Goyal et al. 2017); "sqrt": by its square root, the rule
+    for Adam (Malladi et al. 2022); "none": not at all.
+    """
+    ratio = batch_size / recipe.schedule.batch_size
+    factor = {"linear": ratio, "sqrt": ratio**0.5, "none": 1.0}[rule]
+    schedule, optimizer = recipe.schedule, recipe.optimizer
+    return dataclasses.replace(
+        recipe,
+        optimizer=dataclasses.replace(optimizer, lr=optimizer.lr * factor),
+        schedule=dataclasses.replace(
+            schedule,
+            batch_size=batch_size,
+            warmup_lr=schedule.warmup_lr * factor,
+            min_lr=schedule.min_lr * factor,
+        ),
+    )
+
+
+def differences(a: Recipe, b: Recipe) -> list[str]:
+    """The paths, such as "optimizer.lr", of the values in which two recipes differ."""
+    first, second = flat(a), flat(b)
+    return sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
+
+
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """Every value by its path."""
+
+    def items(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in content.items():
+            if isinstance(value, dict):
+                yield from items(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key, value
+
+    return dict(items(to_mapping(recipe), ""))
+
+
+def _first_fault(error: ValidationError) -> str:
+    """One line on the first thing wrong, with the nearest known name where a key is unknown."""
+    faults = error.errors(include_url=False)
+    fault = faults[0]
+    path = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "unexpected_keyword_argument":
+        *sections, key = (str(part) for part in fault["loc"])
+        holder: Any = Recipe
+        for section in sections:
+            holder = type(getattr(holder(), section))
+        known = [f.name for f in dataclasses.fields(holder)]
+        inside = f" in section {'.'.join(sections)!r}" if sections else ""
+        return f"unknown key {key!r}{inside}{nearest(key, known)}"
+    if len(faults) > 1:  # the branches of a union: name the value once and every branch's wish
+        path = ".".join(str(part) for part in fault["loc"][:2])
+    wishes = "; ".join(dict.fromkeys(f["msg"] for f in faults if f["loc"][:2] == fault["loc"][:2]))
+    return f"{path} = {fault['input']!r}: {wishes[:1].lower()}{wishes[1:]}"

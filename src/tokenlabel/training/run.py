@@ -1,0 +1,297 @@
+"""From a recipe to a trained student: the one place that puts all parts together."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from tokenlabel.data.augment import Augmentation
+from tokenlabel.data.batch import Batch
+from tokenlabel.data.loader import Loader, Targets, eval_loader, train_loader
+from tokenlabel.data.source import ImageSource, open_source, source_fingerprint
+from tokenlabel.errors import InputError
+from tokenlabel.labels import LabelMap, LabelStore
+from tokenlabel.models import DenseModel, create_model, load_weights
+from tokenlabel.progress import console
+from tokenlabel.training.loop import Validation, fit
+from tokenlabel.training.ranks import Ranks, accumulation
+from tokenlabel.training.recipe import Recipe
+from tokenlabel.training.recipe_file import read_recipe
+from tokenlabel.training.result import TrainResult
+from tokenlabel.training.run_folder import RunFolder
+from tokenlabel.training.task import TokenLabelingTask
+from tokenlabel.training.trainer import Trainer
+from tokenlabel.training.validate import validate
+
+__all__ = ["create_student", "load_student", "train"]
+
+
+def train(
+    recipe: Recipe,
+    output: str | Path,
+    *,
+    annotator: Callable[[Tensor], Sequence[LabelMap]] | None = None,
+) -> TrainResult:
+    """Train as the recipe says, in the folder `output`; a run that is there already goes on.
+
+    May be called any number of times in one process, and by every rank of a torchrun. `annotator`
+    labels augmented views ([B, 3, H, W] uint8) where `supervision.online` asks for it. Raises
+    InputError for what the user can mend, before anything is written.
+    """
+    _check(recipe, annotator)
+    source = open_source(recipe.data.train, recipe.data.train_split)
+    num_classes = _num_classes(recipe, source)
+    recipe = dataclasses.replace(
+        recipe, model=dataclasses.replace(recipe.model, num_classes=num_classes)
+    )
+    folder = RunFolder(output, recipe)
+    if folder.results is not None:
+        console.print(f"{folder.path} is complete: nothing to train", soft_wrap=True)
+        return TrainResult(folder.path, folder.results)
+    ranks = Ranks(recipe.engine, recipe.trackers, str(folder.path))
+    student = create_student(recipe, num_classes)
+    task = TokenLabelingTask(
+        student,
+        recipe.supervision,
+        recipe.mixing,
+        num_classes=num_classes,
+        seed=recipe.seed,
+        total_epochs=recipe.total_epochs,
+        **_normalization(student),
+        class_weights=_class_weights(recipe, source, num_classes),
+        annotator=annotator,
+        token_head_chunk=recipe.engine.token_head_chunk,
+    )
+    store = _label_store(recipe)
+    batches = _TrainBatches(recipe, source, store, student, ranks)
+    validation = _validation(recipe, source, task, ranks)
+    trainer = Trainer(task, recipe, ranks, batches.updates_per_epoch)
+    facts = {
+        "images": len(source),
+        "images_fingerprint": source_fingerprint(source),
+        "classes": list(source.class_names),
+        "labels": None if store is None else {
+            "location": store.location, "index_sha256": store.manifest.index_sha256
+        },
+    }  # fmt: skip
+    if ranks.first:
+        folder.open(recipe, facts)
+    ranks.wait()
+    with ranks.tracking(recipe):
+        return TrainResult(folder.path, fit(trainer, batches, folder, recipe, validation))
+
+
+def create_student(recipe: Recipe, num_classes: int) -> DenseModel:
+    """The student as training starts with it. Raises InputError for what cannot be built."""
+    model = recipe.model
+    options = dict(model.kwargs)
+    if model.drop_path:
+        options["drop_path_rate"] = model.drop_path
+    torch.manual_seed(recipe.seed)
+    student = create_model(
+        model.name,
+        num_classes,
+        img_size=model.image_size,
+        pretrained=model.weights == "pretrained",
+        **options,
+    )
+    if model.weights not in (None, "pretrained"):
+        fresh = load_weights(student, model.weights)
+        if fresh:
+            console.print(f"{model.weights} does not fill {', '.join(fresh)}: trained from scratch")
+    if recipe.engine.activation_checkpointing:
+        student.backbone.set_grad_checkpointing(True)
+    return student
+
+
+def load_student(run: str | Path, *, best: bool = False, average: bool = True) -> DenseModel:
+    """The student of a finished run, in evaluation mode, on the CPU.
+
+    `best` takes the checkpoint with the best validation instead of the last; `average` the moving
+    average of the weights where the run kept one. Raises InputError if there is no such run.
+    """
+    folder = Path(run)
+    if not (folder / "results.json").exists():
+        raise InputError(f"{folder} holds no finished run")
+    recipe = read_recipe(folder / "recipe.yaml")
+    results = RunFolder(folder, recipe).results
+    assert results is not None
+    checkpoint = folder / results["best_checkpoint" if best else "checkpoint"]
+    weights = checkpoint / "ema.safetensors"
+    if not (average and weights.exists()):
+        weights = checkpoint / "model.safetensors"
+    model = recipe.model
+    assert model.num_classes is not None
+    student = create_model(model.name, model.num_classes, img_size=model.image_size, **model.kwargs)
+    load_weights(student, weights)
+    return student.eval()
+
+
+class _TrainBatches:
+    """The loader's batches, as many together as an update accumulates."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        source: ImageSource,
+        store: LabelStore | None,
+        student: DenseModel,
+        ranks: Ranks,
+    ) -> None:
+        size = _image_size(recipe)
+        supervision, augment = recipe.supervision, recipe.augment
+        targets = None
+        if store is not None:
+            targets = Targets(
+                labels=store,
+                grid=student.grid(size),
+                kind=supervision.target,
+                smoothing=supervision.smoothing,
+                erased_tokens_train=augment.erased_tokens_train,
+            )
+        self.passes = accumulation(recipe, ranks.count)
+        self.loader: Loader = train_loader(
+            source,
+            Augmentation(
+                scale=augment.scale,
+                ratio=augment.ratio,
+                hflip=augment.hflip,
+                vflip=augment.vflip,
+                policy=augment.policy,
+                color_jitter=augment.color_jitter,
+                interpolation=augment.interpolation,
+                erasing=augment.erasing,
+                **_normalization(student),
+            ),
+            image_size=size,
+            batch_size=recipe.schedule.batch_size // ranks.count // self.passes,
+            targets=targets,
+            seed=recipe.seed,
+            repeats=augment.repeats,
+            workers=_workers(recipe),
+            rank=ranks.rank,
+            world=ranks.count,
+            pin_memory=ranks.device.type == "cuda",
+        )
+        self.updates_per_epoch = len(self.loader) // self.passes
+        if not self.updates_per_epoch:
+            raise InputError(
+                f"{len(source)} images do not fill one batch of {recipe.schedule.batch_size}:"
+                " choose a smaller schedule.batch_size"
+            )
+
+    def epoch(self, epoch: int, start: int) -> Iterator[list[Batch]]:
+        batches = self.loader.epoch(epoch, start * self.passes)
+        for _ in range(start, self.updates_per_epoch):
+            yield [next(batches) for _ in range(self.passes)]
+
+
+# -- what a recipe must fulfil, and what follows from it ------------------------------------------
+
+
+def _check(recipe: Recipe, annotator: object) -> None:
+    supervision = recipe.supervision
+    if not recipe.data.train:
+        raise InputError("data.train is empty: name the folder of the training images")
+    if supervision.kind != "labels":
+        if supervision.online and annotator is None:
+            raise InputError("supervision.online needs an annotator")
+        if not supervision.online and not recipe.data.labels:
+            raise InputError(
+                f"supervision {supervision.kind!r} needs data.labels, a store made by `tokenlabel"
+                " annotate`, or supervision.kind=labels"
+            )
+    if supervision.last_epochs_without_tokens > recipe.total_epochs:
+        raise InputError(
+            f"supervision.last_epochs_without_tokens = {supervision.last_epochs_without_tokens} is"
+            f" more than all {recipe.total_epochs} epochs"
+        )
+    if recipe.schedule.warmup_epochs >= recipe.schedule.epochs:
+        raise InputError(
+            f"schedule.warmup_epochs = {recipe.schedule.warmup_epochs} leaves nothing of"
+            f" {recipe.schedule.epochs} epochs to train at the full rate"
+        )
+
+
+def _label_store(recipe: Recipe) -> LabelStore | None:
+    if recipe.supervision.kind == "labels" or recipe.supervision.online:
+        return None
+    assert recipe.data.labels is not None
+    return LabelStore(recipe.data.labels)
+
+
+def _num_classes(recipe: Recipe, source: ImageSource) -> int:
+    found, wanted = len(source.class_names), recipe.model.num_classes
+    if wanted not in (None, found):
+        raise InputError(
+            f"model.num_classes is {wanted}, but {recipe.data.train} has {found} classes"
+        )
+    return found
+
+
+def _image_size(recipe: Recipe) -> tuple[int, int]:
+    size = recipe.model.image_size
+    return (size, size) if isinstance(size, int) else size
+
+
+def _workers(recipe: Recipe) -> int:
+    """No more than there are processors for: more only get into each other's way."""
+    return min(recipe.data.workers, os.cpu_count() or 1)
+
+
+def _normalization(student: DenseModel) -> dict[str, Any]:
+    config = resolve_model_data_config(student.backbone)
+    return {"mean": tuple(config["mean"]), "std": tuple(config["std"])}
+
+
+def _class_weights(recipe: Recipe, source: ImageSource, num_classes: int) -> Tensor | None:
+    """Weights [C] whose mean over the training images is 1, so that the loss keeps its scale."""
+    wanted = recipe.supervision.class_weights
+    if wanted == "none":
+        return None
+    counts = torch.bincount(torch.as_tensor(list(source.labels)), minlength=num_classes).double()
+    if wanted == "balanced":
+        weights = 1 / counts.clamp(min=1)
+    elif len(wanted) == num_classes:
+        weights = torch.tensor(wanted, dtype=torch.float64)
+    else:
+        raise InputError(
+            f"supervision.class_weights has {len(wanted)} values for {num_classes} classes"
+        )
+    return (weights * counts.sum() / (weights * counts).sum()).float()
+
+
+def _validation(
+    recipe: Recipe, source: ImageSource, task: TokenLabelingTask, ranks: Ranks
+) -> Validation | None:
+    if recipe.data.val is None:
+        return None
+    held_out = open_source(recipe.data.val, recipe.data.val_split)
+    if held_out.class_names != source.class_names:
+        raise InputError(
+            f"the classes of {recipe.data.val} are not those of {recipe.data.train}:"
+            f" {len(held_out.class_names)} and {len(source.class_names)}"
+            f" ({', '.join(sorted(set(held_out.class_names) ^ set(source.class_names))[:4])})"
+        )
+    loader = eval_loader(
+        held_out,
+        image_size=_image_size(recipe),
+        batch_size=min(recipe.engine.device_batch, 256),
+        crop_pct=recipe.augment.crop_pct,
+        workers=_workers(recipe),
+        rank=ranks.rank,
+        world=ranks.count,
+        pin_memory=ranks.device.type == "cuda",
+    )
+
+    def measure(model: nn.Module) -> dict[str, float]:
+        return validate(model, task, loader, ranks)
+
+    return measure

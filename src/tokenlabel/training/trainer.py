@@ -1,0 +1,184 @@
+"""What changes in the course of a run, and one update of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint import state_dict as dcp
+
+from tokenlabel.training.checkpoint import State
+from tokenlabel.training.optimize import create_ema, create_optimizer, create_schedule
+from tokenlabel.training.randomness import seed_everything
+from tokenlabel.training.ranks import Ranks
+from tokenlabel.training.recipe import Recipe
+from tokenlabel.training.task import Step
+
+__all__ = ["DeviceBatch", "Trainer", "Update"]
+
+_MODEL = 0  # stream of random numbers: dropout, stochastic depth
+
+_WHOLE = dcp.StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+class DeviceBatch(Protocol):
+    """What the engine needs of a batch."""
+
+    @property
+    def keys(self) -> tuple[str, ...]: ...
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> DeviceBatch: ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update did."""
+
+    losses: Mapping[str, Tensor]
+    """This rank's mean of each named loss; scalars on the device."""
+    gradient_norm: float
+    """Before clipping, over all ranks."""
+    skipped: bool
+    """Whether the gradient was not finite, so that nothing was changed."""
+
+
+class Trainer:
+    """A task, its optimiser, schedule and weight average, on this rank.
+
+    The task has a `student` (what is optimised, averaged, saved) and maps (batch, Step) to named
+    scalar losses, each a mean over the images of the batch.
+    """
+
+    def __init__(
+        self, task: nn.Module, recipe: Recipe, ranks: Ranks, updates_per_epoch: int
+    ) -> None:
+        self.recipe, self.ranks = recipe, ranks
+        self.student = cast(nn.Module, task.student)
+        if recipe.engine.channels_last:
+            self.student.to(memory_format=torch.channels_last)
+        # before distribution: a copy of a module that is already sharded cannot be made
+        self.ema = create_ema(self.student.to(ranks.device), recipe.ema)
+        if self.ema is not None and recipe.engine.sharding == "fsdp":
+            ranks.shard(self.ema.module)
+        self.task = ranks.distribute(task)
+        self.optimizer = create_optimizer(self.student, recipe.optimizer)
+        self.schedule = create_schedule(self.optimizer, recipe, updates_per_epoch)
+        self.updates = 0  # made or skipped so far
+        self.skipped = 0
+        self.skipped_in_a_row = 0
+        self._statistics = [b for b in self.student.buffers() if b.is_floating_point()]
+
+    @property
+    def lr(self) -> float:
+        """The largest of the parameter groups' rates."""
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
+
+    def update(self, batches: Sequence[Any], epoch: int) -> Update:
+        """One optimiser step on this rank's share of the update's images, in equal batches.
+
+        Every loss is a mean over a fixed number of images and tokens (a masked token counts as zero),
+        never over what a batch happens to hold. So the mean over equal parts is the mean over the
+        whole, and the gradient is the same however the batch is divided into ranks and passes.
+        Batch-norm statistics alone see the single pass (or, synchronised, that pass of all ranks).
+        """
+        self.task.train()
+        self.schedule.step_update(self.updates)
+        before = [statistic.clone() for statistic in self._statistics]
+        parts = self.ranks.count * len(batches)
+        sums: dict[str, Tensor] = {}
+        for index, batch in enumerate(batches):
+            part = index * self.ranks.count + self.ranks.rank  # the loader's order
+            step = Step(self.updates, epoch, part, parts)
+            seed_everything(self.recipe.seed, _MODEL, self.updates, part)
+            with self.ranks.gradients(self.task, reduced=index == len(batches) - 1):
+                with self.ranks.autocast():
+                    losses = self.task(batch.to(self.ranks.device, non_blocking=True), step)
+                self.ranks.accelerator.backward(losses["loss"] / len(batches))
+            for name, loss in losses.items():
+                share = loss.detach() / len(batches)
+                sums[name] = sums[name] + share if name in sums else share
+        norm = self._apply_gradients()
+        skipped = not math.isfinite(norm)
+        if skipped:
+            for statistic, old in zip(self._statistics, before, strict=True):
+                statistic.copy_(old)  # the forward pass may have spoilt them
+        elif self.ema is not None:
+            self.ema.update(self.student, step=self.updates + 1)
+        self.updates += 1
+        self.skipped += skipped
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+        return Update(sums, norm, skipped)
+
+    def _apply_gradients(self) -> float:
+        """Clip and step unless the gradient is not finite; returns its norm.
+
+        The gradients are those of all ranks, so all come to the same decision: one rank's NaN is
+        everyone's after the reduction.
+        """
+        scaler = self.ranks.accelerator.scaler
+        if scaler is not None:
+            scaler.unscale_(self.optimizer)
+        parameters = [p for p in self.student.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        value = float(self.ranks.whole(norm))
+        if math.isfinite(value):
+            if self.recipe.optimizer.clip is not None:
+                nn.utils.clip_grads_with_norm_(parameters, self.recipe.optimizer.clip, norm)
+            if scaler is None:
+                self.optimizer.step()
+            else:
+                scaler.step(self.optimizer)
+        if scaler is not None:
+            scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return value
+
+    @contextmanager
+    def ema_on_device(self) -> Iterator[nn.Module]:
+        """The average's module, for validation, on the device also where it is kept elsewhere."""
+        assert self.ema is not None
+        module = cast(nn.Module, self.ema.module)
+        home = next(module.parameters()).device
+        yield module.to(self.ranks.device)
+        module.to(home)
+
+    # -- state -----------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """All of it, independent of the number of ranks; complete on the first rank only."""
+        scaler = self.ranks.accelerator.scaler
+        state: State = {
+            "model": dcp.get_model_state_dict(self.student, options=_WHOLE),
+            "optimizer": dcp.get_optimizer_state_dict(self.student, self.optimizer, options=_WHOLE),
+            "progress": {
+                "updates": self.updates,
+                "skipped": self.skipped,
+                "skipped_in_a_row": self.skipped_in_a_row,
+                "scaler": None if scaler is None else scaler.state_dict(),
+            },
+        }
+        if self.ema is not None:
+            state["ema"] = dcp.get_model_state_dict(self.ema.module, options=_WHOLE)
+        return state
+
+    def load(self, state: State) -> None:
+        progress = state["progress"]
+        dcp.set_model_state_dict(self.student, state["model"], options=_WHOLE)
+        if self.ema is not None:
+            dcp.set_model_state_dict(self.ema.module, state["ema"], options=_WHOLE)
+        dcp.set_optimizer_state_dict(
+            self.student, self.optimizer, state["optimizer"], options=_WHOLE
+        )
+        scaler = self.ranks.accelerator.scaler
+        if scaler is not None and progress["scaler"]:
+            scaler.load_state_dict(progress["scaler"])
+        self.updates = progress["updates"]
+        self.skipped = progress["skipped"]
+        self.skipped_in_a_row = progress["skipped_in_a_row"]

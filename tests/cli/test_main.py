@@ -1,0 +1,68 @@
+"""The command line answers at once, in words, and with the right exit code."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from tokenlabel.cli import main as cli_main
+from tokenlabel.cli.main import VERBS, main
+from tokenlabel.errors import InputError
+
+
+def run(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out, captured.err
+
+
+@pytest.mark.parametrize("verb", [[], *[verb.split() for verb in VERBS]], ids=" ".join)
+def test_help_needs_no_torch(verb: list[str]) -> None:
+    code = (
+        "import sys; from tokenlabel.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "heavy = {'torch', 'timm', 'torchvision', 'matplotlib', 'accelerate'} & sys.modules.keys()\n"
+        "assert not heavy, heavy\n"
+    )
+    command = [sys.executable, "-c", code, *verb, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+
+
+def test_a_misspelt_verb_is_named_with_its_neighbour(capsys) -> None:
+    code, _, err = run("quickstrat", capsys=capsys)
+    assert code == 2
+    assert "no such verb: 'quickstrat' (did you mean 'quickstart'?)" in err
+
+
+def test_a_misspelt_option_is_named_with_its_neighbour(capsys) -> None:
+    code, out, err = run("quickstart", "--sedes", "2", capsys=capsys)
+    assert code == 2
+    assert "--seeds" in out + err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (InputError("thing.png: is empty; remove it"), 2, "thing.png: is empty; remove it"),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), 2, "the disk is full"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "gone"), 2, "gone: No such"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_errors_are_one_line_and_a_code(error, code, message, capsys, monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("tokenlabel.cli.main._call", broken)
+    assert cli_main is main
+    actual, _, err = run("quickstart", capsys=capsys)
+    assert actual == code
+    assert message in err
+    assert len(err.splitlines()) == 1

@@ -1,0 +1,68 @@
+"""Counts against their definitions, and the same however batches are divided."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.metrics import confusion_matrix, top_k_accuracy_score
+
+from tokenlabel.evaluation.metrics import ClassificationCounts
+
+CLASSES = 12
+
+
+def data(count: int = 200) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(count, CLASSES, generator=generator) * 2
+    labels = torch.randint(CLASSES, (count,), generator=generator)
+    labels[::3] = logits[::3].argmax(-1)
+    return logits, labels
+
+
+def counted(logits: torch.Tensor, labels: torch.Tensor) -> ClassificationCounts:
+    counts = ClassificationCounts.zeros(CLASSES)
+    counts.update(logits, labels)
+    return counts
+
+
+def test_accuracies_and_confusion_equal_scikit_learns() -> None:
+    logits, labels = data()
+    counts = counted(logits, labels)
+    expected = confusion_matrix(labels, logits.argmax(-1), labels=range(CLASSES))
+    assert (counts.confusion.numpy() == expected).all()
+    for k, accuracy in [(1, counts.top1_accuracy), (5, counts.top5_accuracy)]:
+        reference = top_k_accuracy_score(labels, logits.numpy(), k=k, labels=range(CLASSES))
+        assert accuracy == pytest.approx(reference)
+    loss = torch.nn.functional.cross_entropy(logits, labels).item()
+    assert counts.mean_loss == pytest.approx(loss, rel=1e-6)
+
+
+def test_calibration_error_equals_its_definition() -> None:
+    logits, labels = data()
+    confidence, predicted = logits.softmax(-1).max(-1)
+    expected = 0.0
+    for b in range(15):
+        inside = (confidence >= b / 15) & (confidence < (b + 1) / 15)
+        if inside.any():
+            gap = confidence[inside].mean() - (predicted == labels)[inside].float().mean()
+            expected += inside.float().mean().item() * abs(gap.item())
+    assert counted(logits, labels).calibration_error == pytest.approx(expected, abs=1e-6)
+
+
+def test_division_into_batches_and_padding_change_nothing() -> None:
+    logits, labels = data()
+    whole = counted(logits, labels).summary()
+    merged = ClassificationCounts.zeros(CLASSES)
+    for part in torch.arange(len(labels)).split(7):
+        counts = ClassificationCounts.zeros(CLASSES)
+        padded = torch.cat([part, part[:2]])
+        real = torch.arange(len(padded)) < len(part)
+        counts.update(logits[padded], labels[padded], real)
+        merged.add(counts)
+    assert merged.summary() == pytest.approx(whole)
+
+
+def test_an_empty_set_is_no_error() -> None:
+    counts = ClassificationCounts.zeros(CLASSES)
+    counts.update(torch.empty(0, CLASSES), torch.empty(0, dtype=torch.long))
+    assert counts.top1_accuracy == 0.0
