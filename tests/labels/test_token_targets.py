@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tokenlabel import Box, LabelMap, TokenTarget, View, token_targets
+from tokenlabel import Box, LabelMap, View, token_targets
 from tokenlabel.geometry import resample
 
 CLASSES = 11
@@ -78,27 +78,3 @@ def test_tokens_outside_the_map_have_no_target() -> None:
     assert target.mask[0, 1:].reshape(2, 4).tolist() == [[False, False, True, True]] * 2
     moved = token_targets([label_map], [View.translation(0.3, 0.0)], (2, 4))
     assert moved.mask[0, 1:].reshape(2, 4).tolist() == [[False, False, False, True]] * 2
-
-
-def test_mixed_targets_equal_their_dense_mixture() -> None:
-    from tokenlabel import Mix
-
-    maps, grid = make_maps(), (4, 4)
-    target: TokenTarget = token_targets(maps, VIEWS, grid)
-    for kind in ("mixtoken", "cutmix", "mixup"):
-        for per_sample in (False, True):
-            for batch in (1, 5):
-                part = token_targets(maps[:batch], VIEWS[:batch], grid)
-                mix = Mix.draw(
-                    batch,
-                    grid,
-                    kind=kind,  # type: ignore[arg-type]
-                    per_sample=per_sample,
-                    generator=torch.Generator().manual_seed(batch),
-                )
-                tokens = mix.share_on(*grid).float().flatten(1)
-                share = torch.cat([(1 - mix.lam)[:, None], tokens], 1).expand(batch, 17)[..., None]
-                dense = part.dense()
-                expected = dense * (1 - share) + dense[mix.partner] * share
-                torch.testing.assert_close(part.mixed(mix).dense(), expected)
-    assert len(target) == 5

@@ -14,13 +14,13 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from tokenlabel.data.augment import Augmentation, CenterCrop, Drawn
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.decode import decode_image, image_size
-from tokenlabel.data.matching import LabelMaps, labelled_samples
+from tokenlabel.data.matching import labelled_samples
 from tokenlabel.data.order import BatchOrder, Request
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import View, coverage
 from tokenlabel.geometry.render import Interpolation
-from tokenlabel.labels import TargetKind, token_targets
+from tokenlabel.labels import LabelStore, TargetKind, token_targets
 from tokenlabel.targets import TokenTarget
 
 __all__ = ["Loader", "Targets", "eval_loader", "train_loader"]
@@ -33,7 +33,7 @@ _MAX_ERASED = 0.5  # tokens of which more is erased carry no loss, where that is
 class Targets:
     """Which token targets to make of which label maps (see `tokenlabel.token_targets`)."""
 
-    labels: LabelMaps
+    labels: LabelStore
     grid: tuple[int, int]  # tokens of the student, (h, w)
     kind: TargetKind = "probability"
     smoothing: float = 0.1
