@@ -33,8 +33,12 @@ def dense_probability(
     probability = label_map.probabilities().double()
     rest = (1 - probability.sum(0)).clamp(min=0) / max(CLASSES - label_map.k, 1)
     full = rest.expand(CLASSES, -1, -1).clone().scatter_(0, label_map.classes, probability)
-    parts = [resample(full, view, g, label_map.extent)[0].flatten(1) for g in ((1, 1), grid)]
-    return (torch.cat(parts, 1).T * (1 - eps) + eps / CLASSES).double()
+    tokens, covered = resample(full, view, grid, label_map.extent)
+    if view.axis_aligned:
+        whole = resample(full, view, (1, 1), label_map.extent)[0]
+    else:  # there one token is only sampled: its parts are nearer to the truth
+        whole = (tokens * covered).sum((1, 2), keepdim=True) / covered.sum()
+    return torch.cat([whole.flatten(1), tokens.flatten(1)], 1).T * (1 - eps) + eps / CLASSES
 
 
 @pytest.mark.parametrize("grid", [(3, 4), (1, 1), (7, 2)])
