@@ -4,19 +4,21 @@
 
 The opponent is the released code's arithmetic on [B, C, S, S] maps: scatter, RoIAlign, softmax and
 smoothing to [B, C, 1 + N] targets, then soft cross-entropy by autograd. Times are medians over the
-rounds; memory is the peak of a fresh process above its start.
+rounds, of processor time with one thread and of wall time with more; memory is the peak that one
+call adds in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import math
-import resource
+import multiprocessing
+import re
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -68,9 +70,49 @@ def dense_loss(tokens: Tensor, targets: Tensor) -> Tensor:
     return per_token.mean()
 
 
-def run(name: str, batch: int) -> None:
-    """One formulation once, from a cold start: what the memory is measured on."""
-    contestants(batch)[name]()
+def measured_peak(function: Callable[[], object]) -> float:
+    """Peak memory in MB that a call adds, in a forked process that ends with it."""
+    reader, writer = multiprocessing.Pipe()
+
+    def child() -> None:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        before = memory("VmRSS")
+        function()
+        writer.send(memory("VmHWM") - before)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    peak: float = reader.recv()
+    process.join()
+    return peak
+
+
+def memory(field: str) -> float:
+    (line,) = re.findall(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(line) / 1024
+
+
+def errors(batch: int) -> None:
+    """Largest errors against float64 arithmetic on dense targets."""
+    maps, views = make_maps(batch), make_views(batch)
+    target = token_targets(maps, views, (TOKENS, TOKENS), kind="released", smoothing=SMOOTHING)
+    exact = dense_targets(maps, views, torch.float64)
+    plain = dense_targets(maps, views, torch.float32)
+    flips = [view.to_source[0, 0] < 0 for view in views]
+    whole, tokens = target.dense()[:, 0], target.dense()[:, 1:].clone()
+    for i, flipped in enumerate(flips):  # the opponent does not flip
+        if flipped:
+            tokens[i] = tokens[i].view(TOKENS, TOKENS, -1).flip(1).flatten(0, 1)
+    ours = torch.cat([whole[:, None], tokens], 1).transpose(1, 2)
+    print(f"error of targets: palette {(ours - exact).abs().max():.1e}", end="")
+    print(f", dense float32 {(plain - exact).abs().max():.1e}")
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(batch, TOKENS, TOKENS, CLASSES, generator=generator) * 3
+    full = target.dense()[:, 1:].double()
+    reference = -(full * F.log_softmax(logits.double().flatten(1, 2), -1)).sum(-1).mean()
+    difference = abs(token_loss(logits, target).item() - reference.item())
+    print(f"error of the loss: {difference:.1e} of {reference:.3f}")
 
 
 def contestants(batch: int) -> dict[str, Callable[[], object]]:
@@ -113,9 +155,18 @@ def contestants(batch: int) -> dict[str, Callable[[], object]]:
 
 
 def timed(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
     function()
-    return time.perf_counter() - start
+    return clock() - start
+
+
+PAIRS = [
+    ("palette targets, released", "dense targets"),
+    ("palette targets, probability", "dense targets"),
+    ("palette targets + loss", "dense targets + loss"),
+    ("fused head + targets + loss", "dense head + targets + loss"),
+]
 
 
 def main() -> None:
@@ -125,16 +176,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    errors(min(options.batch, 16))
+    for function in contestants(2).values():
+        function()  # libraries load what they need: not the contestants' memory
     functions = contestants(options.batch)
+    peaks = {name: measured_peak(function) for name, function in functions.items()}
     times: dict[str, list[float]] = {name: [] for name in functions}
-    for round_number in range(options.rounds + 1):
+    for _ in range(options.rounds):
         for name, function in functions.items():
-            seconds = timed(function)
-            if round_number:  # the first warms up
-                times[name].append(seconds)
-    print(f"batch {options.batch}, {options.threads} thread(s)")
-    for name, seconds in times.items():
-        print(f"{name:32s} {statistics.median(seconds) * 1e3:9.1f} ms")
+            function()  # as a loader's worker finds its memory: warmed up by the same work
+            times[name] += [timed(function) for _ in range(3)]
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    print(f"batch {options.batch}, {options.threads} thread(s), {options.rounds} rounds of 3")
+    for name in functions:
+        print(f"{name:30s} {medians[name] * 1e3:9.1f} ms {peaks[name]:9.1f} MB")
+    for ours, dense in PAIRS:
+        time_ratio, memory_ratio = medians[dense] / medians[ours], peaks[dense] / peaks[ours]
+        print(f"{ours:30s} {time_ratio:6.1f}x less time, 1/{memory_ratio:.1f} of the peak memory")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ centres); a token's value is that function's *area average* over the part of the
 covered by the map. For axis-aligned views the average is separable and closed-form; otherwise it is
 taken over a fine lattice of points.
 
-Shapes: B images, P planes a map, H x W cells, h x w tokens.
+Shapes: B images, P planes a map, H x W cells, h x w tokens, T = 1 + h * w targets an image (the
+whole view, then its tokens).
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tokenlabel.geometry.box import WHOLE, Box
-from tokenlabel.geometry.view import View
+from tokenlabel.geometry.view import View, valid_intervals
 
-__all__ = ["TokenSpans", "area_weights", "coverage", "resample", "resample_batch"]
+__all__ = ["Resampler", "TokenSpans", "area_weights", "coverage", "resample"]
+
+_LATTICE = 4  # points a side and token, for views that are not axis-aligned
 
 
 class TokenSpans(NamedTuple):
@@ -36,8 +39,6 @@ class TokenSpans(NamedTuple):
 
 AxisWeights = Callable[[TokenSpans, int], NDArray[np.floating]]
 """Weights [B, T, cells] of a map's cells in each token, along one axis."""
-
-_LATTICE = 4  # points a side and token, for views that are not axis-aligned
 
 
 def area_weights(edges: NDArray[np.float64], cells: int) -> NDArray[np.float64]:
@@ -69,72 +70,92 @@ def resample(
     Returns values [P, h, w] and coverage [h, w]: the share of each token's area that shows a part
     of the source inside `extent`. Values of tokens with coverage 0 are meaningless but finite.
     """
-    values, covered = resample_batch(maps.permute(1, 2, 0)[None], [view], grid, [extent])
-    return values[0].permute(2, 0, 1), covered[0]
+    planes, rows, cols = maps.shape
+    resampler = Resampler([view], (rows, cols), grid, [extent])
+    values = resampler(maps.permute(1, 2, 0)[None])[0, 1:]
+    return values.T.reshape(planes, *grid), resampler.covered[0, 1:].view(grid).to(maps.dtype)
 
 
 def coverage(view: View, grid: tuple[int, int], extent: Box = WHOLE) -> Tensor:
     """Share [h, w] of each token's area that shows a part of the source inside `extent`."""
-    return resample_batch(torch.zeros(1, 1, 1, 1), [view], grid, [extent])[1][0]
+    return Resampler([view], (1, 1), grid, [extent]).covered[0, 1:].view(grid).float()
 
 
-def resample_batch(
-    maps: Tensor,
-    views: Sequence[View],
-    grid: tuple[int, int],
-    extents: Sequence[Box],
-    axis_weights: AxisWeights | None = None,
-) -> tuple[Tensor, Tensor]:
-    """`resample` of a batch of maps [B, H, W, P]: values [B, h, w, P] and coverage [B, h, w].
+class Resampler:
+    """How the targets of a batch of views average the cells of their maps."""
 
-    `axis_weights` is a rule other than the area average for the axis-aligned views.
-    """
-    rule = axis_weights or _area_weights_of_tokens
-    upright = [i for i, view in enumerate(views) if view.axis_aligned]
-    if len(upright) == len(views):
-        return _resample_upright(maps, views, grid, extents, rule)
-    values = maps.new_empty(len(views), *grid, maps.shape[-1])
-    covered = maps.new_empty(len(views), *grid)
-    if upright:
-        values[upright], covered[upright] = _resample_upright(
-            maps[upright], [views[i] for i in upright], grid, [extents[i] for i in upright], rule
-        )
-    for i in sorted(set(range(len(views))) - set(upright)):
-        values[i], covered[i] = _resample_slanted(maps[i], views[i], grid, extents[i])
-    return values, covered
+    def __init__(
+        self,
+        views: Sequence[View],
+        cells: tuple[int, int],
+        grid: tuple[int, int],
+        extents: Sequence[Box],
+        axis_weights: AxisWeights | None = None,
+    ) -> None:
+        """`cells` = (H, W) of every map, `grid` = (h, w) of the tokens, `extents` as in `resample`.
+
+        `axis_weights` is a rule other than the area average for the axis-aligned views.
+        """
+        rule = axis_weights or _token_area_weights
+        self.grid = grid
+        self._slanted = {
+            i: _Lattice(v, grid, extents[i]) for i, v in enumerate(views) if not v.axis_aligned
+        }
+        stages = _stack_stages([view if view.axis_aligned else View.identity() for view in views])
+        self._weights = []  # (rows [B, n, H], columns [B, m, W]) for the whole view and the tokens
+        covered = []
+        for tokens in ((1, 1), grid):
+            spans = [_token_spans(stages, axis, tokens[1 - axis], extents) for axis in (1, 0)]
+            rows, cols = (
+                torch.from_numpy(rule(span, n)) for span, n in zip(spans, cells, strict=True)
+            )
+            self._weights.append((rows, cols))
+            shares = spans[0].share[:, :, None] * spans[1].share[:, None]
+            covered.append(torch.from_numpy(shares).flatten(1))
+        self.covered = torch.cat(covered, 1)  # [B, T]
+        for i, lattice in self._slanted.items():
+            self.covered[i] = lattice.covered
+
+    def __call__(self, maps: Tensor, first: int = 0) -> Tensor:
+        """Values [b, T, P] of the maps [b, H, W, P] of images `first` to `first + b`."""
+        part = slice(first, first + len(maps))
+        out = maps.new_empty(len(maps), self.covered.shape[1], maps.shape[-1])
+        for (rows, cols), (n, m), targets in zip(
+            self._weights, ((1, 1), self.grid), (slice(0, 1), slice(1, None)), strict=True
+        ):
+            by_row = torch.bmm(rows[part].to(maps.dtype), maps.flatten(2))
+            by_row = by_row.view(-1, n, *maps.shape[2:])
+            values = torch.matmul(cols[part, None].to(maps.dtype), by_row)  # [b, n, m, P]
+            out[:, targets] = values.view(-1, n * m, maps.shape[-1])
+        for i in range(part.start, part.stop):
+            if i in self._slanted:
+                out[i - first] = self._slanted[i](maps[i - first])
+        return out
 
 
-def _resample_upright(
-    maps: Tensor,
-    views: Sequence[View],
-    grid: tuple[int, int],
-    extents: Sequence[Box],
-    rule: AxisWeights,
-) -> tuple[Tensor, Tensor]:
-    weights, shares = [], []
-    for axis in (1, 0):
-        spans = _token_spans(views, axis, grid[1 - axis], extents)
-        weights.append(torch.from_numpy(rule(spans, maps.shape[2 - axis])).to(maps.dtype))
-        shares.append(torch.from_numpy(spans.share).to(maps.dtype))
-    rows, cols = weights
-    by_row = torch.bmm(rows, maps.flatten(2)).view(*rows.shape[:2], *maps.shape[2:])
-    return torch.matmul(cols[:, None], by_row), shares[0][:, :, None] * shares[1][:, None]
+# -- axis-aligned views ----------------------------------------------------------------------------
 
 
-def _area_weights_of_tokens(spans: TokenSpans, cells: int) -> NDArray[np.float64]:
+def _stack_stages(views: Sequence[View]) -> NDArray[np.float64]:
+    """Stages [B, S, 2, 3]: views of fewer than S repeat their first, which clips nothing anew."""
+    most = max(len(view.stages) for view in views)
+    return np.stack([view.stages[np.arange(most) % len(view.stages)] for view in views])
+
+
+def _token_area_weights(spans: TokenSpans, cells: int) -> NDArray[np.float64]:
     return area_weights(np.clip(spans.shown, 0.0, 1.0) * cells, cells)
 
 
 def _token_spans(
-    views: Sequence[View], axis: int, tokens: int, extents: Sequence[Box]
+    stages: NDArray[np.float64], axis: int, tokens: int, extents: Sequence[Box]
 ) -> TokenSpans:
-    """`TokenSpans` of one axis (0 = x, 1 = y) of axis-aligned views."""
-    scale, offset = np.array([view.to_source[axis, [axis, 2]] for view in views]).T
-    valid = np.array([view.valid_interval(axis) for view in views])
+    """`TokenSpans` of one axis (0 = x, 1 = y)."""
+    scale, offset = stages[:, 0, axis, axis], stages[:, 0, axis, 2]
     start, stop = np.array([extent.as_tuple()[axis::2] for extent in extents]).T
     ends = np.sort((np.stack([start, stop], 1) - offset[:, None]) / scale[:, None])
-    low = np.maximum(valid[:, 0], ends[:, 0])[:, None]
-    high = np.maximum(np.minimum(valid[:, 1], ends[:, 1])[:, None], low)
+    valid = valid_intervals(stages, axis)
+    low = np.maximum(valid[:, :1], ends[:, :1])
+    high = np.maximum(np.minimum(valid[:, 1:], ends[:, 1:]), low)
     edges = np.clip(np.arange(tokens + 1) / tokens, low, high)  # [B, T + 1]
     to_map = np.stack([scale, offset - start], 1) / (stop - start)[:, None]
     in_map = edges * to_map[:, :1] + to_map[:, 1:]
@@ -145,30 +166,36 @@ def _token_spans(
     )
 
 
-def _resample_slanted(
-    maps: Tensor, view: View, grid: tuple[int, int], extent: Box
-) -> tuple[Tensor, Tensor]:
-    """One map [H, W, P]: values [h, w, P] and coverage [h, w]."""
-    points = _lattice(grid)  # [h, w, n, 2]
-    source = view.source_points(points)
-    origin, size = np.array([extent.x0, extent.y0]), np.array([extent.width, extent.height])
-    in_map = (source - origin) / size
-    covered = view.valid(points) & (in_map >= 0).all(-1) & (in_map <= 1).all(-1)
-    inside = torch.from_numpy(covered).to(maps.dtype)  # [h, w, n]
-    h, w, n, _ = points.shape
-    sampled = F.grid_sample(
-        maps.permute(2, 0, 1)[None],
-        torch.from_numpy(in_map * 2 - 1).to(maps.dtype).reshape(1, h, w * n, 2),
-        padding_mode="border",
-        align_corners=False,
-    )[0]  # [P, h, w * n]
-    weight = inside / inside.sum(-1, keepdim=True).clamp(min=1)
-    values = (sampled.reshape(-1, h, w, n) * weight).sum(-1)
-    return values.permute(1, 2, 0), inside.mean(-1)
+# -- other views -----------------------------------------------------------------------------------
+
+
+class _Lattice:
+    """Points that stand evenly inside the tokens of one view, and where they lie on its map."""
+
+    def __init__(self, view: View, grid: tuple[int, int], extent: Box) -> None:
+        points = _lattice(grid)  # [h * w, n, 2]
+        origin, size = np.array([extent.x0, extent.y0]), np.array([extent.width, extent.height])
+        self._in_map = (view.source_points(points) - origin) / size
+        inside = view.valid(points) & (self._in_map >= 0).all(-1) & (self._in_map <= 1).all(-1)
+        self._inside = torch.from_numpy(inside)
+        tokens = self._inside.double().mean(1)
+        self.covered = torch.cat([tokens.mean()[None], tokens])  # [T]
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """Values [T, P] of maps [H, W, P]."""
+        where = torch.from_numpy(self._in_map * 2 - 1).to(maps.dtype)
+        sampled = F.grid_sample(
+            maps.permute(2, 0, 1)[None], where[None], padding_mode="border", align_corners=False
+        )[0]  # [P, h * w, n]
+        inside = self._inside.to(maps.dtype)
+        tokens = (sampled * (inside / inside.sum(1, keepdim=True).clamp(min=1))).sum(2).T
+        # the whole view is the union of its tokens, each of which counts by what is covered of it
+        share = self.covered[1:].to(maps.dtype)
+        return torch.cat([(share / share.sum().clamp(min=1e-9))[None] @ tokens, tokens])
 
 
 def _lattice(grid: tuple[int, int]) -> NDArray[np.float64]:
-    """Output points [h, w, n, 2] that stand evenly inside each token."""
+    """Output points [h * w, n, 2] that stand evenly inside each token."""
     h, w = grid
     inner = (np.arange(_LATTICE) + 0.5) / _LATTICE
     ys = (np.arange(h)[:, None] + inner) / h  # [h, s]
@@ -176,4 +203,4 @@ def _lattice(grid: tuple[int, int]) -> NDArray[np.float64]:
     shape = (h, w, _LATTICE, _LATTICE)
     y = np.broadcast_to(ys[:, None, :, None], shape)
     x = np.broadcast_to(xs[None, :, None, :], shape)
-    return np.stack([x, y], -1).reshape(h, w, _LATTICE * _LATTICE, 2)
+    return np.stack([x, y], -1).reshape(h * w, _LATTICE * _LATTICE, 2)

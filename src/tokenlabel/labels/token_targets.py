@@ -5,13 +5,14 @@ Shapes: B images, K classes a cell, H x W cells, P palette entries an image, T =
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from tokenlabel.geometry import View, resample_batch
+from tokenlabel.geometry import Resampler, View
 from tokenlabel.labels.label_map import LabelMap
 from tokenlabel.labels.released import bin_weights, transposed
 from tokenlabel.targets import TokenTarget
@@ -20,6 +21,7 @@ __all__ = ["TargetKind", "token_targets"]
 
 TargetKind = Literal["probability", "released", "released-transposed"]
 
+_AT_ONCE = 8  # images
 _MIN_COVERAGE = 0.5  # a token of which less than half shows labelled content has no target
 
 
@@ -50,10 +52,11 @@ def token_targets(
         form = (label_map.scores.shape, label_map.log_normalizer is None)
         alike.setdefault(form, []).append(i)
     make = _probability if kind == "probability" else _released
-    parts = [
-        make([label_maps[i] for i in group], [views[i] for i in group], grid, smoothing)
-        for group in alike.values()
-    ]
+    with _one_thread():
+        parts = [
+            make([label_maps[i] for i in group], [views[i] for i in group], grid, smoothing)
+            for group in alike.values()
+        ]
     order = torch.tensor([i for group in alike.values() for i in group])
     return parts[0] if len(parts) == 1 else TokenTarget.concatenate(parts).take(order.argsort())
 
@@ -67,43 +70,48 @@ def _probability(
     probability /= total.clamp(min=1)  # above 1 by rounding in the store
     rest = (1 - total).clamp_(min=0) / max(first.num_classes - first.k, 1)
     # a cell's palette entries hold what exceeds the cell's own residual, so averages stay exact
+    excess = (probability - rest).mul_(1 - smoothing)
+    rest = rest[:, 0] * (1 - smoothing) + smoothing / first.num_classes
     palette = _Palette.of(label_maps)
-    planes = palette.planes((probability - rest) * (1 - smoothing))
-    planes[..., -1] = rest[:, 0] * (1 - smoothing) + smoothing / first.num_classes
-    extents = [label_map.extent for label_map in label_maps]
-    tokens, covered = resample_batch(planes, views, grid, extents)
-    tokens, covered = tokens.flatten(1, 2), covered.flatten(1)
-    # the whole view is the union of the tokens, each of which counts by what is covered of it
-    share = covered / covered.sum(1, keepdim=True).clamp(min=1e-9)
-    values = torch.cat([torch.bmm(share[:, None], tokens), tokens], 1)
-    covered = torch.cat([covered.mean(1, keepdim=True), covered], 1)
-    return palette.target(values[..., :-1], values[..., -1], covered, grid)
+    resampler = Resampler(views, first.grid, grid, [label_map.extent for label_map in label_maps])
+    values = torch.cat(
+        [resampler(palette.planes(excess, part, rest), part.start) for part in palette.parts]
+    )
+    return palette.target(values[..., :-1], values[..., -1], resampler.covered, grid)
 
 
 def _released(
     label_maps: Sequence[LabelMap], views: Sequence[View], grid: tuple[int, int], smoothing: float
 ) -> TokenTarget:
+    first, extents = label_maps[0], [label_map.extent for label_map in label_maps]
+    scores = torch.stack([label_map.scores.float() for label_map in label_maps])
     palette = _Palette.of(label_maps)
-    logits = palette.planes(torch.stack([label_map.scores.float() for label_map in label_maps]))
-    extents = [label_map.extent for label_map in label_maps]
-    bins = [
-        resample_batch(logits[..., :-1], views, g, extents, bin_weights) for g in ((1, 1), grid)
-    ]
-    values = torch.cat([value.flatten(1, 2) for value, _ in bins], 1)
-    covered = torch.cat([covered.flatten(1) for _, covered in bins], 1)
-    num_classes = label_maps[0].num_classes
-    # the softmax with its zeros, stable whatever the logits: subtract max(0, best)
-    top = values.amax(-1, keepdim=True).clamp_(min=0)
-    exponentials, one = values.sub_(top).exp_(), top.neg_().exp_()  # [B, T, P], [B, T, 1]
-    # entries that pad a shorter palette have logit 0, as every class outside it
-    others = num_classes - palette.classes.shape[1]
-    normalizer = exponentials.sum(-1, keepdim=True) + others * one
+    resampler = Resampler(views, first.grid, grid, extents, bin_weights)
     # the released smoothing adds the offset without taking it from the true mass: sums exceed 1
-    offset = smoothing / num_classes
-    factor = (1 - smoothing + offset) / normalizer
-    excess = exponentials.sub_(one).mul_(factor)
-    residual = (one * factor + offset)[..., 0]
-    return palette.target(excess, residual, covered, grid)
+    offset = smoothing / first.num_classes
+    # entries that pad a shorter palette have logit 0, as every class outside it
+    others = first.num_classes - palette.classes.shape[1]
+    excess, residual = [], []
+    for part in palette.parts:
+        logits = resampler(palette.planes(scores, part), part.start)
+        # the softmax with its zeros, stable whatever the logits: subtract max(0, best)
+        top = logits.amax(-1, keepdim=True).clamp_(min=0)
+        exponentials, one = logits.sub_(top).exp_(), top.neg_().exp_()  # [b, T, P], [b, T, 1]
+        factor = (1 - smoothing + offset) / (exponentials.sum(-1, keepdim=True) + others * one)
+        excess.append(exponentials.sub_(one).mul_(factor))
+        residual.append((one * factor + offset)[..., 0])
+    return palette.target(torch.cat(excess), torch.cat(residual), resampler.covered, grid)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Many small products: waking a second thread for each costs ten times what it saves."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Palette(NamedTuple):
@@ -125,11 +133,22 @@ class _Palette(NamedTuple):
         classes = torch.zeros(len(ids), int(slots.max()) + 1, dtype=torch.int64)
         return cls(classes.scatter_(1, slots, flat), slots.view_as(ids), num_classes)
 
-    def planes(self, values: Tensor) -> Tensor:
-        """Values [B, K, H, W] by palette entry, [B, H, W, P + 1], 0 where absent; the last is free."""
-        b, _, h, w = values.shape
-        planes = values.new_zeros(b, h, w, self.classes.shape[1] + 1)
-        return planes.scatter_add_(3, self.slots.permute(0, 2, 3, 1), values.permute(0, 2, 3, 1))
+    @property
+    def parts(self) -> list[slice]:
+        """A few images at a time, whose planes stay in the processor's cache."""
+        return [slice(i, i + _AT_ONCE) for i in range(0, len(self.classes), _AT_ONCE)]
+
+    def planes(self, values: Tensor, part: slice, last: Tensor | None = None) -> Tensor:
+        """Values [B, K, H, W] of a part by palette entry: [b, H, W, P], 0 where absent.
+
+        One more plane, `last` [B, H, W], may follow behind.
+        """
+        values, slots = values[part].permute(0, 2, 3, 1), self.slots[part].permute(0, 2, 3, 1)
+        depth = self.classes.shape[1] + (last is not None)
+        planes = values.new_zeros(*values.shape[:3], depth).scatter_add_(3, slots, values)
+        if last is not None:
+            planes[..., -1] = last[part]
+        return planes
 
     def target(
         self, excess: Tensor, residual: Tensor, covered: Tensor, grid: tuple[int, int]
