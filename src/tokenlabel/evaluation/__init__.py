@@ -1,1 +1,1 @@
-"""Metrics and evaluation."""
+"""How good a trained model is: metrics, benchmarks and what is written about them."""

@@ -1,4 +1,8 @@
-"""Metrics as summed counts: batches, ranks and padding cannot bias them."""
+"""Metrics as summed counts: batches, ranks and padding cannot bias them.
+
+Every count is a whole number, real ones in fixed point, so that sums are exact in any order: many
+ranks give the very numbers of one.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,10 @@ from torch import Tensor
 
 from tokenlabel.output import DenseOutput, fuse
 
-__all__ = ["ClassificationCounts", "predictions"]
+__all__ = ["ClassificationCounts", "accepted_label", "predictions"]
 
 _BINS = 15  # of confidence, as in Guo et al. 2017
+_ONE = 2**32  # fixed point: 31 bits are left for the sum, 2e9 images of confidence 1
 
 
 def predictions(output: DenseOutput, weight: float = 0.5) -> dict[str, Tensor]:
@@ -21,6 +26,17 @@ def predictions(output: DenseOutput, weight: float = 0.5) -> dict[str, Tensor]:
         "token": output.tokens.amax((1, 2)),
         "fused": fuse(output, weight),
     }
+
+
+def accepted_label(logits: Tensor, accepted: Tensor) -> Tensor:
+    """Of several right answers, the one with the highest score: [B].
+
+    Scores [B, C]; `accepted` [B, M] holds class ids, padded with -1, the first of a row being real.
+    Judged by this label, a prediction is right when it is any of the accepted ones (ReaL accuracy,
+    Beyer et al. 2020).
+    """
+    scores = logits.gather(1, accepted.clamp(min=0)).masked_fill(accepted < 0, float("-inf"))
+    return accepted.gather(1, scores.argmax(1, keepdim=True))[:, 0]
 
 
 @dataclass
@@ -33,27 +49,22 @@ class ClassificationCounts:
     confusion: Tensor  # [C, C] int64: rows are true classes, columns predicted
     top5: Tensor  # [C] int64: images of each class whose class is among the five best
     bin_count: Tensor  # [bins] int64: predictions by confidence
-    bin_confidence: Tensor  # [bins] float64: summed confidence
+    bin_confidence: Tensor  # [bins] int64: summed confidence, in fixed point
     bin_correct: Tensor  # [bins] int64
-    loss: Tensor  # [] float64: summed cross-entropy
+    loss: Tensor  # [] int64: summed cross-entropy, in fixed point
 
     @classmethod
     def zeros(cls, num_classes: int, device: torch.device | str = "cpu") -> ClassificationCounts:
         def whole(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.int64, device=device)
 
-        def real(*shape: int) -> Tensor:
-            # MPS has no float64; sums of confidences need no more than float32 there
-            dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
-            return torch.zeros(shape, dtype=dtype, device=device)
-
         return cls(
             whole(num_classes, num_classes),
             whole(num_classes),
             whole(_BINS),
-            real(_BINS),
             whole(_BINS),
-            real(),
+            whole(_BINS),
+            whole(),
         )
 
     @torch.no_grad()
@@ -64,7 +75,7 @@ class ClassificationCounts:
         if not len(labels):
             return
         log_q = logits.float().log_softmax(-1)
-        confidence, predicted = log_q.exp().max(-1)
+        confidence, predicted = log_q.exp().nan_to_num(0.0).max(-1)
         correct = predicted == labels
         classes = self.confusion.shape[0]
         flat = labels * classes + predicted
@@ -75,8 +86,8 @@ class ClassificationCounts:
         bins = (confidence * _BINS).long().clamp(max=_BINS - 1)
         self.bin_count += torch.bincount(bins, minlength=_BINS)
         self.bin_correct += torch.bincount(bins[correct], minlength=_BINS)
-        self.bin_confidence.index_add_(0, bins, confidence.to(self.bin_confidence.dtype))
-        self.loss -= log_q.gather(1, labels[:, None]).sum().to(self.loss.dtype)
+        self.bin_confidence.index_add_(0, bins, _fixed(confidence))
+        self.loss += _fixed(-log_q.gather(1, labels[:, None])).sum()
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Every count, to be summed over ranks in place."""
@@ -108,13 +119,13 @@ class ClassificationCounts:
     @property
     def mean_loss(self) -> float:
         """Mean cross-entropy in nats."""
-        return float(self.loss) / max(self.total, 1)
+        return int(self.loss) / _ONE / max(self.total, 1)
 
     @property
     def calibration_error(self) -> float:
         """Expected calibration error over 15 equal bins of confidence, in [0, 1]."""
-        gap = (self.bin_confidence - self.bin_correct).abs().sum()
-        return float(gap) / max(self.total, 1)
+        gap = (self.bin_confidence - self.bin_correct * _ONE).abs().sum()
+        return int(gap) / _ONE / max(self.total, 1)
 
     def per_class_accuracy(self) -> Tensor:
         """Top-1 of each true class, [C]; NaN where a class has no image."""
@@ -128,3 +139,8 @@ class ClassificationCounts:
             "ece": self.calibration_error,
             "images": self.total,
         }
+
+
+def _fixed(values: Tensor) -> Tensor:
+    """float32 numbers up to 1e4 as whole multiples of 2^-32; what is not finite counts as 1e4."""
+    return (values.nan_to_num(1e4, 1e4).clamp(max=1e4) * _ONE).to(torch.int64)

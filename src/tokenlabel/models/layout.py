@@ -49,7 +49,7 @@ class MapLayout:
     def as_map(self, x: Tensor, image_size: Sequence[int]) -> Tensor:
         """The tokens of `x` as a map [B, h, w, D]."""
         if self.order == "NLC":
-            return x[:, self.prefix :].reshape(len(x), *self.grid(image_size), self.channels)
+            return x[:, self.prefix :].reshape(x.shape[0], *self.grid(image_size), self.channels)
         return x if self.order == "NHWC" else x.permute(0, 2, 3, 1)
 
     def mixed(self, x: Tensor, mix: Mix, image_size: Sequence[int]) -> Tensor:

@@ -28,7 +28,7 @@ class ArmResult:
     seed: int
     accuracy: dict[str, float]  # class | token | fused
     headline: str  # the rule that the arm is judged by, fixed before training
-    curve: list[float]  # class-token accuracy after each epoch
+    curve: list[float]  # accuracy on held-out scenes after each epoch
     seconds: float
 
 
@@ -93,7 +93,7 @@ def write_report(
     )
     runs = "".join(
         f"<tr><td>{html.escape(r.arm)}<td>{r.seed}"
-        + "".join(f"<td>{100 * r.accuracy[rule]:.1f}" for rule in ("class", "token", "fused"))
+        + "".join(f"<td>{_rule(r, rule)}" for rule in ("class", "token", "fused"))
         + f"<td>{r.headline}<td>{r.seconds:.0f} s"
         for r in results
     )
@@ -123,6 +123,10 @@ def verdict(summaries: Sequence[Summary]) -> str:
     return f"Token labels are {abs(gap):.1f} points {word} the best other arm, {best.arm}. {note}"
 
 
+def _rule(result: ArmResult, rule: str) -> str:
+    return f"{100 * result.accuracy[rule]:.1f}" if rule in result.accuracy else "untrained"
+
+
 def _spread(summary: Summary) -> str:
     return "" if summary.seeds < 2 else f" ± {summary.spread:.1f}"
 
@@ -139,7 +143,7 @@ def _curves(results: Sequence[ArmResult]) -> Any:
         for curve in curves:
             axes.plot(epochs, curve, color=f"C{number}", alpha=0.25, linewidth=1)
         axes.plot(epochs, curves.mean(0), color=f"C{number}", linewidth=2, label=arm)
-    axes.set(xlabel="epoch", ylabel="class-token accuracy on held-out scenes, %")
+    axes.set(xlabel="epoch", ylabel="accuracy on held-out scenes, %")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -104,7 +104,8 @@ class Model:
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Further timm model arguments."""
     weights: str | None = None
-    """Checkpoint file to start from, or "pretrained" for timm's own weights."""
+    """Where to start from: a checkpoint file, a run's folder (its best checkpoint, averaged), or
+    "pretrained" for timm's own weights."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -1,0 +1,211 @@
+"""`Classifier`: a trained model with all it takes to show it an image and read its answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from safetensors.torch import load_file
+from timm.data import ImageNetInfo, infer_imagenet_subset
+from timm.layers import to_2tuple
+from torch import Tensor
+
+from tokenlabel.errors import InputError
+from tokenlabel.evaluation.metrics import predictions
+from tokenlabel.evaluation.preprocessing import Preprocessing
+from tokenlabel.models import DenseModel, create_model
+from tokenlabel.models.checkpoints import build_from, load_weights
+from tokenlabel.output import DenseOutput
+
+__all__ = ["TOKEN_HEAD_FILE", "Classifier", "Weights", "load_classifier"]
+
+Weights = Literal["auto", "ema", "model"]
+
+TOKEN_HEAD_FILE = "token_head.safetensors"
+"""In a timm folder: the token head of a student whose backbone has none of its own."""
+
+_TOKEN_HEADS = ("aux_head.", "backbone.aux_head.")
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model, how it wants its images, and the names of its classes.
+
+    `facts` say where it comes from: "model", "checkpoint", "recipe" (plain values), "published".
+    """
+
+    model: DenseModel
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]  # folder names, ImageNet ids, or numbers where neither is known
+    has_tokens: bool  # whether its tokens were taught, so that their scores mean something
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_classes(self) -> int:
+        return self.model.num_classes
+
+    def output(self, images: Tensor) -> DenseOutput:
+        """Class and token scores of images uint8 [B, 3, h, w]."""
+        result: DenseOutput = self.model(self.preprocessing.normalize(images))
+        return DenseOutput(result.logits.float(), result.tokens.float())
+
+    def scores(self, images: Tensor, token_weight: float = 0.5) -> dict[str, Tensor]:
+        """Class scores [B, C] by each rule that the model has: "class", "token", "fused"."""
+        output = self.output(images)
+        if not self.has_tokens:
+            return {"class": output.logits}
+        return predictions(output, token_weight)
+
+    def titles(self) -> tuple[str, ...]:
+        """Class names for people: "tench" where the class is ImageNet's n01440764."""
+        info = _imagenet(self.num_classes)
+        if info is None or tuple(info.label_names()) != self.class_names:
+            return self.class_names
+        return tuple(str(title).split(",")[0] for title in info.label_descriptions())
+
+
+def load_classifier(
+    checkpoint: str | Path | None = None,
+    model: str | None = None,
+    *,
+    weights: Weights = "auto",
+    image_size: int | tuple[int, int] | None = None,
+    crop_pct: float | None = None,
+) -> Classifier:
+    """A trained model, ready to judge images.
+
+    - `checkpoint` alone: a run's folder (its best checkpoint) or one `step-…` folder in it. `weights`
+      chooses between the trained ones and their moving average ("auto": the average, if kept).
+      Or a folder that timm wrote, with weights and `config.json`.
+    - `checkpoint` and `model`: a file of weights, and the timm name of what they belong to.
+    - `model` alone: timm's own pretrained weights.
+
+    `image_size` and `crop_pct` replace the checkpoint's settings. Raises InputError when something
+    is missing or does not fit.
+    """
+    if checkpoint is None and model is None:
+        raise InputError("nothing to load: give a checkpoint, or the name of a timm model")
+    size = None if image_size is None else to_2tuple(image_size)
+    if checkpoint is None:
+        assert model is not None
+        found = _of_timm(model, size)
+    elif (Path(checkpoint) / "config.json").is_file():
+        found = _of_timm_folder(Path(checkpoint), size)
+    elif Path(checkpoint).is_dir():
+        found = _of_run(Path(checkpoint), weights, size)
+    elif model is None:
+        raise InputError(f"{checkpoint}: say which timm model these weights are of")
+    else:
+        found = _of_file(Path(checkpoint), model, size)
+    found.model.eval().requires_grad_(False)
+    changes: dict[str, Any] = {} if crop_pct is None else {"crop_pct": crop_pct}
+    if size is not None:
+        changes["image_size"] = size
+    return dataclasses.replace(
+        found, preprocessing=dataclasses.replace(found.preprocessing, **changes)
+    )
+
+
+# -- the three kinds -----------------------------------------------------------------------------
+
+
+def _of_run(folder: Path, weights: Weights, size: tuple[int, int] | None) -> Classifier:
+    run, step = _locate(folder)
+    recipe: dict[str, Any] = yaml.safe_load((run / "recipe.yaml").read_text())
+    class_names = json.loads((run / "environment.json").read_text())["classes"]
+    names = ("ema", "model") if weights == "auto" else (weights,)
+    file = next((f for n in names if (f := step / f"{n}.safetensors").exists()), None)
+    if file is None:
+        raise InputError(f"{step} holds no {names[0]}.safetensors: use other weights")
+    spec = recipe["model"]
+    trained_size = to_2tuple(spec["image_size"])
+    student = create_model(
+        spec["name"], len(class_names), img_size=size or trained_size, **spec["kwargs"]
+    )
+    load_weights(student, file)
+    taught = recipe["supervision"]["kind"] == "token-labels" or student.heads == "tokens"
+    return Classifier(
+        student,
+        dataclasses.replace(
+            Preprocessing.of_timm(student.backbone),
+            image_size=trained_size,
+            crop_pct=recipe["augment"]["crop_pct"],
+            interpolation="bicubic",  # as in the run's own validation
+        ),
+        tuple(class_names),
+        has_tokens=taught and student.heads != "class",
+        facts={
+            "model": spec["name"],
+            "checkpoint": str(file),
+            "run": str(run),
+            "recipe": recipe,
+            "published": recipe["about"]["accuracy"],
+        },
+    )
+
+
+def _of_file(file: Path, name: str, size: tuple[int, int] | None) -> Classifier:
+    if not file.is_file():
+        raise InputError(f"no checkpoint at {file}: give a run's folder or a file of weights")
+    student = DenseModel(build_from(file, name, size))
+    unfilled = load_weights(student, file)
+    taught = not any(key.startswith(_TOKEN_HEADS) for key in unfilled)
+    return _timm_classifier(student, taught, {"model": name, "checkpoint": str(file)})
+
+
+def _of_timm(name: str, size: tuple[int, int] | None) -> Classifier:
+    try:
+        student = DenseModel(name, pretrained=True, img_size=size)
+    except (RuntimeError, OSError) as error:  # no weights exist, or they cannot be had
+        reason = " ".join(str(error).split())
+        raise InputError(f"no weights for {name}: {reason}; give a checkpoint") from None
+    taught = student.aux_head is None  # a token head of the backbone's own
+    return _timm_classifier(student, taught, {"model": name, "checkpoint": "timm"})
+
+
+def _of_timm_folder(folder: Path, size: tuple[int, int] | None) -> Classifier:
+    found = _of_timm(f"local-dir:{folder}", size)
+    model = json.loads((folder / "config.json").read_text())["architecture"]
+    head, file = found.model.aux_head, folder / TOKEN_HEAD_FILE
+    if file.exists() and head is not None:
+        head.load_state_dict(load_file(file))
+        found = dataclasses.replace(found, has_tokens=True)
+    facts = {"model": model, "checkpoint": str(folder)}
+    return dataclasses.replace(found, facts=facts)
+
+
+def _timm_classifier(student: DenseModel, taught: bool, facts: dict[str, Any]) -> Classifier:
+    settings = Preprocessing.of_timm(student.backbone)
+    if (height_width := student.image_shape[1:]) != settings.image_size:
+        settings = dataclasses.replace(settings, image_size=height_width)
+    names = student.backbone.pretrained_cfg.get("label_names")
+    if names is None:
+        subset = _imagenet(student.num_classes)
+        names = range(student.num_classes) if subset is None else subset.label_names()
+    return Classifier(student, settings, tuple(map(str, names)), taught, facts)
+
+
+def _locate(folder: Path) -> tuple[Path, Path]:
+    """A run's folder and one of its checkpoints: the given one, the best, or the newest."""
+    if (folder / "progress.json").exists():
+        return folder.parent.parent, folder
+    if not (folder / "recipe.yaml").exists():
+        raise InputError(f"{folder} is no run: it holds no recipe.yaml")
+    checkpoints = folder / "checkpoints"
+    pointer = checkpoints / "best"
+    if pointer.exists():
+        return folder, checkpoints / pointer.read_text().strip()
+    steps = sorted(checkpoints.glob("step-*"))
+    if not steps:
+        raise InputError(f"{folder} has no checkpoint yet: let the run go on")
+    return folder, steps[-1]
+
+
+def _imagenet(num_classes: int) -> ImageNetInfo | None:
+    """ImageNet, or the subset of it that has so many classes."""
+    subset = infer_imagenet_subset({"num_classes": num_classes})
+    return None if subset is None else ImageNetInfo(subset)

@@ -1,0 +1,224 @@
+"""The demo's story: scenes, annotator, labels, three arms, judgement, report.
+
+Every step is what a user's own folder gets, through the same functions as the verbs. A step whose
+result stands is not repeated, so an interrupted demo goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from tokenlabel.annotators.run import run as annotate
+from tokenlabel.annotators.teach import teach
+from tokenlabel.annotators.timm_classifier import TimmAnnotator
+from tokenlabel.data.decode import decode_image
+from tokenlabel.data.source import ImageSource, open_source
+from tokenlabel.errors import InputError
+from tokenlabel.evaluation.benchmarks import answers
+from tokenlabel.evaluation.classifier import Classifier, load_classifier
+from tokenlabel.evaluation.measure import measure
+from tokenlabel.labels import LabelStore
+from tokenlabel.quickstart.report import (
+    ArmResult,
+    Example,
+    Summary,
+    summarize,
+    verdict,
+    write_report,
+)
+from tokenlabel.quickstart.scenes import BACKGROUND, split_scans, write_scenes
+from tokenlabel.quickstart.settings import ARMS, Arm, Settings, student_recipe
+from tokenlabel.training.run import train
+
+__all__ = ["run"]
+
+_DEFAULT = Settings()
+
+
+def run(output: Path, seeds: int, settings: Settings = _DEFAULT) -> list[ArmResult]:
+    """Write report.html and results.json to `output` and print the table."""
+    _claim(output, settings)
+    scenes, labels = output / "scenes", output / "labels"
+    _compose(scenes, settings)
+    pictures = open_source(str(scenes / "train" / "images"))
+    held_out = open_source(str(scenes / "test" / "images"))
+    annotator = _teach(pictures, output / "annotator", settings)
+    annotate(pictures, TimmAnnotator(str(annotator), class_names=pictures.class_names), labels)
+    store = LabelStore(labels)
+    facts = _facts(settings) | {
+        "annotator's accuracy on held-out scenes": _percent(
+            _accuracies(load_classifier(model=f"local-dir:{annotator}"), held_out)["class"]
+        ),
+        **_agreement(pictures, scenes, store),
+    }
+    results = [
+        _train_and_judge(output, settings, arm, seed, held_out)
+        for seed in range(seeds)
+        for arm in ARMS
+    ]
+    summaries = summarize(results, baseline=ARMS[0].name)
+    spread = [len(pictures) * n // 7 for n in range(7)]
+    examples = [_example(pictures, scenes, store, index) for index in spread]
+    write_report(output / "report.html", summaries, results, examples, facts)
+    _write_json(output / "results.json", summaries, results, facts)
+    _print(summaries, output)
+    return results
+
+
+def _claim(output: Path, settings: Settings) -> None:
+    """Write the settings, or refuse a folder that was made with others."""
+    output.mkdir(parents=True, exist_ok=True)
+    file, text = output / "settings.yaml", yaml.safe_dump(json.loads(_plain(settings)))
+    if not file.exists():
+        file.write_text(text)
+    elif file.read_text() != text:
+        raise InputError(f"{output} was made with other settings: remove it, or choose another")
+
+
+def _compose(scenes: Path, settings: Settings) -> None:
+    training, held_out = split_scans()
+    for name, scans, count, seed in (
+        ("train", training, settings.train_scenes, 1),
+        ("test", held_out, settings.test_scenes, 2),
+    ):
+        if not (scenes / name).exists():
+            write_scenes(scenes / name, scans, count, seed, settings.scenes, f"scenes, {name}")
+
+
+def _teach(pictures: ImageSource, folder: Path, settings: Settings) -> Path:
+    options = settings.annotator
+    if not folder.exists():
+        teach(
+            pictures,
+            folder,
+            model=options.model,
+            pretrained=False,
+            model_kwargs=options.model_kwargs,
+            image_size=options.image_size,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            lr=options.lr,
+            min_scale=options.min_scale,
+            hflip=False,
+            holdout=0.0,
+        )
+    return folder
+
+
+def _train_and_judge(
+    output: Path, settings: Settings, arm: Arm, seed: int, held_out: ImageSource
+) -> ArmResult:
+    """One run, judged by its last checkpoint: the held-out scenes choose nothing."""
+    recipe = student_recipe(settings, arm, seed, str(output / "scenes"), str(output / "labels"))
+    finished = train(recipe, output / "runs" / f"{arm.slug}-{seed}")
+    classifier = load_classifier(finished.folder / finished.results["checkpoint"])
+    return ArmResult(
+        arm=arm.name,
+        seed=seed,
+        accuracy=_accuracies(classifier, held_out),
+        headline=arm.judged_by,
+        curve=[entry["val/top1"] for entry in finished.metrics if "val/top1" in entry],
+        seconds=finished.results["seconds"],
+    )
+
+
+def _accuracies(classifier: Classifier, images: ImageSource) -> dict[str, float]:
+    """Top-1 in [0, 1] by each rule that the model has."""
+    right = answers(images, classifier.class_names, "folder")
+    counts = measure(classifier, images, right)
+    return {rule: count.top1_accuracy for rule, count in counts.items()}
+
+
+# -- what the labels are worth: the scenes' masks are known --------------------------------------
+
+
+def _agreement(pictures: ImageSource, scenes: Path, store: LabelStore) -> dict[str, str]:
+    """How many of the cells that a digit fills are labelled with that digit."""
+    main, others = [], []
+    for index in range(len(pictures)):
+        example = _example(pictures, scenes, store, index)
+        named = example.label_map.classes[0].numpy()
+        digit = _majority(example.mask, named.shape)
+        label = pictures.labels[index]
+        main.append((named == digit)[digit == label])
+        others.append((named == digit)[(digit != label) & (digit != BACKGROUND)])
+    return {
+        "cells filled by the main digit that name it": _percent(np.concatenate(main).mean()),
+        "cells filled by another digit that name it": _percent(np.concatenate(others).mean()),
+    }
+
+
+def _majority(mask: np.ndarray[Any, Any], grid: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """The digit that fills at least half of each cell, or BACKGROUND: [h, w]."""
+    scale = [max(1, -(-cells // side)) for cells, side in zip(grid, mask.shape, strict=True)]
+    fine = np.kron(mask, np.ones(scale, mask.dtype))
+    rows = np.array_split(fine, grid[0], axis=0)
+    cells = [np.array_split(row, grid[1], axis=1) for row in rows]
+    result = np.full(grid, BACKGROUND, mask.dtype)
+    for digit in range(10):
+        share = np.array([[(c == digit).mean() for c in row] for row in cells])
+        result[share >= 0.5] = digit
+    return result
+
+
+def _example(pictures: ImageSource, scenes: Path, store: LabelStore, index: int) -> Example:
+    key = pictures.keys[index]
+    return Example(
+        image=decode_image(pictures.read(index), key),
+        label_map=store[key],
+        mask=np.asarray(Image.open(scenes / "train" / "masks" / key)),
+        title=f"label {pictures.class_names[pictures.labels[index]]}",
+    )
+
+
+# -- telling it ----------------------------------------------------------------------------------
+
+
+def _facts(settings: Settings) -> dict[str, str]:
+    return {
+        "training scenes, held-out scenes": f"{settings.train_scenes}, {settings.test_scenes}",
+        "scene": str(settings.scenes),
+        "annotator": f"timm {settings.annotator}",
+        "student": f"LV-ViT {settings.model_kwargs}, {settings.epochs} epochs",
+        "processor cores": str(os.cpu_count()),
+    }
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, default=dataclasses.asdict, indent=2)
+
+
+def _write_json(
+    file: Path, summaries: Sequence[Summary], results: Sequence[ArmResult], facts: dict[str, str]
+) -> None:
+    aside = file.with_suffix(".partial")
+    aside.write_text(_plain({"facts": facts, "arms": list(summaries), "runs": list(results)}))
+    aside.replace(file)
+
+
+def _print(summaries: Sequence[Summary], output: Path) -> None:
+    table = Table("training", "accuracy, %", "against labels only", "time a run")
+    for s in summaries:
+        spread = "" if s.seeds < 2 else f" ± {s.spread:.1f}"
+        table.add_row(
+            s.arm, f"{s.mean:.1f}{spread}", f"{s.versus_labels:+.1f}", f"{s.seconds:.0f} s"
+        )
+    console = Console()
+    console.print(table)
+    console.print(verdict(summaries))
+    console.print(f"the report: {output / 'report.html'}", soft_wrap=True)

@@ -1,0 +1,250 @@
+"""`tokenlabel eval` end to end: on folders, benchmarks, and as many processes as one likes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from accelerate import PartialState
+from PIL import Image
+from safetensors.torch import save_file
+from timm.data import ImageNetInfo, RealLabelsImagenet
+
+import tokenlabel as tl
+from tokenlabel.data.source import open_source
+from tokenlabel.errors import InputError
+from tokenlabel.evaluation.benchmarks import answers
+from tokenlabel.evaluation.classifier import load_classifier
+from tokenlabel.evaluation.metrics import ClassificationCounts, accepted_label, predictions
+from tokenlabel.models import DenseModel
+
+WNIDS = ImageNetInfo("imagenet-1k").label_names()
+SIZE = 32
+
+
+def write_images(root: Path, keys: list[str], seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    for key in keys:
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (int(rng.integers(30, 60)), int(rng.integers(30, 60)), 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(root / key)
+    return root
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LV-ViT-T of 1000 classes for small images, as a file of weights."""
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("weights") / "lvvit_t.safetensors"
+    save_file(timm.create_model("lvvit_t", img_size=SIZE).state_dict(), file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eleven images of four of ImageNet's classes."""
+    keys = [f"{WNIDS[3 * (i % 4)]}/ILSVRC2012_val_{i + 1:08d}.png" for i in range(11)]
+    return write_images(tmp_path_factory.mktemp("images"), keys)
+
+
+def evaluate(weights: Path, data: Path, **options: object) -> dict:
+    return tl.evaluate(
+        data=str(data), checkpoint=weights, model="lvvit_t", workers=0, device="cpu", **options
+    )
+
+
+def test_counts_are_those_of_a_plain_loop(weights: Path, images: Path, tmp_path: Path) -> None:
+    results = evaluate(weights, images, batch_size=4, output=tmp_path / "out")
+    classifier = load_classifier(weights, "lvvit_t")
+    assert classifier.preprocessing.image_size == (SIZE, SIZE)
+    source = open_source(str(images))
+    right = dict.fromkeys(("class", "token", "fused"), 0)
+    for i, label in enumerate(source.labels):
+        pixels = np.asarray(Image.open(images / source.keys[i]).convert("RGB"))
+        with torch.no_grad():
+            output = classifier.output(classifier.preprocessing.pixels(pixels)[None])
+        for rule, scores in predictions(output).items():
+            right[rule] += int(WNIDS[int(scores.argmax())] == source.class_names[label])
+    for rule, count in right.items():
+        assert results["rules"][rule]["top1"] == count / 11
+        assert results["rules"][rule]["images"] == 11
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
+    with (tmp_path / "out" / "classes.csv").open() as stream:
+        table = list(csv.DictReader(stream))
+    assert sum(int(line["images"]) for line in table) == 11
+    assert [line["class"] for line in table] == ["tench", "tiger shark", "stingray", "ostrich"]
+    assert Image.open(tmp_path / "out" / "confusion.png").width > 200
+
+
+@pytest.mark.parametrize("processes", [3])
+def test_many_processes_count_exactly_as_one(
+    weights: Path, images: Path, tmp_path: Path, processes: int
+) -> None:
+    """Three batches of four, the last one short; a third process would have one batch only."""
+    single = evaluate(weights, images, batch_size=4, output=tmp_path / "one")
+    fork = multiprocessing.get_context("fork")
+    ranks = [
+        fork.Process(target=_rank, args=(r, processes, tmp_path, weights, images))
+        for r in range(processes)
+    ]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(120)
+        assert rank.exitcode == 0
+    assert json.loads((tmp_path / "many" / "results.json").read_text()) == single
+    table = (tmp_path / "one" / "classes.csv").read_text()
+    assert (tmp_path / "many" / "classes.csv").read_text() == table
+
+
+def _rank(rank: int, world: int, folder: Path, weights: Path, images: Path) -> None:
+    """One process of several, started as torchrun starts it (forked: torch is loaded already)."""
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    values = (rank, rank, world, world, "127.0.0.1", 20000 + os.getppid() % 20000 + world)
+    os.environ.update({name: str(value) for name, value in zip(names, values, strict=True)})
+    PartialState._reset_state()
+    results = evaluate(weights, images, batch_size=4, output=folder / "many")
+    assert results["images"] == 11
+
+
+@pytest.mark.slow
+def test_torchrun_starts_it(weights: Path, images: Path, tmp_path: Path) -> None:
+    single = evaluate(weights, images, batch_size=2)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node=2", "-m", "tokenlabel", "eval"]
+    command += ["--data", str(images), "--checkpoint", str(weights), "--model", "lvvit_t"]
+    command += ["--workers", "0", "--batch-size", "2", "--device", "cpu"]
+    command += ["--output", str(tmp_path)]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert json.loads((tmp_path / "results.json").read_text()) == single
+
+
+# -- benchmarks, each as a small folder of its own layout ---------------------------------------
+
+
+def right_answers(folder: Path, benchmark: str, names: list[str] = WNIDS) -> list[list[int]]:
+    found = answers(open_source(str(folder)), names, benchmark)
+    return [[i for i in row if i >= 0] for row in found.accepted.tolist()]
+
+
+def test_folders_of_image_net_ids_are_found_by_name(tmp_path: Path) -> None:
+    folder = write_images(tmp_path, [f"{WNIDS[c]}/a.png" for c in (7, 2, 900)])
+    for benchmark in ("folder", "imagenet", "imagenet-sketch"):
+        assert right_answers(folder, benchmark) == [[2], [7], [900]]
+
+
+def test_numbered_folders_are_found_by_number(tmp_path: Path) -> None:
+    folder = write_images(tmp_path, [f"{c}/{c}.png" for c in (999, 2, 10)])
+    assert right_answers(folder, "imagenet-v2") == [[2], [10], [999]]
+
+
+@pytest.mark.parametrize("benchmark", ["imagenet-a", "imagenet-r"])
+def test_predictions_are_chosen_from_the_classes_of_the_folder(
+    tmp_path: Path, benchmark: str
+) -> None:
+    folder = write_images(tmp_path, [f"{WNIDS[c]}/a.png" for c in (7, 2)])
+    found = answers(open_source(str(folder)), WNIDS, benchmark)
+    scores = torch.arange(1000.0)[None]
+    assert found.restrict(scores).topk(2).indices.tolist() == [[7, 2]]
+    assert answers(open_source(str(folder)), WNIDS).restrict(scores).argmax() == 999
+
+
+def test_reassessed_labels_count_as_timm_counts_them(weights: Path, tmp_path: Path) -> None:
+    """Several answers, one, or none: timm's own evaluator is the reference."""
+    table = RealLabelsImagenet([""] * 50_000).real_labels
+    several = [k for k, v in table.items() if len(v) > 2][:4]
+    none = [k for k, v in table.items() if not v][:2]
+    names = sorted({*several, *none, "ILSVRC2012_val_00000009.JPEG"})
+    folder = write_images(tmp_path, [f"{WNIDS[0]}/{Path(n).stem}.png" for n in names])
+    source = open_source(str(folder))
+    found = answers(source, WNIDS, "imagenet-real")
+    scores = torch.rand(len(names), 1000, generator=torch.Generator().manual_seed(0))
+    for i, name in enumerate(names[::2]):  # half of them right, by the last of their labels
+        if table[name]:
+            scores[2 * i, table[name][-1]] = 2.0
+    counts = ClassificationCounts.zeros(1000)
+    counts.update(scores, accepted_label(scores, found.accepted), (found.accepted >= 0).any(1))
+    judged = [i for i, name in enumerate(names) if table[name]]
+    for k, accuracy in ((1, counts.top1_accuracy), (5, counts.top5_accuracy)):
+        best = scores.topk(k).indices.tolist()
+        hits = [any(p in table[names[i]] for p in best[i]) for i in judged]
+        assert accuracy == pytest.approx(sum(hits) / len(hits))
+    results = evaluate(weights, folder, benchmark="imagenet-real")
+    assert results["images"] == len(names) - 2
+
+
+@pytest.mark.parametrize(
+    ("folders", "benchmark", "names", "message"),
+    [
+        (["cat", "dgo"], "folder", ["cat", "dog"], "a class 'dgo'.*did you mean 'dog'"),
+        (["cat", "dog"], "folder", ["1", "2", "3"], "it knows 3 classes"),
+        (["cat"], "imagenet-v2", WNIDS, "a class 'cat'"),
+        (["cat"], "imagenet", ["cat", "dog"], "needs a model of ImageNet's 1000"),
+        ([WNIDS[0]], "imagenet-real", WNIDS, "is not one of ImageNet's validation images"),
+    ],
+)
+def test_images_that_do_not_go_with_the_model_are_named(
+    tmp_path: Path, folders: list[str], benchmark: str, names: list[str], message: str
+) -> None:
+    folder = write_images(tmp_path, [f"{f}/a.png" for f in folders])
+    with pytest.raises(InputError, match=message):
+        right_answers(folder, benchmark, names)
+
+
+def test_other_names_in_the_same_number_go_in_order(tmp_path: Path) -> None:
+    folder = write_images(tmp_path, ["chat/a.png", "chien/a.png"])
+    assert right_answers(folder, "folder", ["0", "1"]) == [[0], [1]]
+
+
+# -- what can be loaded -------------------------------------------------------------------------
+
+
+def test_a_plain_classifier_has_one_line(images: Path, tmp_path: Path) -> None:
+    file = tmp_path / "resnet.safetensors"
+    save_file(timm.create_model("test_resnet", num_classes=1000).state_dict(), file)
+    results = tl.evaluate(
+        data=str(images), checkpoint=file, model="test_resnet", workers=0, device="cpu"
+    )
+    assert list(results["rules"]) == ["class"]
+
+
+def test_a_students_token_head_comes_from_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "student.safetensors"
+    save_file(DenseModel("test_vit", 7).state_dict(), file)
+    classifier = load_classifier(file, "test_vit")
+    assert classifier.has_tokens
+    assert classifier.class_names == tuple("0123456")
+
+
+def test_released_weights_are_found_by_their_published_number(weights: Path, images: Path) -> None:
+    results = evaluate(weights, images, benchmark="imagenet", image_size=224)
+    assert results["published"] == 79.1
+    assert evaluate(weights, images)["published"] is None
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "model", "message"),
+    [
+        (None, None, "nothing to load"),
+        ("weights", None, "say which timm model"),
+        ("nowhere", "lvvit_t", "no checkpoint at"),
+        (".", None, "is no run"),
+        (None, "lvvit_t", "no weights for lvvit_t"),
+        (None, "lvvit_tt", "did you mean"),
+    ],
+)
+def test_what_cannot_be_loaded_is_named(
+    weights: Path, tmp_path: Path, checkpoint: str | None, model: str | None, message: str
+) -> None:
+    places = {"weights": weights, "nowhere": tmp_path / "nowhere", ".": tmp_path, None: None}
+    with pytest.raises(InputError, match=message):
+        load_classifier(places[checkpoint], model)
