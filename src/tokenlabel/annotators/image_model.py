@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -92,6 +92,13 @@ class ImageAnnotator:
             **mapping,
         }
 
+    def batch_size(self) -> int:
+        """32 on a CPU; else half of the largest power of two that fits the accelerator's memory."""
+        if self.device.type == "cpu":
+            return 32
+        image = torch.zeros(3, *self.preprocessing.size, dtype=torch.uint8)
+        return largest_batch(lambda size: self.annotate([(image, Box())] * size)) // 2
+
     def prepare(self, key: str, pixels: Pixels) -> Item:  # noqa: ARG002 (the protocol's)
         p = self.preprocessing
         return fit_image(pixels, p.size, p.fit, p.multiple, p.crop_pct)
@@ -100,13 +107,17 @@ class ImageAnnotator:
     def annotate(self, batch: Sequence[Item]) -> list[LabelMap]:
         """Images of one shape go through the network together."""
         maps: dict[int, LabelMap] = {}
-        shapes = {image.shape for image, _ in batch}
-        for shape in sorted(shapes):
+        for shape in sorted({image.shape for image, _ in batch}):
             places = [i for i, (image, _) in enumerate(batch) if image.shape == shape]
             logits = self.logits(torch.stack([batch[i][0] for i in places]))
-            for i, cells in zip(places, logits, strict=True):
-                maps[i] = LabelMap.from_logits(cells.permute(2, 0, 1), self.top_k, batch[i][1])
-        return [_to_cpu(maps[i]) for i in range(len(batch))]
+            scores, classes = logits.topk(self.top_k, dim=-1)
+            normalizer = logits.logsumexp(-1).cpu()
+            scores, classes = (t.permute(0, 3, 1, 2).cpu() for t in (scores, classes))
+            for n, i in enumerate(places):
+                maps[i] = LabelMap(
+                    scores[n], classes[n], normalizer[n], batch[i][1], self.num_classes
+                )
+        return [maps[i] for i in range(len(batch))]
 
     def logits(self, images: Tensor) -> Tensor:
         """Class logits [B, h, w, C] of images uint8 [B, 3, H, W], averaged over the views."""
@@ -156,6 +167,18 @@ class ImageAnnotator:
         return torch.autocast(self.device.type, self.dtype)
 
 
+def largest_batch(attempt: Callable[[int], object], most: int = 2048) -> int:
+    """The largest power of two, from 2 to `most`, that `attempt` does not run out of memory for."""
+    size = 1
+    try:
+        while size < most:
+            attempt(2 * size)
+            size *= 2
+    except torch.OutOfMemoryError:
+        torch.accelerator.empty_cache()
+    return max(size, 2)
+
+
 def _starts(length: int, side: int) -> list[int]:
     """Where windows that overlap by half begin; the last one ends at the border."""
     last = max(length - side, 0)
@@ -177,14 +200,3 @@ def _resized(maps: Tensor, shape: torch.Size) -> Tensor:
     planes = maps.permute(0, 3, 1, 2)
     planes = F.interpolate(planes, grid, mode="bilinear", antialias=True, align_corners=False)
     return planes.permute(0, 2, 3, 1)
-
-
-def _to_cpu(label_map: LabelMap) -> LabelMap:
-    normalizer = label_map.log_normalizer
-    return LabelMap(
-        label_map.scores.cpu(),
-        label_map.classes.cpu(),
-        None if normalizer is None else normalizer.cpu(),
-        label_map.extent,
-        label_map.num_classes,
-    )

@@ -133,7 +133,7 @@ class _Step:
         if not math.isfinite(loss.item()):
             raise InputError("teaching diverged: lower the learning rate")
         self.optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
         self.updates += 1
         self.scheduler.step_update(self.updates)

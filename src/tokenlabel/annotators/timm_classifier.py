@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,12 @@ from tokenlabel.annotators.class_map import match_classes
 from tokenlabel.annotators.fit import Fit
 from tokenlabel.annotators.image_model import ONE_VIEW, ImageAnnotator, Preprocessing, Views
 from tokenlabel.errors import InputError, nearest
+from tokenlabel.models import load_weights
 from tokenlabel.progress import console
 
 __all__ = ["TimmAnnotator", "create_classifier", "weights_hash"]
+
+_TIMM_SOURCES = ("hf-hub", "hf_hub", "local-dir", "timm")
 
 
 class TimmAnnotator(ImageAnnotator):
@@ -85,7 +89,7 @@ class TimmAnnotator(ImageAnnotator):
             compile=compile,
             origin={
                 "kind": "timm classifier",
-                "model": network.pretrained_cfg.get("architecture") or type(network).__name__,
+                "model": _pretrained_cfg(network).get("architecture") or type(network).__name__,
                 "weights_sha256": weights_hash(network),
             },
         )
@@ -103,30 +107,52 @@ def weights_hash(model: nn.Module) -> str:
 def create_classifier(
     name: str, pretrained: bool, checkpoint: Path | None, kwargs: Mapping[str, Any]
 ) -> nn.Module:
-    """A timm model by name, hub name or folder. Raises InputError where there is none."""
+    """A timm model by name, `hf-hub:owner/name`, folder, or `module:function` that returns one.
+
+    Raises InputError where there is none.
+    """
+    place, _, function = name.partition(":")
     if Path(name).is_dir():
         name = f"local-dir:{name}"
-    elif ":" not in name and not timm.is_model(name):
+    elif function and place not in _TIMM_SOURCES:
+        return _call(place, function, checkpoint, kwargs)
+    elif not function and not timm.is_model(name):
         near = nearest(name, timm.list_models())
         raise InputError(f"timm has no model {name!r}{near}, and there is no such folder")
     try:
-        model: nn.Module = timm.create_model(
-            name, pretrained=pretrained, checkpoint_path=str(checkpoint or ""), **kwargs
-        )
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
+        if checkpoint is not None:
+            load_weights(model, checkpoint)
     except (RuntimeError, OSError, TypeError, ValueError) as error:
         raise InputError(f"cannot create {name}: {str(error).splitlines()[0]}") from error
     return model
 
 
+def _call(
+    module: str, function: str, checkpoint: Path | None, kwargs: Mapping[str, Any]
+) -> nn.Module:
+    try:
+        model: nn.Module = getattr(importlib.import_module(module), function)(**kwargs)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise InputError(f"cannot create {module}:{function}: {error}") from error
+    if checkpoint is not None:
+        load_weights(model, checkpoint)
+    return model
+
+
 def _known_names(model: Any) -> list[str] | None:
     """The names of the model's classes: as its weights say, or ImageNet's synsets, or unknown."""
-    names = model.pretrained_cfg.get("label_names")
+    names = _pretrained_cfg(model).get("label_names")
     if names:
         return list(names)
     subset = infer_imagenet_subset(model)
     if subset is None:
         return None
     return list(ImageNetInfo(subset).label_names())
+
+
+def _pretrained_cfg(model: Any) -> dict[str, Any]:
+    return getattr(model, "pretrained_cfg", None) or {}
 
 
 def _multiple(model: Any) -> int:

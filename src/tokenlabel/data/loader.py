@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -56,12 +56,15 @@ class Targets:
         return torch.cat([torch.ones(1, dtype=torch.bool), (erased <= _MAX_ERASED).flatten()])
 
 
-class Loader:
+B = TypeVar("B")
+
+
+class Loader(Generic[B]):
     """Iterates over batches. An error of a sample reaches the caller as it is, workers or not."""
 
     def __init__(self, samples: Dataset[Any], order: BatchOrder, workers: int, pin: bool) -> None:
         self._order = order
-        self._batches: DataLoader[Batch | InputError] = DataLoader(
+        self._batches: DataLoader[B | InputError] = DataLoader(
             samples,
             batch_sampler=order,
             num_workers=workers,
@@ -75,10 +78,10 @@ class Loader:
         """Steps of a whole epoch."""
         return len(self._order)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[B]:
         return self.epoch(0)
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, number: int, start: int = 0) -> Iterator[B]:
         """The batches of epoch `number` from step `start` on, as if those before had been drawn."""
         self._order.epoch, self._order.start = number, start
         for batch in self._batches:
@@ -100,7 +103,7 @@ def train_loader(
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
-) -> Loader:
+) -> Loader[Batch]:
     """Shuffled, augmented batches of `batch_size` images of `image_size` = (height, width) a rank.
 
     What a batch holds depends on (seed, epoch, step, rank) and on nothing else. `repeats` is how
@@ -130,7 +133,7 @@ def eval_loader(
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
-) -> Loader:
+) -> Loader[Batch]:
     """Every image once, in order, by its centre crop, as timm evaluates; ranks take turns by batch."""
     order = BatchOrder(np.arange(len(source)), batch_size, rank=rank, world=world)
     crop = CenterCrop(crop_pct=crop_pct, interpolation=interpolation)

@@ -4,7 +4,7 @@ A payload is a palette of the map's distinct class ids, one palette slot for eac
 entries, and the scores. Three codecs write it:
 
 - `compact`: the probability of each entry as the nearest of 256 steps of its *square root*, then
-  zstd. An entry errs by at most `sqrt(p) / 255 + 1e-6`, so a cell's distribution by at most
+  zstd. An entry errs by at most `sqrt(p) / 255 + 4e-6`, so a cell's distribution by at most
   `sqrt(K) / 510` in total variation (0.0044 for K = 5). Scores come back as log-probabilities with
   a `log_normalizer` of zero, ties in the order of their class ids; raw logits are gone.
 - `exact`: scores as float16 and the normaliser as float32, zstd: lossless for float16 logits.
