@@ -149,10 +149,12 @@ def _key(store: LabelStore, path: Path) -> str:
 def _names(
     num_classes: int, store: LabelStore | None, student: Classifier | None
 ) -> tuple[str, ...]:
+    from tokenlabel.evaluation.classifier import class_titles
+
     if student is not None:
         return student.titles()
     if store is not None and store.manifest.class_names is not None:
-        return store.manifest.class_names
+        return class_titles(store.manifest.class_names)
     return tuple(map(str, range(num_classes)))
 
 

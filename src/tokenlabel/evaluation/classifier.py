@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from tokenlabel.models import DenseModel, create_model
 from tokenlabel.models.checkpoints import build_from, load_weights
 from tokenlabel.output import DenseOutput
 
-__all__ = ["TOKEN_HEAD_FILE", "Classifier", "Weights", "load_classifier"]
+__all__ = ["TOKEN_HEAD_FILE", "Classifier", "Weights", "class_titles", "load_classifier"]
 
 Weights = Literal["auto", "ema", "model"]
 
@@ -61,11 +62,16 @@ class Classifier:
         return predictions(output, token_weight)
 
     def titles(self) -> tuple[str, ...]:
-        """Class names for people: "tench" where the class is ImageNet's n01440764."""
-        info = _imagenet(self.num_classes)
-        if info is None or tuple(info.label_names()) != self.class_names:
-            return self.class_names
-        return tuple(str(title).split(",")[0] for title in info.label_descriptions())
+        """Class names for people."""
+        return class_titles(self.class_names)
+
+
+def class_titles(class_names: Sequence[str]) -> tuple[str, ...]:
+    """Names for people: "tench" where all classes are ImageNet's ids (n01440764), else as they are."""
+    info = ImageNetInfo("imagenet-22k")
+    if not set(class_names) <= set(info.label_names()):
+        return tuple(class_names)
+    return tuple(info.label_name_to_description(name).split(",")[0] for name in class_names)
 
 
 def load_classifier(

@@ -34,7 +34,7 @@ def model_card(classifier: Classifier, name: str, license: str = "apache-2.0") -
             "Fingerprint of the training images": environment.get("images_fingerprint"),
             "Fingerprint of the token labels": labels.get("index_sha256", "none"),
         }
-    card = generate_readme(
+    card: str = generate_readme(
         {
             "tags": ["image-classification", "timm", "token-labeling"],
             "license": license,
