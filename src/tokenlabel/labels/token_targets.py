@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tokenlabel.geometry import Resampler, View
 from tokenlabel.labels.label_map import LabelMap
-from tokenlabel.labels.released import bin_weights, transposed
+from tokenlabel.labels.released_targets import bin_weights, transposed
 from tokenlabel.targets import TokenTarget
 
 __all__ = ["TargetKind", "token_targets"]
