@@ -6,7 +6,8 @@
 
 The opponent is the same module with `fused_attn` off (softmax(q k^T) v, matrix by matrix) in the
 default memory format: what a plain PyTorch implementation of the paper does. Steps alternate, and
-the speed is the median over rounds of the ratio of neighbours. Peak memory is that of a process of
+the speed is the median over rounds of the ratio of neighbours (on a CPU: of the process's own time
+on one thread, which busy neighbours cannot stretch). Peak memory is that of a process of
 its own, beyond what importing takes (CPU: highest resident size; GPU: the allocator's peak).
 """
 
@@ -60,10 +61,10 @@ def step_of(version: str, options: argparse.Namespace) -> Callable[[], None]:
     return step
 
 
-def seconds(step: Callable[[], None]) -> float:
-    start = time.perf_counter()
+def seconds(step: Callable[[], None], clock: Callable[[], float] = time.perf_counter) -> float:
+    start = clock()
     step()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def peak_memory(version: str, options: argparse.Namespace) -> float:
@@ -107,12 +108,17 @@ def main() -> None:
     parser.add_argument("--img-size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--no-memory", action="store_true", help="speed alone")
     parser.add_argument("--mfu", action="store_true", help="share of the card's bf16 matrix rate")
     parser.add_argument("--peak", choices=["textbook", "fused"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:
         report_peak(options)
         return
+    clock = time.perf_counter
+    if options.device == "cpu":
+        torch.set_num_threads(1)
+        clock = time.process_time
     steps = {version: step_of(version, options) for version in ("textbook", "fused")}
     for step in steps.values():
         for _ in range(3 if options.device == "cuda" else 1):
@@ -120,20 +126,21 @@ def main() -> None:
     times: dict[str, list[float]] = {version: [] for version in steps}
     for _ in range(options.rounds):
         for version, step in steps.items():
-            times[version].append(seconds(step))
+            times[version].append(seconds(step, clock))
     median = {version: statistics.median(values) for version, values in times.items()}
     ratios = [a / b for a, b in zip(times["textbook"], times["fused"], strict=True)]
-    memory = {version: peak_memory(version, options) for version in steps}
-    found = {
+    found: dict[str, object] = {
         "model": options.model,
         "image": options.img_size,
         "batch": options.batch,
         "threads": torch.get_num_threads(),
         "seconds": {version: round(value, 4) for version, value in median.items()},
         "speed, fused over textbook": round(statistics.median(ratios), 3),
-        "peak MiB": {version: round(value) for version, value in memory.items()},
-        "memory saved": round(1 - memory["fused"] / memory["textbook"], 3),
     }
+    if not options.no_memory:
+        memory = {version: peak_memory(version, options) for version in steps}
+        found["peak MiB"] = {version: round(value) for version, value in memory.items()}
+        found["memory saved"] = round(1 - memory["fused"] / memory["textbook"], 3)
     if options.mfu:
         model = tokenlabel.models.create_model(options.model, 1000, img_size=options.img_size)
         work = 3 * profile(model).flops * options.batch  # backward: twice the forward

@@ -92,7 +92,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 # Dynamo cannot trace these as one graph, whoever wraps them.
-NOT_ONE_GRAPH: dict[str, str] = {}
+NOT_ONE_GRAPH = {"Sequencer": "Dynamo does not support RNN, GRU, or LSTM"}
 
 # Of unlike kinds, for every run: class token, NHWC map, overlapping stem, tokens beside their grid,
 # several streams, no patch embedding.
