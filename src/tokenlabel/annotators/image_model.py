@@ -51,7 +51,7 @@ ONE_VIEW = Views()
 class Running(TypedDict, total=False):
     """Keywords that every network annotator takes; see `ImageAnnotator` for their defaults."""
 
-    top_k: int  # classes kept in each cell
+    top_k: int  # classes kept in each cell, if there are so many
     views: Views
     device: str | torch.device
     dtype: torch.dtype  # of the network's arithmetic
@@ -79,12 +79,13 @@ class ImageAnnotator:
         origin: dict[str, Any] | None = None,
     ) -> None:
         self.num_classes = class_map.num_classes if class_map else num_classes
-        if not 1 <= top_k <= self.num_classes:
-            raise InputError(f"top-k of {top_k} does not fit {self.num_classes} classes")
+        if top_k < 1:
+            raise InputError(f"top-k must be at least 1, not {top_k}")
         self.device, self.dtype = torch.device(device), dtype
         scores = scores.eval().to(self.device).to(memory_format=torch.channels_last)
         self._scores = torch.compile(scores) if compile else scores
-        self.preprocessing, self.views, self.top_k = preprocessing, views, top_k
+        self.preprocessing, self.views = preprocessing, views
+        self.top_k = min(top_k, self.num_classes)
         self._class_map = class_map
         self._origin = origin or {}
         self._mean = torch.tensor(preprocessing.mean, device=self.device)[:, None, None] * 255

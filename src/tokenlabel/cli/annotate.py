@@ -80,7 +80,7 @@ def annotate(
         prompts: texts for --image-text; {} stands for the class.
         class_map: CSV of annotator class, data set class, where their names differ.
         keep_classes: label with the annotator's own classes instead of the data set's.
-        top_k: classes kept in each cell.
+        top_k: classes kept in each cell, if there are so many.
         image_size: side of the annotator's input in pixels; its own by default. Larger gives finer
             maps.
         fit: squash the whole image to a square, keep its shape, or crop its centre square. Tokens

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box, View, coverage, resample
 from tokenlabel.labels.label_map import LabelMap
 from tokenlabel.targets import TokenTarget
@@ -73,6 +74,11 @@ def _probability(label_map: LabelMap, view: View, grid: tuple[int, int]) -> Toke
 
 
 def _released(label_map: LabelMap, view: View, grid: tuple[int, int]) -> TokenTarget:
+    if label_map.log_normalizer is not None and not label_map.log_normalizer.any():
+        raise InputError(
+            "released targets need the annotator's raw logits, these labels keep log-probabilities:"
+            " use probability targets, or labels of the exact codec"
+        )
     palette, slots = torch.unique(label_map.classes, return_inverse=True)
     logits = _scatter(label_map.scores.float(), slots, len(palette))
     tokens = _roi_align(logits, view, grid, label_map).flatten(1)
