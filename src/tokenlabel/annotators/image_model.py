@@ -42,7 +42,7 @@ class Views:
 
     flip: bool = False  # the mirrored image too
     scales: tuple[float, ...] = (1.0,)  # the image at these multiples of the input size
-    window: int | None = None  # side in pixels of square windows that overlap by half
+    window: int | None = None  # side in pixels of square windows that overlap by about half
 
 
 ONE_VIEW = Views()
@@ -157,7 +157,8 @@ class ImageAnnotator:
     def _windows(self, x: Tensor, side: int) -> Tensor:
         """Logits of overlapping square windows, averaged where they overlap."""
         rows, cols = x.shape[2:]
-        corners = list(product(_starts(rows, side), _starts(cols, side)))
+        step = max(side // 2 // self.preprocessing.multiple, 1) * self.preprocessing.multiple
+        corners = list(product(_starts(rows, side, step), _starts(cols, side, step)))
         parts = [
             self._scores(x[:, :, top : top + side, left : left + side]) for top, left in corners
         ]
@@ -190,10 +191,10 @@ def largest_batch(attempt: Callable[[int], object], most: int = 2048) -> int:
     return max(size, 2)
 
 
-def _starts(length: int, side: int) -> list[int]:
-    """Where windows that overlap by half begin; the last one ends at the border."""
+def _starts(length: int, side: int, step: int) -> list[int]:
+    """Where windows begin along one axis; the last one ends at the border."""
     last = max(length - side, 0)
-    return sorted({*range(0, last, max(side // 2, 1)), last})
+    return [*range(0, last, step), last]
 
 
 def _rescale(x: Tensor, scale: float, multiple: int) -> Tensor:

@@ -190,7 +190,10 @@ def _report(output: Path, manifest: Manifest | None) -> int:
     from tokenlabel.progress import console
 
     if manifest is None:
-        console.print(f"{output}: this process is done; the others finish the store")
+        console.print(
+            f"{output}: this process is done, others are still writing; should the store stay"
+            " unfinished, run the same command again"
+        )
         return 0
     labelled = sum(shard.records for shard in manifest.shards)
     console.print(f"{output}: {labelled} images labelled")
