@@ -57,6 +57,22 @@ def test_a_torn_last_record_is_dropped(tmp_path) -> None:
         assert part.read_bytes() == whole
 
 
+def test_a_finished_shard_ends_with_its_last_record(tmp_path) -> None:
+    path = tmp_path / shard_name(0)
+    shard = ShardWriter.claim(path)
+    for key in "abc":
+        shard.append(key, b"payload")
+    shard.release()
+    part = path.with_name(path.name + ".part")
+    whole = part.read_bytes()
+    part.write_bytes(whole + b"half a record")
+    again = ShardWriter.claim(path)
+    assert again.keys == ["a", "b", "c"]
+    again.keep(2)
+    again.finish()
+    assert path.read_bytes() == whole[: len(whole) - (len(whole) - 8) // 3]
+
+
 def test_a_shard_has_one_writer_at_a_time(tmp_path) -> None:
     first = ShardWriter.claim(tmp_path / shard_name(0))
     assert ShardWriter.claim(tmp_path / shard_name(0)) is None
