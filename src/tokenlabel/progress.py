@@ -7,11 +7,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 __all__ = ["console", "progress_bar"]
 
@@ -25,26 +28,29 @@ def progress_bar(unit: str = "img", *, visible: bool = True) -> Progress:
     """
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
+        BarColumn(bar_width=20),
         TaskProgressColumn(),
         MofNCompleteColumn(),
         _Speed(unit),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        _Note(),
         console=console,
         disable=not visible,
-        expand=False,
     )
 
 
-class _Speed(TextColumn):
+class _Speed(ProgressColumn):
     def __init__(self, unit: str) -> None:
-        super().__init__("")
+        super().__init__()
         self.unit = unit
 
-    def render(self, task):  # type: ignore[no-untyped-def]
-        from rich.text import Text
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} {self.unit}/s" if speed else "")
 
-        return Text(f"{task.speed:,.0f} {self.unit}/s" if task.speed else "")
+
+class _Note(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(str(task.fields.get("note", "")))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import subprocess
 import sys
 
 import pytest
 
-from tokenlabel.cli import main as cli_main
 from tokenlabel.cli.main import VERBS, main
 from tokenlabel.errors import InputError
 
@@ -60,8 +60,7 @@ def test_errors_are_one_line_and_a_code(error, code, message, capsys, monkeypatc
     def broken(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("tokenlabel.cli.main._call", broken)
-    assert cli_main is main
+    monkeypatch.setattr(importlib.import_module("tokenlabel.cli.main"), "_call", broken)
     actual, _, err = run("quickstart", capsys=capsys)
     assert actual == code
     assert message in err

@@ -121,8 +121,9 @@ def create_classifier(
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
         if checkpoint is not None:
             load_weights(model, checkpoint)
-    except (RuntimeError, OSError, TypeError, ValueError) as error:
-        raise InputError(f"cannot create {name}: {str(error).splitlines()[0]}") from error
+    except (AssertionError, RuntimeError, OSError, TypeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), f"it refuses the arguments {dict(kwargs)}")
+        raise InputError(f"cannot create {name}: {reason}") from error
     return model
 
 

@@ -32,11 +32,11 @@ class Preprocessing:
         """The test-time settings that a timm model's weights were published with."""
         config: dict[str, Any] = resolve_data_config({}, model=model, use_test_size=True)
         return cls(
-            image_size=config["input_size"][1:],
+            image_size=tuple(config["input_size"][1:]),
             crop_pct=config["crop_pct"],
             interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
-            mean=config["mean"],
-            std=config["std"],
+            mean=tuple(config["mean"]),
+            std=tuple(config["std"]),
         )
 
     def view(self, size: tuple[int, int]) -> View:

@@ -13,8 +13,9 @@ __all__ = ["draw_curves"]
 
 # panel title -> the metrics drawn in it
 _PANELS: dict[str, tuple[str, ...]] = {
-    "training loss": ("loss", "class", "token"),
+    "training loss": ("loss", "class", "token", "decode", "auxiliary"),
     "validation top-1": ("val/top1", "ema/top1"),
+    "validation mean IoU": ("val/miou", "ema/miou"),
     "validation loss": ("val/loss", "ema/loss"),
     "learning rate": ("lr",),
     "images per second": ("images_per_second",),
@@ -46,15 +47,14 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], folder: Path, title: str) 
         axes.grid(alpha=0.3)
         if len(series) > 1:
             axes.legend(fontsize=8)
-    figure.savefig(folder / "curves.png", dpi=120)
     picture = io.BytesIO()
-    figure.savefig(picture, format="svg")
-    encoded = base64.b64encode(picture.getvalue()).decode()
-    name = html.escape(title)
+    figure.savefig(picture, format="png", dpi=120)
+    (folder / "curves.png").write_bytes(picture.getvalue())
+    encoded, name = base64.b64encode(picture.getvalue()).decode(), html.escape(title)
     (folder / "curves.html").write_text(
         f"<!doctype html><meta charset=utf-8><title>{name}</title>"
         f"<h1 style='font:600 20px sans-serif'>{name}</h1>"
-        f"<img alt='training curves' style='max-width:100%' src='data:image/svg+xml;base64,{encoded}'>"
+        f"<img alt='training curves' style='max-width:100%' src='data:image/png;base64,{encoded}'>"
     )
 
 

@@ -5,59 +5,89 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import (
+    create_optimizer_v2,
+    list_optimizers,
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
 from tokenlabel.errors import InputError, nearest
-from tokenlabel.training.recipe import Ema, Optimizer, Recipe
+from tokenlabel.training.plan import Plan
+from tokenlabel.training.recipe import Ema, Optimizer
 
-__all__ = ["create_ema", "create_optimizer", "create_schedule"]
+__all__ = ["create_ema", "create_optimizer", "create_schedule", "parameter_groups"]
 
 
 def create_optimizer(student: nn.Module, recipe: Optimizer) -> torch.optim.Optimizer:
-    """timm's optimiser; weight decay spares what timm's rules and the student's own list spare.
-
-    Raises InputError for an unknown name.
-    """
+    """timm's optimiser over `parameter_groups`. Raises InputError for an unknown name."""
     if recipe.name not in list_optimizers():
         raise InputError(
             f"unknown optimiser {recipe.name!r}{nearest(recipe.name, list_optimizers())}"
         )
     options: dict[str, Any] = {"betas": recipe.betas, "eps": recipe.eps}
-    on_gpu = next(student.parameters()).is_cuda
-    if on_gpu and recipe.name in ("adam", "adamw", "sgd"):
+    if next(student.parameters()).is_cuda and recipe.name in ("adam", "adamw", "sgd"):
         options["fused"] = True
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
-        student,
+        parameter_groups(student, recipe),
         opt=recipe.name,
         lr=recipe.lr,
-        weight_decay=recipe.weight_decay,
         momentum=recipe.momentum,
-        layer_decay=recipe.layer_decay,
         **{key: value for key, value in options.items() if value is not None},
     )
     return optimizer
 
 
+def parameter_groups(student: nn.Module, recipe: Optimizer) -> list[dict[str, Any]]:
+    """The student's parameters by weight decay and, with layer decay, by depth.
+
+    timm's rules for the backbone, which knows its layers and what weight decay must spare; what the
+    student adds to it (heads) is the uppermost layer.
+    """
+    backbone: Any = getattr(student, "backbone", student)
+    spared = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()
+    if recipe.layer_decay is None:
+        groups = param_groups_weight_decay(
+            backbone, recipe.weight_decay, no_weight_decay_list=spared
+        )
+    else:
+        groups = param_groups_layer_decay(
+            backbone,
+            recipe.weight_decay,
+            no_weight_decay_list=spared,
+            layer_decay=recipe.layer_decay,
+        )
+    grouped = {id(p) for group in groups for p in group["params"]}
+    added = [p for p in student.parameters() if p.requires_grad and id(p) not in grouped]
+    for decay, members in (
+        (recipe.weight_decay, [p for p in added if p.ndim > 1]),
+        (0.0, [p for p in added if p.ndim <= 1]),
+    ):
+        if members:
+            groups.append({"params": members, "weight_decay": decay})
+    return list(groups)
+
+
 def create_schedule(
-    optimizer: torch.optim.Optimizer, recipe: Recipe, updates_per_epoch: int
+    optimizer: torch.optim.Optimizer, recipe: Plan, updates_per_epoch: int
 ) -> Scheduler:
     """A schedule by updates; `step_update(n)` sets the rate of update n whatever came before."""
-    schedule = recipe.schedule
+    schedule, course = recipe.schedule, recipe.schedule.course(updates_per_epoch)
     created, _ = create_scheduler_v2(
         optimizer,
         sched=schedule.decay,
-        num_epochs=schedule.epochs,
-        warmup_epochs=schedule.warmup_epochs,
+        num_epochs=course.decay,
+        warmup_epochs=course.warmup,
         warmup_lr=schedule.warmup_lr,
         min_lr=schedule.min_lr,
-        cooldown_epochs=schedule.cooldown_epochs,
+        cooldown_epochs=course.cooldown,
         decay_rate=1.0,  # the power of "poly"
         step_on_epochs=False,
-        updates_per_epoch=updates_per_epoch,
+        updates_per_epoch=1,  # timm's epochs are updates here
     )
     return created
 

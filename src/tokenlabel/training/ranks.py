@@ -20,13 +20,14 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from tokenlabel.errors import InputError
-from tokenlabel.training.recipe import Engine, Recipe
+from tokenlabel.training.plan import Plan
+from tokenlabel.training.recipe import Engine
 from tokenlabel.training.recipe_file import flat
 
 __all__ = ["Ranks", "accumulation"]
 
 
-def accumulation(recipe: Recipe, world_size: int) -> int:
+def accumulation(recipe: Plan, world_size: int) -> int:
     """How many passes of equal size a rank makes for one update. Raises InputError if none fits."""
     total, most = recipe.schedule.batch_size, recipe.engine.device_batch
     share, left = divmod(total, world_size)
@@ -99,7 +100,7 @@ class Ranks:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
     @contextmanager
-    def tracking(self, recipe: Recipe) -> Iterator[None]:
+    def tracking(self, recipe: Plan) -> Iterator[None]:
         """The trackers of a run, from its first to its last number."""
         if not recipe.trackers:
             yield
@@ -162,7 +163,7 @@ class Ranks:
         return context
 
 
-def _scalars(recipe: Recipe) -> dict[str, Any]:
+def _scalars(recipe: Plan) -> dict[str, Any]:
     """The recipe's values as trackers take them."""
     return {
         path: value if isinstance(value, (bool, int, float, str)) else str(value)

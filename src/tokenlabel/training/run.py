@@ -20,17 +20,17 @@ from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelMap, LabelStore
 from tokenlabel.models import DenseModel, create_model, load_weights
 from tokenlabel.progress import console
+from tokenlabel.training.checkpoint import CheckpointFolder
 from tokenlabel.training.loop import Validation, fit
 from tokenlabel.training.ranks import Ranks, accumulation
 from tokenlabel.training.recipe import Recipe
-from tokenlabel.training.recipe_file import read_recipe
 from tokenlabel.training.result import TrainResult
 from tokenlabel.training.run_folder import RunFolder
 from tokenlabel.training.task import TokenLabelingTask
 from tokenlabel.training.trainer import Trainer
 from tokenlabel.training.validate import validate
 
-__all__ = ["create_student", "load_student", "train"]
+__all__ = ["create_student", "train"]
 
 
 def train(
@@ -62,6 +62,7 @@ def train(
         recipe.supervision,
         recipe.mixing,
         num_classes=num_classes,
+        image_size=_image_size(recipe),
         seed=recipe.seed,
         total_epochs=recipe.total_epochs,
         **_normalization(student),
@@ -81,6 +82,7 @@ def train(
             "location": store.location, "index_sha256": store.manifest.index_sha256
         },
     }  # fmt: skip
+    ranks.wait()  # all have looked at the folder before the first one writes into it
     if ranks.first:
         folder.open(recipe, facts)
     ranks.wait()
@@ -102,36 +104,23 @@ def create_student(recipe: Recipe, num_classes: int) -> DenseModel:
         pretrained=model.weights == "pretrained",
         **options,
     )
-    if model.weights not in (None, "pretrained"):
-        fresh = load_weights(student, model.weights)
+    if model.weights is not None and model.weights != "pretrained":
+        fresh = load_weights(student, _weights_file(model.weights))
         if fresh:
             console.print(f"{model.weights} does not fill {', '.join(fresh)}: trained from scratch")
-    if recipe.engine.activation_checkpointing:
-        student.backbone.set_grad_checkpointing(True)
     return student
 
 
-def load_student(run: str | Path, *, best: bool = False, average: bool = True) -> DenseModel:
-    """The student of a finished run, in evaluation mode, on the CPU.
-
-    `best` takes the checkpoint with the best validation instead of the last; `average` the moving
-    average of the weights where the run kept one. Raises InputError if there is no such run.
-    """
-    folder = Path(run)
-    if not (folder / "results.json").exists():
-        raise InputError(f"{folder} holds no finished run")
-    recipe = read_recipe(folder / "recipe.yaml")
-    results = RunFolder(folder, recipe).results
-    assert results is not None
-    checkpoint = folder / results["best_checkpoint" if best else "checkpoint"]
-    weights = checkpoint / "ema.safetensors"
-    if not (average and weights.exists()):
-        weights = checkpoint / "model.safetensors"
-    model = recipe.model
-    assert model.num_classes is not None
-    student = create_model(model.name, model.num_classes, img_size=model.image_size, **model.kwargs)
-    load_weights(student, weights)
-    return student.eval()
+def _weights_file(weights: str) -> Path:
+    """A checkpoint file, given itself or the run (or checkpoint) folder that holds it."""
+    path = Path(weights)
+    if not path.is_dir():
+        return path
+    checkpoints = CheckpointFolder(path / "checkpoints", keep=1)
+    steps = checkpoints.steps()
+    step = path if not steps else checkpoints.best() or steps[-1]
+    average = step / "ema.safetensors"
+    return average if average.exists() else step / "model.safetensors"
 
 
 class _TrainBatches:
@@ -157,7 +146,7 @@ class _TrainBatches:
                 erased_tokens_train=augment.erased_tokens_train,
             )
         self.passes = accumulation(recipe, ranks.count)
-        self.loader: Loader = train_loader(
+        self.loader: Loader[Batch] = train_loader(
             source,
             Augmentation(
                 scale=augment.scale,

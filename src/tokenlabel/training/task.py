@@ -76,6 +76,7 @@ class TokenLabelingTask(nn.Module):
         mixing: Mixing,
         *,
         num_classes: int,
+        image_size: tuple[int, int],
         seed: int,
         total_epochs: int,
         mean: Sequence[float],
@@ -89,6 +90,7 @@ class TokenLabelingTask(nn.Module):
         self.supervision = supervision
         self.mixing = mixing
         self.num_classes = num_classes
+        self.grid = self._student.grid(image_size)
         self.seed = seed
         self.token_epochs = total_epochs - supervision.last_epochs_without_tokens
         self.annotator = annotator
@@ -111,12 +113,10 @@ class TokenLabelingTask(nn.Module):
 
     def forward(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Named losses of one part, scalars; "loss" is the one to minimise."""
-        height, width = batch.images.shape[2:]
-        grid = self._student.grid((height, width))
         target = batch.target
         if target is None and self.annotator is not None:
-            target = self._annotate(batch.images, grid)
-        mix = draw_mix(self.mixing, len(batch.images), grid, step, self.seed)
+            target = self._annotate(batch.images)
+        mix = draw_mix(self.mixing, len(batch.images), self.grid, step, self.seed)
         return self.losses(
             batch.images,
             self.class_target(batch.labels, target),
@@ -196,12 +196,12 @@ class TokenLabelingTask(nn.Module):
         return target
 
     @torch.no_grad()
-    def _annotate(self, images: Tensor, grid: tuple[int, int]) -> TokenTarget:
+    def _annotate(self, images: Tensor) -> TokenTarget:
         assert self.annotator is not None
         label_maps = self.annotator(images)
         views = [View.identity()] * len(label_maps)
         kind, smoothing = self.supervision.target, self.supervision.smoothing
-        return token_targets(label_maps, views, grid, kind, smoothing).to(images.device)
+        return token_targets(label_maps, views, self.grid, kind, smoothing).to(images.device)
 
 
 def draw_mix(mixing: Mixing, size: int, grid: tuple[int, int], step: Step, seed: int) -> Mix | None:

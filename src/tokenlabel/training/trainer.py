@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict as dcp
 
+from tokenlabel.errors import InputError
 from tokenlabel.training.checkpoint import State
 from tokenlabel.training.optimize import create_ema, create_optimizer, create_schedule
+from tokenlabel.training.plan import Plan
 from tokenlabel.training.randomness import seed_everything
 from tokenlabel.training.ranks import Ranks
-from tokenlabel.training.recipe import Recipe
 from tokenlabel.training.task import Step
 
 __all__ = ["DeviceBatch", "Trainer", "Update"]
@@ -56,9 +57,7 @@ class Trainer:
     scalar losses, each a mean over the images of the batch.
     """
 
-    def __init__(
-        self, task: nn.Module, recipe: Recipe, ranks: Ranks, updates_per_epoch: int
-    ) -> None:
+    def __init__(self, task: nn.Module, recipe: Plan, ranks: Ranks, updates_per_epoch: int) -> None:
         self.recipe, self.ranks = recipe, ranks
         self.student = cast(nn.Module, task.student)
         if recipe.engine.channels_last:
@@ -67,6 +66,10 @@ class Trainer:
         self.ema = create_ema(self.student.to(ranks.device), recipe.ema)
         if self.ema is not None and recipe.engine.sharding == "fsdp":
             ranks.shard(self.ema.module)
+        if recipe.engine.activation_checkpointing:
+            _checkpoint_activations(self.student)
+        if recipe.engine.compile:
+            task.compile()
         self.task = ranks.distribute(task)
         self.optimizer = create_optimizer(self.student, recipe.optimizer)
         self.schedule = create_schedule(self.optimizer, recipe, updates_per_epoch)
@@ -182,3 +185,11 @@ class Trainer:
         self.updates = progress["updates"]
         self.skipped = progress["skipped"]
         self.skipped_in_a_row = progress["skipped_in_a_row"]
+
+
+def _checkpoint_activations(student: nn.Module) -> None:
+    """Let the student's timm model keep block inputs only, and compute the rest again backwards."""
+    able = [module for module in student.modules() if hasattr(module, "set_grad_checkpointing")]
+    if not able:
+        raise InputError("engine.activation_checkpointing: this model cannot do it")
+    able[0].set_grad_checkpointing(True)  # type: ignore[operator]

@@ -1,0 +1,157 @@
+"""LV-ViT: the paper's own models, from scratch, at higher resolution, and on other data.
+
+Fine-tuning recipes start from the folder of the run they continue (`model.weights`); give another
+run, or a released checkpoint file, with `--weights`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tokenlabel.recipes.imagenet import EIGHT_GPUS, TOKEN_LABELING, TRAIN, token_labeling
+from tokenlabel.recipes.registry import recipe
+from tokenlabel.training.recipe import (
+    About,
+    Ema,
+    Mixing,
+    Model,
+    Optimizer,
+    Recipe,
+    Schedule,
+    Supervision,
+)
+
+_SMALL = Model(name="lvvit_t", image_size=64, drop_path=0.1, kwargs={"depth": 2})
+
+
+@recipe(smoke=_SMALL)
+def lvvit_t_224() -> Recipe:
+    """LV-ViT-T, 8.5M parameters."""
+    return replace(
+        token_labeling(),
+        about=_about("lvvit_t_224", "79.1"),
+        model=Model(name="lvvit_t", image_size=224, drop_path=0.1),
+    )
+
+
+@recipe(smoke=_SMALL)
+def lvvit_s_224() -> Recipe:
+    """LV-ViT-S, 26M parameters."""
+    return replace(
+        token_labeling(),
+        about=_about("lvvit_s_224", "83.3"),
+        model=Model(name="lvvit_s", image_size=224, drop_path=0.1),
+    )
+
+
+@recipe(smoke=_SMALL)
+def lvvit_m_224() -> Recipe:
+    """LV-ViT-M, 56M parameters: more stochastic depth."""
+    return replace(
+        token_labeling(),
+        about=_about("lvvit_m_224", "84.0"),
+        model=Model(name="lvvit_m", image_size=224, drop_path=0.2),
+    )
+
+
+@recipe(smoke=_SMALL)
+def lvvit_l_288() -> Recipe:
+    """LV-ViT-L, 150M parameters, at 288 pixels: a lower rate, stronger augmentation."""
+    base = token_labeling()
+    return replace(
+        base,
+        about=_about("lvvit_l_288", "85.3", "32 GPUs with 32 images each"),
+        model=Model(name="lvvit_l", image_size=288, drop_path=0.3),
+        augment=replace(base.augment, policy="rand-n3-m9-mstd0.5-inc1"),
+        optimizer=replace(base.optimizer, lr=1e-3),
+        engine=replace(base.engine, device_batch=32, activation_checkpointing=True),
+    )
+
+
+@recipe(smoke=_SMALL)
+def lvvit_s_384() -> Recipe:
+    """LV-ViT-S fine-tuned at 384 pixels: token labels of 24 x 24."""
+    return _fine_tuned("lvvit_s_384", lvvit_s_224(), 384, "84.4", start="runs/lvvit_s_224")
+
+
+@recipe(smoke=_SMALL)
+def lvvit_m_384() -> Recipe:
+    """LV-ViT-M fine-tuned at 384 pixels, by the values published for S."""
+    return _fine_tuned("lvvit_m_384", lvvit_m_224(), 384, "85.4", start="runs/lvvit_m_224")
+
+
+@recipe(smoke=_SMALL)
+def lvvit_m_448() -> Recipe:
+    """LV-ViT-M fine-tuned at 448 pixels, by the values published for S."""
+    return _fine_tuned("lvvit_m_448", lvvit_m_224(), 448, "85.5", start="runs/lvvit_m_224")
+
+
+@recipe(smoke=_SMALL)
+def lvvit_l_448() -> Recipe:
+    """LV-ViT-L fine-tuned at 448 pixels, by the values published for S."""
+    return _fine_tuned("lvvit_l_448", lvvit_l_288(), 448, "86.2", start="runs/lvvit_l_288")
+
+
+@recipe(smoke=_SMALL)
+def lvvit_l_512() -> Recipe:
+    """LV-ViT-L fine-tuned at 512 pixels, by the values published for S."""
+    return _fine_tuned("lvvit_l_512", lvvit_l_288(), 512, "86.4", start="runs/lvvit_l_288")
+
+
+@recipe(smoke=_SMALL)
+def lvvit_s_transfer() -> Recipe:
+    """LV-ViT-S carried to other images without token labels: the class loss alone.
+
+    The paper states the loss; rate, schedule and augmentation are this project's choice.
+    """
+    base = lvvit_s_224()
+    return replace(
+        base,
+        about=About(
+            paper=TOKEN_LABELING,
+            command="tokenlabel train --data DIR --recipe lvvit_s_transfer --weights CHECKPOINT",
+            hardware="1 GPU",
+            accuracy="depends on the data",
+        ),
+        model=replace(base.model, weights="runs/lvvit_s_224"),
+        augment=replace(base.augment, scale=(0.25, 1.0)),
+        supervision=Supervision(kind="labels", smoothing=0.1),
+        mixing=Mixing(kind="none"),
+        optimizer=Optimizer(lr=1e-4, weight_decay=0.05, layer_decay=0.75, clip=1.0),
+        schedule=Schedule(
+            batch_size=256, epochs=100, warmup_epochs=5, cooldown_epochs=0, min_lr=1e-6
+        ),
+        ema=Ema(decay=0.999, warmup=True),
+    )
+
+
+def _fine_tuned(name: str, base: Recipe, side: int, top1: str, start: str) -> Recipe:
+    """A constant, tiny rate and no weight decay to speak of, at batch 512 and a larger token grid.
+
+    Thirty epochs, as in DeiT's fine-tuning; the released code leaves their number to the user.
+    """
+    return replace(
+        base,
+        about=_about(name, top1),
+        model=replace(base.model, image_size=side, weights=start),
+        augment=replace(base.augment, crop_pct=1.0),
+        optimizer=replace(base.optimizer, lr=5e-6, weight_decay=1e-8),
+        schedule=Schedule(
+            batch_size=512,
+            epochs=30,
+            warmup_epochs=5,
+            cooldown_epochs=0,
+            warmup_lr=1e-6,
+            min_lr=5e-6,
+        ),
+        engine=replace(base.engine, device_batch=64 if side < 448 else 16),
+    )
+
+
+def _about(name: str, top1: str, hardware: str = EIGHT_GPUS) -> About:
+    return About(
+        paper=TOKEN_LABELING,
+        command=TRAIN + name,
+        hardware=hardware,
+        accuracy=f"ImageNet top-1 {top1} (class and token predictions fused)",
+    )

@@ -1,0 +1,106 @@
+"""Every recipe can be written, read, built, and trained for a few updates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tokenlabel import recipes
+from tokenlabel.data.source import open_source
+from tokenlabel.errors import InputError
+from tokenlabel.geometry import Box
+from tokenlabel.labels import LabelMap, LabelStoreWriter
+from tokenlabel.models.dense import timm_model
+from tokenlabel.training.optimize import parameter_groups
+from tokenlabel.training.recipe import Data
+from tokenlabel.training.recipe_file import read_recipe, to_yaml
+from tokenlabel.training.run import create_student, train
+
+SIZES = {
+    "lvvit_t_224": 8_534_720,
+    "lvvit_s_224": 26_151_824,
+    "lvvit_m_224": 55_830_544,
+    "lvvit_l_288": 150_120_272,
+}
+# every kind of student, supervision and mixing once; the rest when there is time
+ONE_OF_A_KIND = ("lvvit_t_224", "lvvit_s_transfer", "deit_small", "mixer_small_token_labels")
+OTHERS = tuple(name for name in recipes.names() if name not in ONE_OF_A_KIND)
+
+
+def slow(name: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """Eight images of two classes, with label maps."""
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (folder / "images" / label).mkdir(parents=True)
+        for number in range(4):
+            pixels = random.integers(256, size=(48, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / label / f"{number}.png")
+    writer = LabelStoreWriter(folder / "labels", num_classes=2)
+    for key in open_source(str(folder / "images")).keys:
+        writer.add(key, LabelMap.from_logits(torch.randn(2, 4, 4), 2, Box()))
+    writer.close()
+    return Data(train=str(folder / "images"), labels=str(folder / "labels"), workers=0)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_recipe_says_where_it_comes_from(name: str) -> None:
+    about = recipes.get(name).about
+    assert about.command
+    assert about.hardware
+    assert name == "starter" or (about.paper and about.accuracy and name in about.command)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_recipe_survives_its_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipes.get(name)))
+    assert read_recipe(tmp_path / "recipe.yaml") == recipes.get(name)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_recipe_builds_its_backbone(name: str) -> None:
+    """On the meta device: shapes without data."""
+    model = recipes.get(name).model
+    arguments = {**model.kwargs, "img_size": model.image_size, "drop_path_rate": model.drop_path}
+    with torch.device("meta"):
+        backbone = timm_model(model.name, arguments)
+    parameters = sum(p.numel() for p in backbone.parameters())
+    assert parameters == SIZES.get(name, parameters)
+    grouped = [
+        p for g in parameter_groups(backbone, recipes.get(name).optimizer) for p in g["params"]
+    ]
+    assert len(grouped) == len({id(p) for p in grouped}) == len(list(backbone.parameters()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_recipe_builds_its_student(name: str) -> None:
+    recipe = recipes.get(name)
+    recipe = replace(recipe, model=replace(recipe.model, weights=None))
+    with torch.device("meta"):
+        student = create_student(recipe, num_classes=1000)
+    assert min(student.grid(recipe.model.image_size)) >= 7
+
+
+@pytest.mark.parametrize("name", [*ONE_OF_A_KIND, *map(slow, OTHERS)])
+def test_the_smoke_variant_trains(name: str, data: Data, tmp_path: Path) -> None:
+    recipe = replace(recipes.smoke(name), data=data)
+    results = train(recipe, tmp_path / "run").results
+    assert results["updates"] == 2
+    assert results["skipped"] == 0
+
+
+def test_an_unknown_recipe_is_named_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'lvvit_s_224'"):
+        recipes.get("lvvit_s_22")
