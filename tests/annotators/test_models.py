@@ -94,7 +94,7 @@ def pixels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("views", [Views(flip=True), Views(window=16), Views(window=16, flip=True)])
+@pytest.mark.parametrize("views", [Views(flip=True), Views(window=16), Views(window=24, flip=True)])
 def test_views_put_every_score_back_in_its_place(pixels, views) -> None:
     # the scores depend on their own cell alone, so mirrored or windowed views must agree with one
     torch.testing.assert_close(
@@ -195,6 +195,15 @@ def test_any_function_may_make_the_classifier(pixels) -> None:
     assert label.grid == (2, 2)
     assert label.num_classes == 5
     assert annotator.description["preprocessing"]["size"] == (64, 64)
+
+
+def test_models_of_one_size_are_asked_for_one_size_only(pixels) -> None:
+    vit = "vit_tiny_patch16_224"
+    with pytest.raises(InputError, match="images of one size"):
+        TimmAnnotator(vit, pretrained=False, image_size=32, fit="keep")
+    sliding = TimmAnnotator(vit, pretrained=False, image_size=96, views=Views(window=32))
+    (label,) = sliding.annotate([sliding.prepare("", pixels)])
+    assert label.grid == (6, 6)
 
 
 def test_same_weights_same_hash() -> None:

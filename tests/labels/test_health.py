@@ -84,6 +84,15 @@ def test_labels_of_other_images_are_refused(tmp_path) -> None:
         check_health(LabelStore(tmp_path / "store"), {"x": 0}, NAMES)
 
 
+def test_labels_of_other_classes_are_refused(tmp_path) -> None:
+    with LabelStoreWriter(
+        tmp_path / "store", num_classes=2, class_names=("ant", "elk"), codec="exact"
+    ) as writer:
+        writer.add("0", LabelMap.from_logits(torch.randn(2, 3, 3), 1, Box()))
+    with pytest.raises(InputError, match="labels 2 classes, 'ant' first; the data set has 4"):
+        check_health(LabelStore(tmp_path / "store"), {"0": 0}, NAMES)
+
+
 def test_a_sample_is_enough_and_is_drawn(tmp_path) -> None:
     health = health_of(tmp_path, scene, sample=5)
     assert health.images == 5

@@ -11,6 +11,7 @@ import torch
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box, View
 from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter, token_targets
+from tokenlabel.labels.codec import decode, encode
 from tokenlabel.labels.released import export_released, import_released, read_released
 
 SIZE = (375, 500)
@@ -115,6 +116,25 @@ def test_export_and_import_are_inverse(tree, tmp_path) -> None:
     for path in tree.rglob("*.pt"):
         again = torch.load(tmp_path / "out" / path.relative_to(tree))
         assert torch.equal(again, torch.load(path))
+
+
+@pytest.mark.parametrize("codec", ["compact", "exact"])
+def test_exported_logits_mean_the_stores_probabilities(tmp_path, make_map, codec) -> None:
+    with LabelStoreWriter(tmp_path / "store", num_classes=1000, codec=codec) as writer:
+        writer.add("a/b.jpg", make_map(k=5, num_classes=1000))
+    store = LabelStore(tmp_path / "store")
+    export_released(store, tmp_path / "out")
+    scores, classes = torch.load(tmp_path / "out" / "a" / "b.pt").float()
+    dense = torch.zeros(1000, 4, 5).scatter_(0, classes.long(), scores).softmax(0)
+    label = store["a/b.jpg"]
+    found = dense.gather(0, label.classes)
+    torch.testing.assert_close(found, label.probabilities(), rtol=1e-2, atol=1e-6)
+
+
+def test_labels_without_logits_make_no_released_targets(make_map) -> None:
+    label = decode(encode(make_map(), "compact"), "compact", 20)
+    with pytest.raises(InputError, match="need the annotator's raw logits"):
+        token_targets([label], [View.identity()], (2, 2), "released")
 
 
 def test_ids_that_float16_cannot_hold_are_not_exported(tmp_path, make_map) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
+import os
 import random
 import resource
-import time
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,6 +59,22 @@ def test_a_torn_last_record_is_dropped(tmp_path) -> None:
         assert part.read_bytes() == whole
 
 
+def test_a_finished_shard_ends_with_its_last_record(tmp_path) -> None:
+    path = tmp_path / shard_name(0)
+    shard = ShardWriter.claim(path)
+    for key in "abc":
+        shard.append(key, b"payload")
+    shard.release()
+    part = path.with_name(path.name + ".part")
+    whole = part.read_bytes()
+    part.write_bytes(whole + b"half a record")
+    again = ShardWriter.claim(path)
+    assert again.keys == ["a", "b", "c"]
+    again.keep(2)
+    again.finish()
+    assert path.read_bytes() == whole[: len(whole) - (len(whole) - 8) // 3]
+
+
 def test_a_shard_has_one_writer_at_a_time(tmp_path) -> None:
     first = ShardWriter.claim(tmp_path / shard_name(0))
     assert ShardWriter.claim(tmp_path / shard_name(0)) is None
@@ -83,31 +101,54 @@ def test_mistakes_of_the_caller(tmp_path, write_store, make_map) -> None:
         LabelStoreWriter(tmp_path / "b", num_classes=20)
 
 
-def _write(folder: Path, maps: list[LabelMap], pause: float = 0) -> None:
+def _write(folder: Path, maps: list[LabelMap]) -> None:
     with LabelStoreWriter(folder, num_classes=20, shard_size=16) as writer:
         for number, label_map in enumerate(maps):
             writer.add(f"cat/{number:04d}.jpg", label_map)
-            time.sleep(pause)
+
+
+def _write_and_die(folder: Path, maps: list[LabelMap], event: int, torn: float) -> None:
+    """The `event`-th call that changes a file kills this process, a write being half done."""
+    calls = itertools.count()
+
+    def deadly(module: object, name: str) -> None:
+        original = getattr(module, name)
+
+        def call(*args):
+            if next(calls) == event:
+                if name == "pwrite":
+                    original(args[0], args[1][: int(len(args[1]) * torn)], args[2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args)
+
+        setattr(module, name, call)
+
+    for module, name in (
+        (os, "pwrite"),
+        (os, "ftruncate"),
+        (os, "fsync"),
+        (Path, "rename"),
+        (Path, "replace"),
+    ):
+        deadly(module, name)
+    _write(folder, maps)
 
 
 def test_fifty_kills_lose_and_double_nothing(tmp_path, write_store, make_map) -> None:
-    whole = contents(write_store("whole", count=60, shard_size=16))
-    maps = [make_map(number) for number in range(60)]
+    whole = contents(write_store("whole", count=150, shard_size=16))
+    maps = [make_map(number) for number in range(150)]
     folder, rng = tmp_path / "killed", random.Random(0)
     fork = multiprocessing.get_context("fork")
-    sizes = set()
     for _ in range(50):
-        process = fork.Process(target=_write, args=(folder, maps, 0.002))
+        plan = (folder, maps, rng.randrange(9), rng.random())
+        process = fork.Process(target=_write_and_die, args=plan)
         process.start()
-        time.sleep(rng.uniform(0, 0.08))
-        process.kill()
         process.join()
-        if folder.exists():
-            sizes.add(sum(path.stat().st_size for path in folder.iterdir()))
-    assert len(sizes) > 5  # the kills fell in many different places
+        assert process.exitcode == -signal.SIGKILL
+    assert (folder / shard_name(2)).exists()  # the kills fell in several shards
     _write(folder, maps)
-    left_by_kills = {path for path in folder.iterdir() if path.name.endswith(".tmp")}
-    assert {k: v for k, v in contents(folder).items() if folder / k not in left_by_kills} == whole
+    left_by_kills = {path.name for path in folder.iterdir() if path.suffix == ".tmp"}
+    assert {k: v for k, v in contents(folder).items() if k not in left_by_kills} == whole
 
 
 @contextmanager

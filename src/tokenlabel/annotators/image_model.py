@@ -42,7 +42,7 @@ class Views:
 
     flip: bool = False  # the mirrored image too
     scales: tuple[float, ...] = (1.0,)  # the image at these multiples of the input size
-    window: int | None = None  # side in pixels of square windows that overlap by half
+    window: int | None = None  # side in pixels of square windows that overlap by about half
 
 
 ONE_VIEW = Views()
@@ -51,7 +51,7 @@ ONE_VIEW = Views()
 class Running(TypedDict, total=False):
     """Keywords that every network annotator takes; see `ImageAnnotator` for their defaults."""
 
-    top_k: int  # classes kept in each cell
+    top_k: int  # classes kept in each cell, if there are so many
     views: Views
     device: str | torch.device
     dtype: torch.dtype  # of the network's arithmetic
@@ -79,12 +79,13 @@ class ImageAnnotator:
         origin: dict[str, Any] | None = None,
     ) -> None:
         self.num_classes = class_map.num_classes if class_map else num_classes
-        if not 1 <= top_k <= self.num_classes:
-            raise InputError(f"top-k of {top_k} does not fit {self.num_classes} classes")
+        if top_k < 1:
+            raise InputError(f"top-k must be at least 1, not {top_k}")
         self.device, self.dtype = torch.device(device), dtype
         scores = scores.eval().to(self.device).to(memory_format=torch.channels_last)
         self._scores = torch.compile(scores) if compile else scores
-        self.preprocessing, self.views, self.top_k = preprocessing, views, top_k
+        self.preprocessing, self.views = preprocessing, views
+        self.top_k = min(top_k, self.num_classes)
         self._class_map = class_map
         self._origin = origin or {}
         self._mean = torch.tensor(preprocessing.mean, device=self.device)[:, None, None] * 255
@@ -156,7 +157,8 @@ class ImageAnnotator:
     def _windows(self, x: Tensor, side: int) -> Tensor:
         """Logits of overlapping square windows, averaged where they overlap."""
         rows, cols = x.shape[2:]
-        corners = list(product(_starts(rows, side), _starts(cols, side)))
+        step = max(side // 2 // self.preprocessing.multiple, 1) * self.preprocessing.multiple
+        corners = list(product(_starts(rows, side, step), _starts(cols, side, step)))
         parts = [
             self._scores(x[:, :, top : top + side, left : left + side]) for top, left in corners
         ]
@@ -189,10 +191,10 @@ def largest_batch(attempt: Callable[[int], object], most: int = 2048) -> int:
     return max(size, 2)
 
 
-def _starts(length: int, side: int) -> list[int]:
-    """Where windows that overlap by half begin; the last one ends at the border."""
+def _starts(length: int, side: int, step: int) -> list[int]:
+    """Where windows begin along one axis; the last one ends at the border."""
     last = max(length - side, 0)
-    return sorted({*range(0, last, max(side // 2, 1)), last})
+    return [*range(0, last, step), last]
 
 
 def _rescale(x: Tensor, scale: float, multiple: int) -> Tensor:

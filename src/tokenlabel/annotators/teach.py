@@ -90,7 +90,9 @@ def teach(
     )
     step = _Step(network, optimizer, scheduler, torch.device(device), dtype)
     with progress_bar() as progress:
-        task = progress.add_task("teach", total=epochs * len(kept), note="")
+        task = progress.add_task(
+            "teach", total=epochs * min(len(train) * batch_size, len(kept)), note=""
+        )
         for _ in range(epochs):
             for pixels, labels in train:
                 loss = step(pixels, labels)

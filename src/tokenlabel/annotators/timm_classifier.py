@@ -16,7 +16,7 @@ from torch import nn
 from tokenlabel.annotators.cells import CellScores
 from tokenlabel.annotators.class_map import match_classes
 from tokenlabel.annotators.fit import Fit
-from tokenlabel.annotators.image_model import ImageAnnotator, Preprocessing, Running
+from tokenlabel.annotators.image_model import ONE_VIEW, ImageAnnotator, Preprocessing, Running
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.models import load_weights
 from tokenlabel.progress import console
@@ -53,8 +53,14 @@ class TimmAnnotator(ImageAnnotator):
             network = create_classifier(model, pretrained, checkpoint, model_kwargs or {})
         config = resolve_model_data_config(network)
         size = (image_size, image_size) if image_size else config["input_size"][1:]
+        views = running.get("views", ONE_VIEW)
         if hasattr(network, "set_input_size"):
-            network.set_input_size(img_size=size)
+            network.set_input_size(img_size=(views.window,) * 2 if views.window else size)
+        if _has_one_size(network) and (fit == "keep" or set(views.scales) != {1.0}):
+            raise InputError(
+                "this model takes images of one size: use fit squash or crop and scale 1, or"
+                " --model-kwargs dynamic_img_size True where the model has it"
+            )
         scores = CellScores(network)
         if not scores.head_reads_patches:
             console.print(
@@ -142,6 +148,11 @@ def _known_names(model: Any) -> list[str] | None:
     if subset is None:
         return None
     return list(ImageNetInfo(subset).label_names())
+
+
+def _has_one_size(model: Any) -> bool:
+    fixed = _pretrained_cfg(model).get("fixed_input_size", False)
+    return bool(fixed) and not getattr(model, "dynamic_img_size", False)
 
 
 def _pretrained_cfg(model: Any) -> dict[str, Any]:

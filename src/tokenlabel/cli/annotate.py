@@ -80,7 +80,7 @@ def annotate(
         prompts: texts for --image-text; {} stands for the class.
         class_map: CSV of annotator class, data set class, where their names differ.
         keep_classes: label with the annotator's own classes instead of the data set's.
-        top_k: classes kept in each cell.
+        top_k: classes kept in each cell, if there are so many.
         image_size: side of the annotator's input in pixels; its own by default. Larger gives finer
             maps.
         fit: squash the whole image to a square, keep its shape, or crop its centre square. Tokens
@@ -99,14 +99,12 @@ def annotate(
         dtype: arithmetic of the network; auto is bfloat16 on CUDA, float32 elsewhere.
         compile: compile the network, which pays on large data sets.
     """
-    kind = _chosen(
-        {
-            "student": student,
-            "image_text": image_text,
-            "masks": masks,
-            "boxes": boxes,
-            "model": None if student else model,
-        }
+    _require_one(
+        student=student,
+        image_text=image_text,
+        masks=masks,
+        boxes=boxes,
+        model=None if student else model,
     )
     from tokenlabel.annotators.device import resolve_device
     from tokenlabel.annotators.image_model import Views
@@ -130,10 +128,9 @@ def annotate(
         "class_table": class_map,
     }
     annotator: Annotator[Any]
-    if kind == "masks":
+    if masks is not None:
         from tokenlabel.annotators.masks import MaskAnnotator
 
-        assert masks is not None
         annotator = MaskAnnotator(
             masks,
             len(names),
@@ -142,27 +139,23 @@ def annotate(
             first_value=first_mask_value,
             ignore=ignored_mask_values,
         )
-    elif kind == "boxes":
+    elif boxes is not None:
         from tokenlabel.annotators.boxes import BoxAnnotator
 
-        assert boxes is not None
         annotator = BoxAnnotator(boxes, names, grid=grid, top_k=top_k)
-    elif kind == "image_text":
+    elif image_text is not None:
         from tokenlabel.annotators.image_text import ImageTextAnnotator
 
-        assert image_text is not None
         annotator = ImageTextAnnotator(
             image_text, names, weights=text_weights, prompts=prompts, **network
         )
-    elif kind == "student":
+    elif student is not None:
         from tokenlabel.annotators.student import StudentAnnotator
 
-        assert student is not None
         annotator = StudentAnnotator(student, model, **classes, **network)
-    else:
+    elif model is not None:
         from tokenlabel.annotators.timm_classifier import TimmAnnotator
 
-        assert model is not None
         annotator = TimmAnnotator(
             model,
             pretrained=pretrained,
@@ -177,12 +170,11 @@ def annotate(
     return _report(output, manifest)
 
 
-def _chosen(options: dict[str, object]) -> str:
-    given = [name for name, value in options.items() if value is not None]
-    if len(given) != 1:
+def _require_one(**options: object) -> None:
+    given = sum(value is not None for value in options.values())
+    if given != 1:
         spelled = ", ".join(f"--{name.replace('_', '-')}" for name in options)
-        raise InputError(f"choose one annotator: {spelled} ({len(given) or 'none'} given)")
-    return given[0]
+        raise InputError(f"choose one annotator: {spelled} ({given or 'none'} given)")
 
 
 def _report(output: Path, manifest: Manifest | None) -> int:
@@ -190,7 +182,10 @@ def _report(output: Path, manifest: Manifest | None) -> int:
     from tokenlabel.progress import console
 
     if manifest is None:
-        console.print(f"{output}: this process is done; the others finish the store")
+        console.print(
+            f"{output}: this process is done, others are still writing; should the store stay"
+            " unfinished, run the same command again"
+        )
         return 0
     labelled = sum(shard.records for shard in manifest.shards)
     console.print(f"{output}: {labelled} images labelled")

@@ -106,6 +106,12 @@ def check_health(
     With `pixels` (the image of a key) the orientation is checked too, without any model: cells of
     one best class should look alike, and do so best in the right orientation.
     """
+    named_in_store = store.manifest.class_names
+    if named_in_store is not None and named_in_store != tuple(class_names):
+        raise InputError(
+            f"{store.location} labels {len(named_in_store)} classes, {named_in_store[0]!r} first;"
+            f" the data set has {len(class_names)}, {class_names[0]!r} first: it belongs to another one"
+        )
     keys = [key for key in truth if key in store]
     if not keys:
         raise InputError(

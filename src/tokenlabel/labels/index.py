@@ -4,8 +4,8 @@ One memory-mapped file, so that opening a store of millions of records takes no 
 processes of a loader share its pages. Records are numbered in the order of their shards.
 
 Layout (little-endian): magic, number of records N, then offsets u64 [N] of each record in its
-shard, hashes u32 [N] of the keys in rising order, the record number u32 [N] of each hash, ends
-u32 [N] of each key's text, and the texts.
+shard, CRC-32 hashes u32 [N] of the keys in rising order, the record number u32 [N] of each hash,
+ends u32 [N] of each key's text, and the texts.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import struct
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ _HEAD = struct.Struct("<8sQ")
 def encode_index(keys: Sequence[str], offsets: Sequence[int]) -> bytes:
     """An index over records in store order, as a file. Raises InputError for keys that come twice."""
     texts = [key.encode() for key in keys]
-    hashes = np.array([_hash(text) for text in texts], "<u4")
+    hashes = np.array([zlib.crc32(text) for text in texts], "<u4")
     order = np.argsort(hashes, kind="stable").astype("<u4")
     hashes = hashes[order]
     if len(set(keys)) < len(keys):
@@ -85,7 +86,7 @@ class Index:
 
     def find(self, key: str) -> int:
         """The record number of a key, or -1."""
-        wanted = np.uint32(_hash(key.encode()))
+        wanted = np.uint32(zlib.crc32(key.encode()))
         i = int(self._hashes.searchsorted(wanted))
         while i < len(self._hashes) and self._hashes[i] == wanted:
             number = int(self._order[i])
@@ -122,7 +123,3 @@ class Keys(Sequence[str]):
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._index.find(key) >= 0
-
-
-def _hash(key: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "little")

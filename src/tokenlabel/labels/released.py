@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar, get_args
 
 import torch
+from torch import Tensor
 
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
@@ -29,6 +30,7 @@ __all__ = ["ExtentRule", "Imported", "export_released", "import_released", "read
 ExtentRule = Literal["center-crop", "whole"]
 
 _LARGEST_EXACT_ID = 2048
+_LEAST_REST = 1e-6  # probability outside the K classes, to keep logits finite
 
 Sample = tuple[str, tuple[int, int]]  # key, (height, width) of the image
 T = TypeVar("T")
@@ -132,8 +134,10 @@ def import_released(
 def export_released(store: LabelStore, output: Path) -> int:
     """Write a store in the released layout, for other projects; returns the number of files.
 
-    That layout has no place for the extent or the normaliser: say in your read-me which part of the
-    image the maps cover. Raises InputError where class ids do not fit float16.
+    Its readers take every class outside the K for one of logit zero. Where the probabilities are
+    known, scores are written as logits above those zeros, which gives the same probabilities again.
+    The layout has no place for the extent: say in your read-me which part of the image the maps
+    cover. Raises InputError where class ids do not fit float16.
     """
     if store.num_classes > _LARGEST_EXACT_ID + 1:
         raise InputError(
@@ -147,9 +151,20 @@ def export_released(store: LabelStore, output: Path) -> int:
             path = output / _label_file(key)
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(".tmp")
-            torch.save(torch.stack([label.scores, label.classes.float()]).half(), temporary)
+            scores = _released_scores(label)
+            torch.save(torch.stack([scores, label.classes.float()]).half(), temporary)
             temporary.replace(path)
     return len(store)
+
+
+def _released_scores(label: LabelMap) -> Tensor:
+    """Logits [K, H, W] whose softmax, with a zero for every other class, has the map's probabilities."""
+    if label.log_normalizer is None:
+        return label.scores
+    log_probability = label.scores - label.log_normalizer
+    others = max(label.num_classes - label.k, 1)
+    rest = (1 - log_probability.exp().sum(0)).clamp(min=_LEAST_REST) / others
+    return log_probability - rest.log()
 
 
 def _label_file(key: str) -> str:

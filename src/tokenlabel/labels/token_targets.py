@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from tokenlabel.errors import InputError
 from tokenlabel.geometry import Resampler, View
 from tokenlabel.labels.label_map import LabelMap
 from tokenlabel.labels.released_targets import bin_weights, transposed
@@ -83,6 +84,7 @@ def _probability(
 def _released(
     label_maps: Sequence[LabelMap], views: Sequence[View], grid: tuple[int, int], smoothing: float
 ) -> TokenTarget:
+    _require_logits(label_maps)
     first, extents = label_maps[0], [label_map.extent for label_map in label_maps]
     scores = torch.stack([label_map.scores.float() for label_map in label_maps])
     palette = _Palette.of(label_maps)
@@ -101,6 +103,15 @@ def _released(
         excess.append(exponentials.sub_(one).mul_(factor))
         residual.append((one * factor + offset)[..., 0])
     return palette.target(torch.cat(excess), torch.cat(residual), resampler.covered, grid)
+
+
+def _require_logits(label_maps: Sequence[LabelMap]) -> None:
+    normalizers = (label_map.log_normalizer for label_map in label_maps)
+    if any(normalizer is not None and not normalizer.any() for normalizer in normalizers):
+        raise InputError(
+            "released targets need the annotator's raw logits, these labels keep log-probabilities:"
+            " use probability targets, or labels of the exact codec"
+        )
 
 
 @contextmanager
