@@ -21,11 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
 from timm.data.transforms import RandomResizedCropAndInterpolation
-
-from numpy.typing import NDArray
 
 from tokenlabel import Box, LabelMap, View, token_targets
 from tokenlabel.data.augment import Augmentation

@@ -37,6 +37,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "tokenlabel.cli.evaluate:evaluate",
         "Accuracy of a checkpoint on a folder of images.",
     ),
+    "view-batch": (
+        "tokenlabel.cli.view_batch:view_batch",
+        "A picture of what the student will see: images and labels, before and after augmentation.",
+    ),
 }
 
 
