@@ -95,6 +95,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "tokenlabel.cli.segment:predict",
         "Classes of every pixel of a folder of pictures, as labels and overlays.",
     ),
+    "view-batch": (
+        "tokenlabel.cli.view_batch:view_batch",
+        "A picture of what the student will see: images and labels, before and after augmentation.",
+    ),
 }
 
 

@@ -19,11 +19,11 @@ from tokenlabel.data.order import BatchOrder, Request
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import View, coverage
-from tokenlabel.geometry.render import Interpolation
+from tokenlabel.geometry.render import Interpolation, Pixels
 from tokenlabel.labels import LabelStore, TargetKind, token_targets
 from tokenlabel.targets import TokenTarget
 
-__all__ = ["Loader", "Targets", "eval_loader", "pixels_needed", "train_loader"]
+__all__ = ["Loader", "Samples", "Targets", "eval_loader", "pixels_needed", "train_loader"]
 
 _DECODED_SCALE = 1.25  # least pixels of a reduced image to an output pixel, as `render` warps them
 _MAX_ERASED = 0.5  # tokens of which more is erased carry no loss, where that is asked for
@@ -63,7 +63,7 @@ class Loader(Generic[B]):
     """Iterates over batches. An error of a sample reaches the caller as it is, workers or not."""
 
     def __init__(self, samples: Dataset[Any], order: BatchOrder, workers: int, pin: bool) -> None:
-        self._order = order
+        self.samples, self.order = samples, order
         self._batches: DataLoader[B | InputError] = DataLoader(
             samples,
             batch_sampler=order,
@@ -76,14 +76,14 @@ class Loader(Generic[B]):
 
     def __len__(self) -> int:
         """Steps of a whole epoch."""
-        return len(self._order)
+        return len(self.order)
 
     def __iter__(self) -> Iterator[B]:
         return self.epoch(0)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[B]:
         """The batches of epoch `number` from step `start` on, as if those before had been drawn."""
-        self._order.epoch, self._order.start = number, start
+        self.order.epoch, self.order.start = number, start
         for batch in self._batches:
             if isinstance(batch, InputError):
                 raise batch
@@ -118,7 +118,7 @@ def train_loader(
             " choose a smaller batch size"
         )
     order = BatchOrder(samples, batch_size, seed=seed, repeats=repeats, rank=rank, world=world)
-    made = _Samples(source, augmentation, image_size, targets, seed)
+    made = Samples(source, augmentation, image_size, targets, seed)
     return Loader(made, order, workers, pin_memory)
 
 
@@ -137,11 +137,11 @@ def eval_loader(
     """Every image once, in order, by its centre crop, as timm evaluates; ranks take turns by batch."""
     order = BatchOrder(np.arange(len(source)), batch_size, rank=rank, world=world)
     crop = CenterCrop(crop_pct=crop_pct, interpolation=interpolation)
-    return Loader(_Samples(source, crop, image_size, None, 0), order, workers, pin_memory)
+    return Loader(Samples(source, crop, image_size, None, 0), order, workers, pin_memory)
 
 
 @dataclass(frozen=True)
-class _Samples(Dataset[Any]):
+class Samples(Dataset[Any]):
     """Makes whole batches of requests, one worker a batch, in the memory that is handed over."""
 
     source: ImageSource
@@ -172,14 +172,19 @@ class _Samples(Dataset[Any]):
             keys=keys,
         )
 
-    def _sample(self, request: Request, slot: Tensor) -> Drawn:
-        """Make one sample's pixels in `slot` [H, W, 3]."""
+    def draw(self, request: Request) -> tuple[Drawn, Pixels]:
+        """What happens to an image, and the image, as large as that needs."""
         name, data = self.source.keys[request.image], self.source.read(request.image)
         rng = np.random.default_rng((self.seed, request.epoch, request.image, request.repeat))
         drawn = self.transform.draw(image_size(data, name), self.size, rng)
         exact = self.transform.exact_pixels
         needed = (0, 0) if exact else pixels_needed(drawn.view, self.size)
         image = decode_image(data, name, fast=not exact, at_least=needed)
+        return drawn, image
+
+    def _sample(self, request: Request, slot: Tensor) -> Drawn:
+        """Make one sample's pixels in `slot` [H, W, 3]."""
+        drawn, image = self.draw(request)
         slot.numpy()[:] = self.transform.apply(drawn, image, self.size)
         return drawn
 

@@ -18,10 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from tokenlabel.geometry.box import WHOLE, Box
-from tokenlabel.geometry.view import View, valid_intervals
+from tokenlabel.geometry.view import View
 
 __all__ = ["Resampler", "TokenSpans", "area_weights", "coverage", "resample"]
 
@@ -99,13 +98,15 @@ class Resampler:
         rule = axis_weights or _token_area_weights
         self.grid = grid
         self._slanted = {
-            i: _Lattice(v, grid, extents[i]) for i, v in enumerate(views) if not v.axis_aligned
+            i: _Lattice(v, cells, grid, extents[i])
+            for i, v in enumerate(views)
+            if not v.axis_aligned
         }
-        stages = _stack_stages([view if view.axis_aligned else View.identity() for view in views])
+        upright = [view if view.axis_aligned else View.identity() for view in views]
         self._weights = []  # (rows [B, n, H], columns [B, m, W]) for the whole view and the tokens
         covered = []
         for tokens in ((1, 1), grid):
-            spans = [_token_spans(stages, axis, tokens[1 - axis], extents) for axis in (1, 0)]
+            spans = [_token_spans(upright, axis, tokens[1 - axis], extents) for axis in (1, 0)]
             rows, cols = (
                 torch.from_numpy(rule(span, n)) for span, n in zip(spans, cells, strict=True)
             )
@@ -136,24 +137,18 @@ class Resampler:
 # -- axis-aligned views ----------------------------------------------------------------------------
 
 
-def _stack_stages(views: Sequence[View]) -> NDArray[np.float64]:
-    """Stages [B, S, 2, 3]: views of fewer than S repeat their first, which clips nothing anew."""
-    most = max(len(view.stages) for view in views)
-    return np.stack([view.stages[np.arange(most) % len(view.stages)] for view in views])
-
-
 def _token_area_weights(spans: TokenSpans, cells: int) -> NDArray[np.float64]:
     return area_weights(np.clip(spans.shown, 0.0, 1.0) * cells, cells)
 
 
 def _token_spans(
-    stages: NDArray[np.float64], axis: int, tokens: int, extents: Sequence[Box]
+    views: Sequence[View], axis: int, tokens: int, extents: Sequence[Box]
 ) -> TokenSpans:
-    """`TokenSpans` of one axis (0 = x, 1 = y)."""
-    scale, offset = stages[:, 0, axis, axis], stages[:, 0, axis, 2]
+    """`TokenSpans` of one axis (0 = x, 1 = y) of axis-aligned views."""
+    scale, offset = np.stack([view.stages[0, axis] for view in views])[:, [axis, 2]].T
+    valid = np.array([view.valid_interval(axis) for view in views])
     start, stop = np.array([extent.as_tuple()[axis::2] for extent in extents]).T
     ends = np.sort((np.stack([start, stop], 1) - offset[:, None]) / scale[:, None])
-    valid = valid_intervals(stages, axis)
     low = np.maximum(valid[:, :1], ends[:, :1])
     high = np.maximum(np.minimum(valid[:, 1:], ends[:, 1:]), low)
     edges = np.clip(np.arange(tokens + 1) / tokens, low, high)  # [B, T + 1]
@@ -170,28 +165,47 @@ def _token_spans(
 
 
 class _Lattice:
-    """Points that stand evenly inside the tokens of one view, and where they lie on its map."""
+    """Weights of a map's cells in the tokens of one view, by points that stand evenly inside them."""
 
-    def __init__(self, view: View, grid: tuple[int, int], extent: Box) -> None:
+    def __init__(
+        self, view: View, cells: tuple[int, int], grid: tuple[int, int], extent: Box
+    ) -> None:
         points = _lattice(grid)  # [h * w, n, 2]
         origin, size = np.array([extent.x0, extent.y0]), np.array([extent.width, extent.height])
-        self._in_map = (view.source_points(points) - origin) / size
-        inside = view.valid(points) & (self._in_map >= 0).all(-1) & (self._in_map <= 1).all(-1)
-        self._inside = torch.from_numpy(inside)
-        tokens = self._inside.double().mean(1)
-        self.covered = torch.cat([tokens.mean()[None], tokens])  # [T]
+        in_map = (view.source_points(points) - origin) / size
+        inside = view.valid(points) & (in_map >= 0).all(-1) & (in_map <= 1).all(-1)
+        covered = inside.mean(1)
+        share = inside / np.maximum(inside.sum(1, keepdims=True), 1)  # of each point in its token
+        tokens = _bilinear_weights(in_map, share, cells)
+        # the whole view is the union of its tokens, each of which counts by what is covered of it
+        whole = covered / max(covered.sum(), 1e-9) @ tokens
+        self.covered = torch.from_numpy(np.concatenate([covered.mean(keepdims=True), covered]))
+        self._weights = torch.from_numpy(np.concatenate([whole[None], tokens]))  # [T, H * W]
 
     def __call__(self, maps: Tensor) -> Tensor:
         """Values [T, P] of maps [H, W, P]."""
-        where = torch.from_numpy(self._in_map * 2 - 1).to(maps.dtype)
-        sampled = F.grid_sample(
-            maps.permute(2, 0, 1)[None], where[None], padding_mode="border", align_corners=False
-        )[0]  # [P, h * w, n]
-        inside = self._inside.to(maps.dtype)
-        tokens = (sampled * (inside / inside.sum(1, keepdim=True).clamp(min=1))).sum(2).T
-        # the whole view is the union of its tokens, each of which counts by what is covered of it
-        share = self.covered[1:].to(maps.dtype)
-        return torch.cat([(share / share.sum().clamp(min=1e-9))[None] @ tokens, tokens])
+        return self._weights.to(maps.dtype) @ maps.flatten(0, 1)
+
+
+def _bilinear_weights(
+    points: NDArray[np.float64], share: NDArray[np.float64], cells: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Weights [N, H * W] of cells in the mean, by `share` [N, n], of the map at points [N, n, 2]."""
+    height, width = cells
+    at = np.clip(points * (width, height) - 0.5, 0.0, (width - 1, height - 1))
+    low = np.minimum(at.astype(np.int64), np.maximum(np.array([width, height]) - 2, 0))
+    beyond = at - low
+    first = np.arange(len(points))[:, None] * (height * width) + low[..., 1] * width + low[..., 0]
+    index, weight = [], []
+    for dy in range(min(height, 2)):
+        for dx in range(min(width, 2)):
+            x = beyond[..., 0] if dx else 1 - beyond[..., 0]
+            y = beyond[..., 1] if dy else 1 - beyond[..., 1]
+            index.append(first + dy * width + dx)
+            weight.append(share * x * y)
+    size = len(points) * height * width
+    counted = np.bincount(np.concatenate(index, None), np.concatenate(weight, None), size)
+    return counted.astype(np.float64).reshape(len(points), height * width)
 
 
 def _lattice(grid: tuple[int, int]) -> NDArray[np.float64]:
