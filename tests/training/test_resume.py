@@ -14,15 +14,23 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from workbench import RECIPE, DieAt, FailAt, MemoryBatch, processes, run, start_ranks, weights
+from workbench import (
+    OFTEN,
+    RECIPE,
+    DieAt,
+    FailAt,
+    MemoryBatch,
+    processes,
+    run,
+    start_ranks,
+    weights,
+)
 
 from tokenlabel.training.checkpoint import CheckpointFolder
-from tokenlabel.training.recipe import Checkpoints
 from tokenlabel.training.result import read_metrics
 from tokenlabel.training.signals import Preempted
 
-# dropout and stochastic depth draw random numbers; a save after every update leaves none out
-OFTEN = dataclasses.replace(RECIPE, checkpoints=Checkpoints(every_minutes=0.0, keep=2))
+# dropout and stochastic depth draw random numbers
 MODEL = {"drop_path_rate": 0.3, "proj_drop_rate": 0.1}
 
 

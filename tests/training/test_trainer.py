@@ -9,12 +9,22 @@ from typing import Any
 
 import pytest
 import torch
-from workbench import RECIPE, FailAt, MemoryBatches, SpoilAt, make_task, run, start_ranks, weights
+from workbench import (
+    OFTEN,
+    RECIPE,
+    FailAt,
+    MemoryBatches,
+    SpoilAt,
+    make_task,
+    run,
+    start_ranks,
+    weights,
+)
 
 from tokenlabel.errors import InputError
 from tokenlabel.training.loop import TrainingDiverged
 from tokenlabel.training.ranks import Ranks, accumulation
-from tokenlabel.training.recipe import Checkpoints, Ema, Optimizer, Recipe
+from tokenlabel.training.recipe import Ema, Optimizer, Recipe
 from tokenlabel.training.result import read_metrics
 from tokenlabel.training.trainer import Trainer
 
@@ -60,9 +70,7 @@ def test_two_ranks_equal_one(engine: dict[str, Any], one_rank: Path, tmp_path: P
 
 
 def test_a_sharded_run_goes_on_unsharded(one_rank: Path, tmp_path: Path) -> None:
-    sharded = dataclasses.replace(
-        with_engine(RECIPE, sharding="fsdp"), checkpoints=Checkpoints(every_minutes=0.0)
-    )
+    sharded = with_engine(OFTEN, sharding="fsdp")
     for process in start_ranks(2, run, sharded, tmp_path / "run", spoil=FailAt(4)):
         process.join()
         assert process.exitcode == 1

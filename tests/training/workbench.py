@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -35,8 +36,6 @@ from tokenlabel.training.run_folder import RunFolder
 from tokenlabel.training.task import TokenLabelingTask
 from tokenlabel.training.trainer import Trainer
 
-loop.draw_curves = lambda *_: None  # a second for a picture, in each of a hundred runs
-
 CLASSES, SIDE, GRID = 7, 32, (4, 4)
 
 RECIPE = Recipe(
@@ -53,6 +52,8 @@ RECIPE = Recipe(
     trackers=(),
     log_every=1,
 )
+# a checkpoint after every update
+OFTEN = dataclasses.replace(RECIPE, checkpoints=Checkpoints(every_minutes=0.0, keep=2))
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,8 @@ def run(
     if ranks.first:
         run_folder.open(recipe, {})
     ranks.wait()
-    return fit(trainer, batches, run_folder, recipe, validation)
+    with mock.patch.object(loop, "draw_curves"):  # a second for a picture, in each of many runs
+        return fit(trainer, batches, run_folder, recipe, validation)
 
 
 @dataclass(frozen=True)
@@ -176,10 +178,12 @@ class DieAt:
 
     updates: frozenset[int]
     marks: Path
+    rank: int = 0
 
     def __call__(self, update: int, _batches: Sequence[MemoryBatch]) -> None:
-        mark = self.marks / f"killed-{os.environ.get('RANK', 0)}-{update}"
-        if update in self.updates and not mark.exists():
+        rank = int(os.environ.get("RANK", "0"))
+        mark = self.marks / f"killed-{rank}-{update}"
+        if rank == self.rank and update in self.updates and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -36,7 +36,7 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], folder: Path, title: str) 
     if not panels:
         return
     rows = (len(panels) + 1) // 2
-    figure = Figure(figsize=(11, 3.2 * rows), layout="constrained")
+    figure = Figure(figsize=(11, 3.2 * rows))
     FigureCanvasAgg(figure)
     for place, (name, series) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(rows, 2, place)
@@ -47,6 +47,8 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], folder: Path, title: str) 
         axes.grid(alpha=0.3)
         if len(series) > 1:
             axes.legend(fontsize=8)
+    # by hand: matplotlib's own layout draws everything twice
+    figure.subplots_adjust(0.06, 0.18 / rows, 0.98, 1 - 0.1 / rows, wspace=0.15, hspace=0.4)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     (folder / "curves.png").write_bytes(picture.getvalue())

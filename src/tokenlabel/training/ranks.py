@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
-from tokenlabel.errors import InputError
+from tokenlabel.errors import InputError, nearest
 from tokenlabel.training.plan import Plan
 from tokenlabel.training.recipe import Engine
 from tokenlabel.training.recipe_file import flat
@@ -45,6 +46,7 @@ class Ranks:
 
     def __init__(self, engine: Engine, trackers: tuple[str, ...] = (), folder: str = ".") -> None:
         self.engine = engine
+        _check_trackers(trackers)
         cpu = engine.device == "cpu" or not torch.accelerator.is_available()
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world > 1 and not cpu and not distributed.is_initialized():
@@ -161,6 +163,16 @@ class Ranks:
             return nullcontext()
         context: AbstractContextManager[Any] = self.accelerator.no_sync(task)
         return context
+
+
+def _check_trackers(wanted: tuple[str, ...]) -> None:
+    installed = {str(tracker) for tracker in get_available_trackers()}
+    for name in wanted:
+        if name not in installed:
+            raise InputError(
+                f"no tracker {name!r}{nearest(name, installed)};"
+                f" installed: {', '.join(sorted(installed))}"
+            )
 
 
 def _scalars(recipe: Plan) -> dict[str, Any]:

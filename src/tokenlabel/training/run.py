@@ -170,11 +170,6 @@ class _TrainBatches:
             pin_memory=ranks.device.type == "cuda",
         )
         self.updates_per_epoch = len(self.loader) // self.passes
-        if not self.updates_per_epoch:
-            raise InputError(
-                f"{len(source)} images do not fill one batch of {recipe.schedule.batch_size}:"
-                " choose a smaller schedule.batch_size"
-            )
 
     def epoch(self, epoch: int, start: int) -> Iterator[list[Batch]]:
         batches = self.loader.epoch(epoch, start * self.passes)
@@ -217,6 +212,11 @@ def _label_store(recipe: Recipe) -> LabelStore | None:
 
 
 def _num_classes(recipe: Recipe, source: ImageSource) -> int:
+    if len(source) < recipe.schedule.batch_size:
+        raise InputError(
+            f"{len(source)} images do not fill one batch of {recipe.schedule.batch_size}:"
+            " choose a smaller schedule.batch_size"
+        )
     found, wanted = len(source.class_names), recipe.model.num_classes
     if wanted not in (None, found):
         raise InputError(

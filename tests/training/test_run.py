@@ -1,0 +1,269 @@
+"""From folder to finished run, through the verb `train`."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tokenlabel import recipes
+from tokenlabel.cli.main import main
+from tokenlabel.cli.train import train
+from tokenlabel.data.source import open_source
+from tokenlabel.errors import InputError
+from tokenlabel.evaluation.classifier import load_classifier
+from tokenlabel.geometry import Box
+from tokenlabel.labels import LabelMap, LabelStoreWriter
+from tokenlabel.training import curves, loop, run
+from tokenlabel.training.recipe_file import read_recipe
+from tokenlabel.training.result import TrainResult
+
+CLASSES = ("cat", "cow", "dog")
+
+
+def make_images(folder: Path, count: int, classes: tuple[str, ...] = CLASSES) -> None:
+    """Noise tinted by class."""
+    random = np.random.default_rng(len(str(folder)))
+    for number, label in enumerate(classes):
+        (folder / label).mkdir(parents=True)
+        for i in range(count):
+            pixels = random.integers(120, size=(40, 52, 3), dtype=np.uint8)
+            pixels[..., number % 3] += 100
+            Image.fromarray(pixels).save(folder / label / f"{i}.png")
+
+
+def make_store(images: Path, store: Path, split: str | None = None) -> None:
+    source = open_source(str(images), split)
+    writer = LabelStoreWriter(store, num_classes=len(source.class_names))
+    random = torch.Generator().manual_seed(0)
+    for key, label in zip(source.keys, source.labels, strict=True):
+        logits = torch.randn(len(source.class_names), 5, 5, generator=random)
+        logits[label] += 4
+        writer.add(key, LabelMap.from_logits(logits, 2, Box()))
+    writer.close()
+
+
+@pytest.fixture(autouse=True)
+def _pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture takes longer than these runs: drawn where it is looked at."""
+    if "leaves_all" not in request.node.name:
+        monkeypatch.setattr(loop, "draw_curves", lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """images/{train,val}/CLASS/*.png and labels/, the store of the training images."""
+    folder = tmp_path_factory.mktemp("data")
+    make_images(folder / "images/train", 12)
+    make_images(folder / "images/val", 4)
+    make_store(folder / "images", folder / "labels", "train")
+    return folder
+
+
+def arguments(folder: Path, output: Path, *overrides: str, **changes: Any) -> dict[str, Any]:
+    small = (
+        "model.kwargs={patch_size: 8, embed_dim: 24, depth: 2, num_heads: 2}", "engine.device=cpu",
+        "optimizer.lr=2e-3", "schedule.warmup_epochs=1", "trackers=[]", "log_every=1",
+    )  # fmt: skip
+    return {
+        "data": str(folder / "images"), "output": output, "labels": str(folder / "labels"),
+        "model": "deit_tiny_patch16_224", "image_size": 32, "epochs": 2, "batch_size": 12,
+        "workers": 0, "overrides": (*small, *overrides), **changes,
+    }  # fmt: skip
+
+
+def trained(*args: Any, **changes: Any) -> TrainResult:
+    result = train(**arguments(*args, **changes))
+    assert result is not None
+    return result
+
+
+def test_a_run_leaves_all_that_it_promises(data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    result = trained(data, output, "trackers=[tensorboard]")
+    assert {p.name for p in output.iterdir()} == {
+        "recipe.yaml", "environment.json", "metrics.jsonl", "results.json", "curves.png",
+        "curves.html", "checkpoints", "trackers",
+    }  # fmt: skip
+    assert json.loads((output / "results.json").read_text()) == result.results
+    assert result.results["updates"] == 6
+    assert any("tfevents" in p.name for p in (output / "trackers").rglob("*"))
+    environment = json.loads((output / "environment.json").read_text())
+    assert environment["classes"] == list(CLASSES)
+    assert (
+        len(environment["images_fingerprint"]) == len(environment["labels"]["index_sha256"]) == 64
+    )
+    assert torch.__version__.startswith(environment["libraries"]["torch"])
+    updates = [entry for entry in result.metrics if "loss" in entry]
+    assert [entry["update"] for entry in updates] == list(range(1, 7))
+    expected = {"lr", "gradient_norm", "images_per_second", "data_wait", "memory_gb", "token"}
+    assert all(expected <= entry.keys() for entry in updates)
+    validations = [entry for entry in result.metrics if "val/top1" in entry]
+    assert [entry["epoch"] for entry in validations] == [1, 2]
+    assert "ema/top1" in validations[0]
+    assert read_recipe(output / "recipe.yaml").model.num_classes == len(CLASSES)
+    classifier = load_classifier(output)  # what the evaluation makes of it
+    assert classifier.model(torch.rand(1, 3, 32, 32)).logits.shape == (1, len(CLASSES))
+
+
+def test_three_arms_in_one_process_differ_in_supervision_alone(data: Path, tmp_path: Path) -> None:
+    first = {}
+    for kind in ("labels", "distillation", "token-labels"):
+        result = trained(data, tmp_path / kind, supervision=kind)
+        first[kind] = result.metrics[0]
+        assert result.results["supervision"] == kind
+    again = trained(data, tmp_path / "again", supervision="labels", labels=None)
+    assert again.metrics[0]["loss"] == first["labels"]["loss"]  # whatever ran before it
+    assert "token" not in first["distillation"]
+    assert first["token-labels"]["class"] == pytest.approx(first["labels"]["class"], abs=1e-6)
+    assert first["distillation"]["class"] != first["labels"]["class"]
+
+
+def test_workers_do_not_change_the_result(data: Path, tmp_path: Path) -> None:
+    results = [trained(data, tmp_path / f"{n}", workers=n).metrics for n in (0, 2)]
+    losses = [[entry["loss"] for entry in metrics if "loss" in entry] for metrics in results]
+    assert losses[0] == losses[1]
+
+
+def test_the_same_command_again_has_nothing_to_do(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = trained(data, tmp_path / "run")
+    assert trained(data, tmp_path / "run").results == first.results
+    assert "is complete" in capsys.readouterr().err
+    with pytest.raises(InputError, match="holds a run with another seed"):
+        trained(data, tmp_path / "run", seed=3)
+
+
+def test_fine_tuning_at_a_higher_resolution_and_transfer(data: Path, tmp_path: Path) -> None:
+    base = trained(data, tmp_path / "base")
+    larger = trained(data, tmp_path / "larger", image_size=48, weights=str(tmp_path / "base"))
+    losses = [r.metrics[0]["loss"] for r in (base, larger)]
+    assert losses[1] < losses[0] - 0.1  # it knows something already
+    make_images(tmp_path / "other", 6, ("ant", "bee", "elk", "fox"))
+    changes = {"data": str(tmp_path / "other"), "labels": None, "supervision": "labels"}
+    moved = trained(data, tmp_path / "moved", weights=str(tmp_path / "base"), **changes)
+    assert "token" not in moved.metrics[0]
+    recipe = read_recipe(tmp_path / "moved/recipe.yaml")
+    start = run.create_student(recipe, 4).state_dict()
+    known = load_classifier(tmp_path / "base").model.state_dict()
+    name = "backbone.blocks.0.attn.qkv.weight"
+    assert torch.equal(start[name], known[name])
+
+
+def test_changing_the_batch_size_says_what_becomes_of_the_rate(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(data=str(data / "images"), batch_size=32, show=True)
+    told = capsys.readouterr()
+    assert "batch size 64 -> 32: learning rate 0.0005 -> 0.00025 (rule: linear" in " ".join(
+        told.err.split()
+    )
+    assert "lr: 0.00025" in told.out
+
+
+MISTAKES = [
+    ({"labels": None}, (), "needs data.labels"),
+    ({"model": "deit_tny_patch16_224"}, (), "did you mean 'deit_tiny"),
+    ({"recipe": "starter_"}, (), "did you mean 'starter'"),
+    ({"model": "lvvit_t", "image_size": 33}, (), "33"),
+    ({"batch_size": 500}, (), "36 images do not fill one batch of 500"),
+    ({"data": "/nowhere/images"}, (), "no images at /nowhere/images"),
+    ({"val": "/nowhere/images"}, (), "no images at /nowhere/images"),
+    ({"weights": "/nowhere/weights.pth"}, (), "no checkpoint at /nowhere/weights.pth"),
+    ({}, ("optimizer.name=adamv",), "did you mean 'adam"),
+    ({}, ("augment.policy=rund-m9",), "did you mean 'rand'"),
+    ({}, ("trackers=[tensorbord]",), "did you mean 'tensorboard'"),
+    ({}, ("schedule.warmup_epochs=2",), "warmup_epochs"),
+    ({}, ("model.num_classes=5",), "has 3 classes"),
+    ({}, ("supervision.class_weights=[1, 2]",), "2 values for 3 classes"),
+    ({}, ("supervision.last_epochs_without_tokens=9",), "more than all 2 epochs"),
+    ({}, ("supervision.online=true",), "needs an annotator"),
+]
+
+
+@pytest.mark.parametrize(("changes", "overrides", "told"), MISTAKES, ids=lambda value: str(value))
+def test_a_mistake_is_one_clear_line_and_leaves_nothing(
+    changes: dict[str, Any], overrides: tuple[str, ...], told: str, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=told) as mistake:
+        trained(data, tmp_path / "run", *overrides, **changes)
+    assert "\n" not in str(mistake.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_of_other_images_are_refused(data: Path, tmp_path: Path) -> None:
+    make_images(tmp_path / "others", 12)
+    (tmp_path / "others/cat/0.png").rename(tmp_path / "others/cat/new.png")
+    with pytest.raises(InputError, match=r"cat/new\.png"):
+        trained(data, tmp_path / "run", data=str(tmp_path / "others"))
+
+
+def test_validation_images_of_other_classes_are_refused(data: Path, tmp_path: Path) -> None:
+    make_images(tmp_path / "val", 2, ("cat", "cow", "pig"))
+    with pytest.raises(InputError, match="dog, pig"):
+        trained(data, tmp_path / "run", val=str(tmp_path / "val"))
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_later(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokenlabel.training import checkpoint
+
+    def full(*_args: Any, **_options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
+
+    options = arguments(data, tmp_path / "run", "checkpoints.every_minutes=0")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", full)
+        with pytest.raises(OSError, match="No space"):
+            train(**options)
+    result = train(**options)
+    assert result is not None
+    assert result.results["updates"] == 6
+
+
+def test_the_command_line_trains(data: Path, tmp_path: Path) -> None:
+    options = arguments(data, tmp_path / "run", supervision="labels", epochs=2)
+    words = ["train"]
+    for name, value in options.items():
+        if name == "overrides":
+            words += ["--set", *value]
+        else:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    with pytest.raises(SystemExit) as done:
+        main(words)
+    assert done.value.code == 0
+    assert (tmp_path / "run/results.json").exists()
+
+
+def test_curves_are_drawn_from_whatever_was_measured(tmp_path: Path) -> None:
+    curves.draw_curves([], tmp_path, "nothing")
+    assert not (tmp_path / "curves.png").exists()
+    curves.draw_curves([{"update": 1, "loss": 2.0}, {"update": 2, "loss": 1.0}], tmp_path, "<b>")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > 600
+    page = (tmp_path / "curves.html").read_text()
+    assert "&lt;b&gt;" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_class_weights_keep_the_scale_of_the_loss(tmp_path: Path) -> None:
+    for label, count in (("ant", 6), ("bee", 2)):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (8, 8)).save(tmp_path / "images" / label / f"{number}.png")
+    starter = recipes.get("starter")
+    balanced = dataclasses.replace(starter.supervision, class_weights="balanced")
+    recipe = dataclasses.replace(starter, supervision=balanced)
+    source = open_source(str(tmp_path / "images"))
+    weights = run._class_weights(recipe, source, 2)
+    assert weights is not None
+    assert weights.tolist() == pytest.approx([8 / 12, 2.0])
