@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tokenlabel.cli import segment
@@ -197,6 +197,24 @@ def test_accumulated_passes_make_the_same_update(scenes: Path) -> None:
     assert float(sum(halves) / 2) == pytest.approx(float(whole.detach()), rel=1e-5)
 
 
+def test_training_starts_from_a_student_of_another_size_and_classes(tmp_path: Path) -> None:
+    """The backbone of what `tokenlabel train` leaves, its positions resized to the crop."""
+    from tokenlabel.models import DenseModel
+
+    thin = {"depth": 4, "embed_dim": 32, "num_heads": 2, "stem_width": 8}
+    student = DenseModel("lvvit_t", 7, img_size=32, **thin)
+    save_file(student.state_dict(), tmp_path / "student.safetensors")
+    recipe = get_segmentation_recipe("camvid_transfer_smoke")
+    model = dataclasses.replace(
+        recipe.model, kwargs=thin, weights=str(tmp_path / "student.safetensors")
+    )
+    segmenter = create_segmenter(dataclasses.replace(recipe, model=model), 3, fresh=True)
+    backbone = segmenter.pyramid.backbone
+    for name in ("patch_embed.conv1.weight", "blocks.3.mlp.fc2.weight", "cls_token"):
+        assert torch.equal(backbone.get_parameter(name), student.backbone.get_parameter(name))
+    assert backbone.get_parameter("pos_embed").shape[1] == 1 + 16
+
+
 # -- recipes ---------------------------------------------------------------------------------------
 
 
@@ -279,6 +297,13 @@ def test_faults_are_named_before_anything_is_written(scenes: Path, tmp_path: Pat
     with pytest.raises(InputError, match="has no 'validation' of its own"):
         train(scenes, output, 5)
     assert not output.exists()
+
+
+def test_namesakes_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    with pytest.raises(InputError, match=r"a\.jpg has a namesake"):
+        segment.predict(images=tmp_path, run=trained[1], output=tmp_path / "out")
 
 
 def test_eval_says_what_it_lacks(trained: tuple[Path, Path], tmp_path: Path) -> None:

@@ -216,12 +216,15 @@ def predict(
     )
     colors = class_colors(len(trained.classes))
     base = images if images.is_dir() else images.parent
+    files = {path.relative_to(base).with_suffix(".png"): path for path in found}
+    lost = sorted(set(found) - set(files.values()))
+    if lost:
+        raise InputError(f"{lost[0]} has a namesake of another suffix: rename one of them")
     with progress_bar() as bar:
         task = bar.add_task("segmenting", total=len(found), note="")
-        for path in bar.track(found, task_id=task):
+        for name, path in bar.track(files.items(), task_id=task):
             image = read_image(path)
             labels = segmenter(image)
-            name = path.relative_to(base).with_suffix(".png")
             save_labels(labels, trained.classes, output / "labels" / name)
             overlay(image, labels, colors, output / "overlays" / name)
 
