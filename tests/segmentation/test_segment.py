@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tokenlabel.cli import segment
@@ -80,7 +80,7 @@ def test_eval_agrees_with_training_and_writes_the_table(
     trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scenes, run = trained
-    summary = segment.evaluate(data=scenes, run=run, output=tmp_path)
+    summary = segment.evaluate(data=scenes, checkpoint=run, output=tmp_path)
     results = json.loads((run / "results.json").read_text())
     assert summary["miou"] == pytest.approx(results["best_miou"])
     assert f"miou {summary['miou']:.4f}" in capsys.readouterr().out
@@ -91,11 +91,19 @@ def test_eval_agrees_with_training_and_writes_the_table(
     assert (tmp_path / "table.png").exists()
 
 
+def test_a_file_of_weights_measures_as_its_run(trained: tuple[Path, Path]) -> None:
+    scenes, run = trained
+    results = json.loads((run / "results.json").read_text())
+    weights = run / results["best_checkpoint"] / "model.safetensors"
+    summary = segment.evaluate(data=scenes, checkpoint=weights, recipe=str(run / "recipe.yaml"))
+    assert summary["miou"] == pytest.approx(results["best_miou"])
+
+
 def test_eval_takes_windows_scales_and_mirror_images(trained: tuple[Path, Path]) -> None:
     scenes, run = trained
-    slid = segment.evaluate(data=scenes, run=run, window=32, stride=21)
+    slid = segment.evaluate(data=scenes, checkpoint=run, window=32, stride=21)
     assert slid["miou"] > 0.6
-    assert segment.evaluate(data=scenes, run=run, multi_scale=True)["miou"] > 0.6
+    assert segment.evaluate(data=scenes, checkpoint=run, multi_scale=True)["miou"] > 0.6
 
 
 def test_neither_batch_size_nor_ranks_change_the_result(trained: tuple[Path, Path]) -> None:
@@ -133,7 +141,7 @@ def test_predictions_read_as_masks_of_the_data_set(
     images = scenes / "images" / "validation"
     for name, mode in [("grey", "L"), ("clear", "RGBA")]:
         Image.open(images / "s0.png").convert(mode).save(tmp_path / f"{name}.png")
-    segment.predict(images=images, run=run, output=tmp_path / "out", tile=40)
+    segment.predict(images=images, checkpoint=run, output=tmp_path / "out", tile=40)
     mask = np.asarray(Image.open(scenes / "annotations" / "validation" / "s1.png"))
     found = np.asarray(Image.open(tmp_path / "out" / "labels" / "s1.png"))
     assert found.shape == mask.shape
@@ -141,8 +149,8 @@ def test_predictions_read_as_masks_of_the_data_set(
     assert (found == mask)[mask > 0].mean() > 0.8
     painted = np.asarray(Image.open(tmp_path / "out" / "overlays" / "s1.png"))
     assert painted.shape == (*mask.shape, 3)
-    segment.predict(images=tmp_path / "grey.png", run=run, output=tmp_path / "grey")
-    segment.predict(images=tmp_path / "clear.png", run=run, output=tmp_path / "clear")
+    segment.predict(images=tmp_path / "grey.png", checkpoint=run, output=tmp_path / "grey")
+    segment.predict(images=tmp_path / "clear.png", checkpoint=run, output=tmp_path / "clear")
     clear = np.asarray(Image.open(tmp_path / "clear" / "labels" / "clear.png"))
     first = np.asarray(Image.open(tmp_path / "out" / "labels" / "s0.png"))
     assert (clear == first).mean() > 0.999
@@ -195,6 +203,24 @@ def test_accumulated_passes_make_the_same_update(scenes: Path) -> None:
     whole = task(next(iter(pair_loader(pairs, augment, batch_size=8))))["loss"]
     halves = [task(batch)["loss"].detach() for batch in pair_loader(pairs, augment, batch_size=4)]
     assert float(sum(halves) / 2) == pytest.approx(float(whole.detach()), rel=1e-5)
+
+
+def test_training_starts_from_a_student_of_another_size_and_classes(tmp_path: Path) -> None:
+    """The backbone of what `tokenlabel train` leaves, its positions resized to the crop."""
+    from tokenlabel.models import DenseModel
+
+    thin = {"depth": 4, "embed_dim": 32, "num_heads": 2, "stem_width": 8}
+    student = DenseModel("lvvit_t", 7, img_size=32, **thin)
+    save_file(student.state_dict(), tmp_path / "student.safetensors")
+    recipe = get_segmentation_recipe("camvid_transfer_smoke")
+    model = dataclasses.replace(
+        recipe.model, kwargs=thin, weights=str(tmp_path / "student.safetensors")
+    )
+    segmenter = create_segmenter(dataclasses.replace(recipe, model=model), 3, fresh=True)
+    backbone = segmenter.pyramid.backbone
+    for name in ("patch_embed.conv1.weight", "blocks.3.mlp.fc2.weight", "cls_token"):
+        assert torch.equal(backbone.get_parameter(name), student.backbone.get_parameter(name))
+    assert backbone.get_parameter("pos_embed").shape[1] == 1 + 16
 
 
 # -- recipes ---------------------------------------------------------------------------------------
@@ -281,18 +307,26 @@ def test_faults_are_named_before_anything_is_written(scenes: Path, tmp_path: Pat
     assert not output.exists()
 
 
+def test_namesakes_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    with pytest.raises(InputError, match=r"a\.jpg has a namesake"):
+        segment.predict(images=tmp_path, checkpoint=trained[1], output=tmp_path / "out")
+
+
 def test_eval_says_what_it_lacks(trained: tuple[Path, Path], tmp_path: Path) -> None:
     scenes, run = trained
-    with pytest.raises(InputError, match="say what to measure"):
-        segment.evaluate(data=scenes)
     with pytest.raises(InputError, match="holds no segmentation run"):
-        segment.evaluate(data=scenes, run=tmp_path)
+        segment.evaluate(data=scenes, checkpoint=tmp_path)
+    weights = next((run / "checkpoints").glob("step-*/model.safetensors"))
+    with pytest.raises(InputError, match="is a file of weights: give its run"):
+        segment.evaluate(data=scenes, checkpoint=weights)
     other = tmp_path / "classes.json"
     other.write_text('["a", "b", "c", "d"]')
     with pytest.raises(InputError, match=r"knows 3 classes and .* has 4"):
-        segment.evaluate(data=scenes, run=run, classes=other)
+        segment.evaluate(data=scenes, checkpoint=run, classes=other)
     with pytest.raises(InputError, match="no images at"):
-        segment.predict(images=tmp_path / "nothing", run=run)
+        segment.predict(images=tmp_path / "nothing", checkpoint=run)
 
 
 def test_the_verbs_are_listed() -> None:

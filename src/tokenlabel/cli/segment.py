@@ -93,8 +93,7 @@ def train(
 def evaluate(
     *,
     data: Path,
-    run: Path | None = None,
-    weights: Path | None = None,
+    checkpoint: Path,
     recipe: str | None = None,
     split: str = "validation",
     output: Path | None = None,
@@ -112,18 +111,20 @@ def evaluate(
 ) -> dict[str, float]:
     """Measure a segmentation model: mean IoU, mean class accuracy, pixel accuracy.
 
-    tokenlabel segment eval --data ADEChallengeData2016 --run runs/segment
+    tokenlabel segment eval --data ADEChallengeData2016 --checkpoint runs/segment
 
     writes the table of classes as CSV and as a picture. Released checkpoints of mmsegmentation's
-    layout are read too: --weights FILE --recipe lvvit_s_upernet_ade20k. Works under torchrun.
+    layout are read too: --checkpoint FILE --recipe lvvit_s_upernet_ade20k. Start it with torchrun
+    to use several processes or GPUs: the numbers are the same.
 
     Args:
         data: a data set as for `segment train`.
-        run: folder of a training run; its best checkpoint is taken.
-        weights: a checkpoint file instead, of the shape that `recipe` says.
-        recipe: name or YAML file of the recipe of `weights`.
+        checkpoint: a run's folder (its best checkpoint is taken), or a file of weights; a file
+            needs --recipe too.
+        recipe: name or YAML file of the recipe that says the shape of a file's model.
         split: which part of the data set.
-        output: folder for table.csv, table.png and results.json; by default, eval in the run's.
+        output: folder for table.csv, table.png and results.json (default: evaluation/ in the run's
+            folder; nothing is written for a file).
         window: side of the sliding window in pixels, in place of the recipe's.
         stride: pixels from one window to the next.
         whole: show each image whole, without a window.
@@ -144,12 +145,10 @@ def evaluate(
     from tokenlabel.training.recipe import Engine
 
     pairs = open_pairs(data, split, layout=layout, class_file=classes, ignore_index=ignore_index)
-    if run is not None:
-        trained = load_segmenter(run)
-    elif weights is not None and recipe is not None:
-        trained = load_checkpoint(weights, _recipe(recipe), pairs.classes)
+    if recipe is not None:
+        trained = load_checkpoint(checkpoint, _recipe(recipe), pairs.classes)
     else:
-        raise InputError("say what to measure: --run FOLDER, or --weights FILE --recipe NAME")
+        trained = load_segmenter(checkpoint)
     if trained.classes.names != pairs.classes.names:
         raise InputError(
             f"the model knows {len(trained.classes)} classes and {data} has {len(pairs.classes)},"
@@ -165,7 +164,7 @@ def evaluate(
     )
     counts = evaluate_pairs(segmenter, pairs, ranks)
     summary = counts.summary()
-    folder = output or (run / "eval" if run is not None else None)
+    folder = output or (checkpoint / "evaluation" if checkpoint.is_dir() else None)
     if ranks.first and folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         write_table(counts, pairs.classes.names, folder / "table.csv")
@@ -179,7 +178,7 @@ def evaluate(
 def predict(
     *,
     images: Path,
-    run: Path,
+    checkpoint: Path,
     output: Path = Path("segmented"),
     multi_scale: bool = False,
     tile: int = 1024,
@@ -187,11 +186,11 @@ def predict(
 ) -> None:
     """Give every pixel of your pictures a class: label images and colour overlays.
 
-    tokenlabel segment predict --images photos --run runs/segment
+    tokenlabel segment predict --images photos --checkpoint runs/segment
 
     Args:
         images: a picture, or a folder of pictures.
-        run: folder of a training run; its best checkpoint is taken.
+        checkpoint: a run's folder; its best checkpoint is taken.
         output: labels/NAME.png (mask values as in the training data) and overlays/NAME.png.
         multi_scale: average over six scales and mirror images: slower, a little better.
         tile: pixels on a side that are made at once; less takes less memory, with the same result.
@@ -207,7 +206,7 @@ def predict(
     from tokenlabel.visualize.overlay import class_colors
 
     found = find_images(images)
-    trained = load_segmenter(run)
+    trained = load_segmenter(checkpoint)
     segmenter = trained.segmenter(
         Ranks(Engine(device=device)).device,
         scales=_MULTI_SCALE if multi_scale else (1.0,),
@@ -216,12 +215,15 @@ def predict(
     )
     colors = class_colors(len(trained.classes))
     base = images if images.is_dir() else images.parent
+    files = {path.relative_to(base).with_suffix(".png"): path for path in found}
+    lost = sorted(set(found) - set(files.values()))
+    if lost:
+        raise InputError(f"{lost[0]} has a namesake of another suffix: rename one of them")
     with progress_bar() as bar:
         task = bar.add_task("segmenting", total=len(found), note="")
-        for path in bar.track(found, task_id=task):
+        for name, path in bar.track(files.items(), task_id=task):
             image = read_image(path)
             labels = segmenter(image)
-            name = path.relative_to(base).with_suffix(".png")
             save_labels(labels, trained.classes, output / "labels" / name)
             overlay(image, labels, colors, output / "overlays" / name)
 

@@ -33,7 +33,7 @@ def _published(model: SegmentationModelChoice, result: str) -> SegmentationRecip
             accuracy=result,
         ),
         model=model,
-        engine=Engine(device_batch=2, precision="fp16", sync_batchnorm=True),
+        engine=Engine(device_batch=16, precision="fp16", sync_batchnorm=True),
     )
 
 

@@ -244,6 +244,10 @@ def load_segmenter(run: Path, *, best: bool = True) -> TrainedSegmenter:
     The moving average of the weights is taken where the run keeps one. Raises InputError if the
     folder holds no run, or one that has saved nothing yet.
     """
+    if run.is_file():
+        raise InputError(
+            f"{run} is a file of weights: give its run's folder, or (to eval) --recipe"
+        )
     if not (run / "recipe.yaml").is_file():
         raise InputError(f"{run} holds no segmentation run: `tokenlabel segment train` makes one")
     recipe = read_recipe(run / "recipe.yaml", SegmentationRecipe)
