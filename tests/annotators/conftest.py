@@ -33,8 +33,9 @@ class ColourAnnotator:
         return torch.nn.functional.adaptive_avg_pool2d(planes, (2, 2)) / 32
 
     def annotate(self, batch: Sequence[torch.Tensor]) -> list[LabelMap]:
+        # a little of the batch shows in every label, as in a network whose sums depend on its shape
         self.batches.append(len(batch))
-        return [LabelMap.from_logits(planes, 2, Box()) for planes in batch]
+        return [LabelMap.from_logits(p * (1 + len(batch) / 10), 2, Box()) for p in batch]
 
 
 def write_images(folder: Path, count: int = 22) -> Path:

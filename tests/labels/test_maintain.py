@@ -37,7 +37,7 @@ def test_merged_stores_hold_all_labels(tmp_path, make_map) -> None:
     for number in range(5):
         part = stores[number > 2]
         assert merged.payload(str(number)) == part.payload(str(number))
-    with pytest.raises(ValueError, match="added twice"):
+    with pytest.raises(InputError, match="both label '0'"):
         merge([stores[0], stores[0]], tmp_path / "d")
 
 

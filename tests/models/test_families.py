@@ -107,6 +107,9 @@ class Student:
         self.name = name
         self.backbone = timm.create_model(name, num_classes=5, **arguments)
         self.model = DenseModel(self.backbone)
+        with torch.no_grad():  # nothing may hold only because an initial weight is zero
+            for parameter in self.model.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.02)
         channels, *size = self.model.image_shape
         self.images = torch.randn(2, channels, *size)
         self.grid = self.model.grid((size[0], size[1]))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap
 
-__all__ = ["ONE_VIEW", "ImageAnnotator", "Preprocessing", "Views"]
+__all__ = ["ONE_VIEW", "ImageAnnotator", "Preprocessing", "Running", "Views"]
 
 Item = tuple[Tensor, Box]  # uint8 [3, h, w], the part of the image it shows
 
@@ -46,6 +46,16 @@ class Views:
 
 
 ONE_VIEW = Views()
+
+
+class Running(TypedDict, total=False):
+    """Keywords that every network annotator takes; see `ImageAnnotator` for their defaults."""
+
+    top_k: int  # classes kept in each cell
+    views: Views
+    device: str | torch.device
+    dtype: torch.dtype  # of the network's arithmetic
+    compile: bool
 
 
 class ImageAnnotator:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenlabel.annotators.fit import Fit
-from tokenlabel.annotators.image_model import ONE_VIEW, ImageAnnotator, Preprocessing, Views
+from tokenlabel.annotators.image_model import ImageAnnotator, Preprocessing, Running
 from tokenlabel.annotators.timm_classifier import weights_hash
 from tokenlabel.errors import InputError, nearest
 
@@ -75,11 +75,7 @@ class ImageTextAnnotator(ImageAnnotator):
         prompts: Sequence[str] = DEFAULT_PROMPTS,
         image_size: int | None = None,
         fit: Fit = "squash",
-        top_k: int = 5,
-        views: Views = ONE_VIEW,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        compile: bool = False,
+        **running: Unpack[Running],
     ) -> None:
         network = _create(model, weights, image_size)
         settings = network.visual.preprocess_cfg
@@ -97,11 +93,6 @@ class ImageTextAnnotator(ImageAnnotator):
                 fit=fit,
                 multiple=size[0] // rows,
             ),
-            top_k=top_k,
-            views=views,
-            device=device,
-            dtype=dtype,
-            compile=compile,
             origin={
                 "kind": "image-text model",
                 "model": model,
@@ -109,6 +100,7 @@ class ImageTextAnnotator(ImageAnnotator):
                 "weights_sha256": weights_hash(network),
                 "prompts": list(prompts),
             },
+            **running,
         )
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
-import torch
 from torch import Tensor, nn
 
 from tokenlabel.annotators.class_map import match_classes
 from tokenlabel.annotators.fit import Fit
-from tokenlabel.annotators.image_model import ONE_VIEW, ImageAnnotator, Preprocessing, Views
+from tokenlabel.annotators.image_model import ImageAnnotator, Preprocessing, Running
 from tokenlabel.annotators.timm_classifier import weights_hash
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import Weights, load_classifier
@@ -52,11 +52,7 @@ class StudentAnnotator(ImageAnnotator):
         fit: Fit = "squash",
         class_names: Sequence[str] | None = None,
         class_table: Path | None = None,
-        top_k: int = 5,
-        views: Views = ONE_VIEW,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        compile: bool = False,
+        **running: Unpack[Running],
     ) -> None:
         found = load_classifier(checkpoint, model, weights=weights, image_size=image_size)
         if not found.has_tokens:
@@ -82,15 +78,11 @@ class StudentAnnotator(ImageAnnotator):
                 multiple=size[0] // rows,
                 crop_pct=found.preprocessing.crop_pct,
             ),
-            top_k=top_k,
-            views=views,
             class_map=class_map,
-            device=device,
-            dtype=dtype,
-            compile=compile,
             origin={
                 "kind": "student",
                 "model": found.facts["model"],
                 "weights_sha256": weights_hash(found.model),
             },
+            **running,
         )

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import timm
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 from tokenlabel.annotators.cells import CellScores
 from tokenlabel.annotators.class_map import match_classes
 from tokenlabel.annotators.fit import Fit
-from tokenlabel.annotators.image_model import ONE_VIEW, ImageAnnotator, Preprocessing, Views
+from tokenlabel.annotators.image_model import ImageAnnotator, Preprocessing, Running
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.models import load_weights
 from tokenlabel.progress import console
@@ -45,11 +45,7 @@ class TimmAnnotator(ImageAnnotator):
         fit: Fit = "squash",
         class_names: Sequence[str] | None = None,
         class_table: Path | None = None,
-        top_k: int = 5,
-        views: Views = ONE_VIEW,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        compile: bool = False,
+        **running: Unpack[Running],
     ) -> None:
         network: Any = model
         if isinstance(model, str):
@@ -81,17 +77,13 @@ class TimmAnnotator(ImageAnnotator):
                 multiple=_multiple(network),
                 crop_pct=config["crop_pct"],
             ),
-            top_k=top_k,
-            views=views,
             class_map=class_map,
-            device=device,
-            dtype=dtype,
-            compile=compile,
             origin={
                 "kind": "timm classifier",
                 "model": _pretrained_cfg(network).get("architecture") or type(network).__name__,
                 "weights_sha256": weights_hash(network),
             },
+            **running,
         )
 
 
@@ -123,8 +115,9 @@ def create_classifier(
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
         if checkpoint is not None:
             load_weights(model, checkpoint)
-    except (RuntimeError, OSError, TypeError, ValueError) as error:
-        raise InputError(f"cannot create {name}: {str(error).splitlines()[0]}") from error
+    except (AssertionError, RuntimeError, OSError, TypeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), f"it refuses the arguments {dict(kwargs)}")
+        raise InputError(f"cannot create {name}: {reason}") from error
     return model
 
 

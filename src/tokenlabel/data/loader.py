@@ -14,16 +14,16 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from tokenlabel.data.augment import Augmentation, CenterCrop, Drawn
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.decode import decode_image, image_size
-from tokenlabel.data.matching import LabelMaps, labelled_samples
+from tokenlabel.data.matching import labelled_samples
 from tokenlabel.data.order import BatchOrder, Request
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import View, coverage
 from tokenlabel.geometry.render import Interpolation
-from tokenlabel.labels import TargetKind, token_targets
+from tokenlabel.labels import LabelStore, TargetKind, token_targets
 from tokenlabel.targets import TokenTarget
 
-__all__ = ["Loader", "Targets", "eval_loader", "train_loader"]
+__all__ = ["Loader", "Targets", "eval_loader", "pixels_needed", "train_loader"]
 
 _DECODED_SCALE = 1.25  # least pixels of a reduced image to an output pixel, as `render` warps them
 _MAX_ERASED = 0.5  # tokens of which more is erased carry no loss, where that is asked for
@@ -33,7 +33,7 @@ _MAX_ERASED = 0.5  # tokens of which more is erased carry no loss, where that is
 class Targets:
     """Which token targets to make of which label maps (see `tokenlabel.token_targets`)."""
 
-    labels: LabelMaps
+    labels: LabelStore
     grid: tuple[int, int]  # tokens of the student, (h, w)
     kind: TargetKind = "probability"
     smoothing: float = 0.1
@@ -178,13 +178,13 @@ class _Samples(Dataset[Any]):
         rng = np.random.default_rng((self.seed, request.epoch, request.image, request.repeat))
         drawn = self.transform.draw(image_size(data, name), self.size, rng)
         exact = self.transform.exact_pixels
-        needed = (0, 0) if exact else _pixels_needed(drawn.view, self.size)
+        needed = (0, 0) if exact else pixels_needed(drawn.view, self.size)
         image = decode_image(data, name, fast=not exact, at_least=needed)
         slot.numpy()[:] = self.transform.apply(drawn, image, self.size)
         return drawn
 
 
-def _pixels_needed(view: View, size: tuple[int, int]) -> tuple[int, int]:
+def pixels_needed(view: View, size: tuple[int, int]) -> tuple[int, int]:
     """The least (height, width) at which the source can be decoded without loss to the view."""
     step = np.linalg.norm(view.to_source[:, :2] / (size[1], size[0]), axis=1)  # x, y to a pixel
     width, height = np.ceil(_DECODED_SCALE / step)

@@ -11,6 +11,8 @@ from torch.utils.data import Sampler
 
 __all__ = ["BatchOrder", "Request"]
 
+_APART = 16  # places between an image and its repetition: neighbours, who are mixed, must differ
+
 
 class Request(NamedTuple):
     """One sample to make. Its augmentation is drawn from all of this and the seed."""
@@ -28,7 +30,7 @@ class BatchOrder(Sampler[list[Request]]):
 
     - with a `seed`: shuffled anew each epoch; the last images that fill no step of all ranks are left
       out. With `repeats` > 1 (repeated augmentation) an epoch holds each image of a share 1 / repeats
-      of the data that many times in a row, so that an epoch is as long as without.
+      of the data that many times, some places apart, so that an epoch is as long as without.
     - without: each sample once, in order; the last batch may be small, a rank's last step missing.
     """
 
@@ -54,16 +56,17 @@ class BatchOrder(Sampler[list[Request]]):
         return max(-(-(batches - self.rank) // self.world), 0)
 
     def __iter__(self) -> Iterator[list[Request]]:
-        epoch, order = self.epoch, self._order()
+        order = self._order()
         for step in range(self.start, len(self)):
             first = (step * self.world + self.rank) * self.batch_size
             places = range(first, min(first + self.batch_size, len(order)))
-            yield [
-                Request(
-                    int(self.samples[order[place // self.repeats]]), epoch, place % self.repeats
-                )
-                for place in places
-            ]
+            yield [self._request(order, place) for place in places]
+
+    def _request(self, order: NDArray[np.int64], place: int) -> Request:
+        """Images come in groups of `_APART`, each group `repeats` times over."""
+        group, within = divmod(place, _APART * self.repeats)
+        index = self.samples[order[group * _APART + within % _APART]]
+        return Request(int(index), self.epoch, within // _APART)
 
     def _order(self) -> NDArray[np.int64]:
         if self.seed is None:

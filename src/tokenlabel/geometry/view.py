@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tokenlabel.geometry.box import Box
 
-__all__ = ["View"]
+__all__ = ["View", "valid_intervals"]
 
 Matrix = NDArray[np.float64]
 
@@ -130,15 +130,11 @@ class View:
         return inside
 
     def valid_interval(self, axis: int) -> tuple[float, float]:
-        """Of an axis-aligned view: the output interval of one axis (0 = x, 1 = y) that shows content.
+        """The output interval of one axis (0 = x, 1 = y) where an axis-aligned view shows content.
 
         Empty when the first number is not below the second.
         """
-        low, high = 0.0, 1.0
-        for stage in self.stages:
-            scale, offset = float(stage[axis, axis]), float(stage[axis, 2])
-            ends = sorted((-offset / scale, (1.0 - offset) / scale))
-            low, high = max(low, ends[0]), min(high, ends[1])
+        low, high = valid_intervals(self.stages, axis).tolist()
         return low, high
 
     def source_box(self) -> Box:
@@ -146,6 +142,15 @@ class View:
         corners = self.source_points(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
         (x0, y0), (x1, y1) = corners.min(0).tolist(), corners.max(0).tolist()
         return Box(x0, y0, x1, y1)
+
+
+def valid_intervals(stages: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """`View.valid_interval` of many axis-aligned views, [..., 2], by their stages [..., S, 2, 3]."""
+    scale, offset = stages[..., axis, axis], stages[..., axis, 2]  # [..., S]
+    ends = np.stack([-offset / scale, (1.0 - offset) / scale])
+    low = np.maximum(ends.min(0).max(-1), 0.0)
+    high = np.minimum(ends.max(0).min(-1), 1.0)
+    return np.stack([low, high], -1)
 
 
 def _compose(first: Matrix, second: Matrix) -> Matrix:

@@ -57,7 +57,7 @@ class Health:
         """In words, what would teach a student nonsense."""
         means, said = self.means, []
         chance = 1 / self.num_classes
-        if means["agreement"] < max(2 * chance, 0.2):
+        if means["agreement"] < chance + 0.2 * (1 - chance):
             said.append(
                 f"The labels agree with only {means['agreement']:.0%} of the true classes: class"
                 " order or data set do not match, or the annotator does not know these images."

@@ -52,6 +52,10 @@ def merge(stores: Sequence[LabelStore], output: Path) -> int:
                     f"{first.location} and {other.location} differ in {name}: {_short(here)}"
                     f" and {_short(there)}"
                 )
+    for number, store in enumerate(stores):
+        for other in stores[number + 1 :]:
+            if (key := next((key for key in other if key in store), None)) is not None:
+                raise InputError(f"{store.location} and {other.location} both label {key!r}")
     with LabelStoreWriter(
         output,
         num_classes=first.num_classes,

@@ -46,7 +46,7 @@ ARMS = (
     ),
     Arm(
         "+ token labels, MixToken",
-        Supervision(kind="token-labels", class_target="ground-truth"),
+        Supervision(kind="token-labels", class_target="blend"),
         Mixing(kind="mixtoken"),
         "fused",
     ),

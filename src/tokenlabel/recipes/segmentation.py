@@ -78,7 +78,7 @@ def camvid_cpu() -> SegmentationRecipe:
         ),
         loss=SegmentationLoss(class_balance=0.5),
         optimizer=Optimizer(lr=2e-3, weight_decay=0.01),
-        schedule=UpdateSchedule(batch_size=8, updates=1800, warmup_updates=50, warmup_lr=1e-5),
+        schedule=UpdateSchedule(batch_size=8, updates=1400, warmup_updates=50, warmup_lr=1e-5),
         test=SegmentationTest(short_side=240, window=None),
         engine=Engine(device="cpu", device_batch=8, channels_last=True),
         checkpoints=Checkpoints(every_minutes=2),

@@ -72,9 +72,9 @@ class ClassList:
     def encode(self, labels: Labels) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """Labels [H, W] to mask values: 8-bit where they fit, else 16-bit."""
         values = [*self.values, self.ignored[0]]  # label -1 finds the last one
-        kind = np.uint16 if max(values) > 255 else np.uint8
-        encoded: NDArray[np.uint8] | NDArray[np.uint16] = np.array(values, kind)[labels]
-        return encoded
+        if max(values) > 255:
+            return np.array(values, np.uint16)[labels]
+        return np.array(values, np.uint8)[labels]
 
 
 def read_class_names(place: Path) -> tuple[str, ...]:

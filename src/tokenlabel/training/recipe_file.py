@@ -80,9 +80,7 @@ def to_mapping(recipe: Plan) -> dict[str, Any]:
 def from_mapping(content: Mapping[str, Any], where: str = ...) -> Recipe: ...
 @overload
 def from_mapping(content: Mapping[str, Any], where: str, kind: type[R]) -> R: ...
-def from_mapping(
-    content: Mapping[str, Any], where: str = "recipe", kind: type[Any] = Recipe
-) -> Any:
+def from_mapping(content: Mapping[str, Any], where: str = "recipe", kind: Any = Recipe) -> Any:
     """The recipe of nested plain values; sections and keys that are absent take their defaults."""
     if not isinstance(content, Mapping):
         raise InputError(f"{where}: a recipe is a mapping of sections, not {content!r}")
