@@ -129,6 +129,7 @@ def eval_loader(
     batch_size: int,
     crop_pct: float = 0.9,
     interpolation: Interpolation = "bicubic",
+    squash: bool = False,
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
@@ -136,7 +137,7 @@ def eval_loader(
 ) -> Loader[Batch]:
     """Every image once, in order, by its centre crop, as timm evaluates; ranks take turns by batch."""
     order = BatchOrder(np.arange(len(source)), batch_size, rank=rank, world=world)
-    crop = CenterCrop(crop_pct=crop_pct, interpolation=interpolation)
+    crop = CenterCrop(crop_pct=crop_pct, interpolation=interpolation, squash=squash)
     return Loader(Samples(source, crop, image_size, None, 0), order, workers, pin_memory)
 
 

@@ -68,8 +68,8 @@ class Classifier:
 
 def class_titles(class_names: Sequence[str]) -> tuple[str, ...]:
     """Names for people: "tench" where all classes are ImageNet's ids (n01440764), else as they are."""
-    info = ImageNetInfo("imagenet-22k")
-    if not set(class_names) <= set(info.label_names()):
+    info, smaller = ImageNetInfo("imagenet-22k"), ImageNetInfo("imagenet-1k")
+    if not set(class_names) <= {*info.label_names(), *smaller.label_names()}:
         return tuple(class_names)
     return tuple(info.label_name_to_description(name).split(",")[0] for name in class_names)
 
@@ -140,7 +140,8 @@ def _of_run(folder: Path, weights: Weights, size: tuple[int, int] | None) -> Cla
             Preprocessing.of_timm(student.backbone),
             image_size=trained_size,
             crop_pct=recipe["augment"]["crop_pct"],
-            interpolation="bicubic",  # as in the run's own validation
+            interpolation="bicubic",  # this and the next as in the run's own validation
+            squash=False,
         ),
         tuple(class_names),
         has_tokens=taught and student.heads != "class",
