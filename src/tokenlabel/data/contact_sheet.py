@@ -96,7 +96,9 @@ def _overlay(picture: Image.Image, classes: Tensor, share: Tensor) -> Image.Imag
 
 def _colours(classes: Tensor) -> NDArray[np.uint8]:
     """A colour [h, w, 3] for each class: neighbouring ids get far hues."""
-    hues = {int(c): colorsys.hsv_to_rgb(int(c) * 0.618034 % 1, 0.85, 1.0) for c in classes.unique()}
+    hues = {
+        int(c): colorsys.hsv_to_rgb(int(c) * 0.618034 % 1, 0.85, 1.0) for c in torch.unique(classes)
+    }
     rgb = [[hues[int(c)] for c in row] for row in classes]
     return (np.array(rgb) * 255).astype(np.uint8)
 
