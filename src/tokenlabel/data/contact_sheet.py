@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from tokenlabel.data.batch import Batch
-from tokenlabel.data.loader import Loader, Samples
+from tokenlabel.data.loader import Loader
 from tokenlabel.geometry import View
 from tokenlabel.geometry.render import Pixels
 from tokenlabel.labels import LabelMap
@@ -24,25 +24,21 @@ _STRENGTH = 0.65  # of the colour where the annotator is sure
 _OUTLINE = (255, 220, 0)
 
 
-def contact_sheet(
-    loader: Loader[Batch], class_names: tuple[str, ...], epoch: int = 0
-) -> Image.Image:
+def contact_sheet(loader: Loader, class_names: tuple[str, ...], epoch: int = 0) -> Image.Image:
     """The samples of the first batch of an epoch, one a row.
 
     From the left: the image with the outline of its view; the same under its label map; what the
     student sees; the same under its token targets. A class has one colour throughout, the stronger
     the surer; tokens without a target keep the picture's own colours.
     """
-    samples = loader.samples
-    assert isinstance(samples, Samples)  # what `train_loader` makes
     batch = next(loader.epoch(epoch))
     loader.order.epoch, loader.order.start = epoch, 0
     rows = []
     for i, request in enumerate(next(iter(loader.order))):
-        drawn, image = samples.draw(request)
-        panels = _before(image, drawn.view, _label_map(samples, batch.keys[i])) + _after(batch, i)
+        drawn, image = loader.samples.draw(request)
+        panels = _before(image, drawn.view, _label_map(loader, batch.keys[i])) + _after(batch, i)
         name = class_names[int(batch.labels[i])]
-        rows.append(_row(panels, f"{batch.keys[i]}   {name}", samples.size))
+        rows.append(_row(panels, f"{batch.keys[i]}   {name}", loader.samples.size))
     width, height = rows[0].size
     sheet = Image.new("RGB", (width, height * len(rows)), "white")
     for i, row in enumerate(rows):
@@ -50,8 +46,8 @@ def contact_sheet(
     return sheet
 
 
-def _label_map(samples: Samples, key: str) -> LabelMap | None:
-    targets = samples.targets
+def _label_map(loader: Loader, key: str) -> LabelMap | None:
+    targets = loader.samples.targets
     return targets.labels[key] if targets else None
 
 
@@ -100,8 +96,10 @@ def _overlay(picture: Image.Image, classes: Tensor, share: Tensor) -> Image.Imag
 
 def _colours(classes: Tensor) -> NDArray[np.uint8]:
     """A colour [h, w, 3] for each class: neighbouring ids get far hues."""
-    hues = {c: colorsys.hsv_to_rgb(c * 0.618034 % 1, 0.85, 1.0) for c in classes.flatten().tolist()}
-    rgb = [[hues[c] for c in row] for row in classes.tolist()]
+    hues = {
+        int(c): colorsys.hsv_to_rgb(int(c) * 0.618034 % 1, 0.85, 1.0) for c in torch.unique(classes)
+    }
+    rgb = [[hues[int(c)] for c in row] for row in classes]
     return (np.array(rgb) * 255).astype(np.uint8)
 
 
