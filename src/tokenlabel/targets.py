@@ -95,6 +95,10 @@ class TokenTarget:
             self.num_classes,
         )
 
+    def take(self, index: Tensor) -> TokenTarget:
+        """The targets of some images, [n] int64, in that order."""
+        return self._each(lambda tensor: tensor[index])
+
     @classmethod
     def concatenate(cls, targets: Sequence[TokenTarget]) -> TokenTarget:
         """Join batches of one grid and class count, padding palettes to the longest."""

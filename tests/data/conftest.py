@@ -1,11 +1,9 @@
-"""A small set of images and labels on disk."""
+"""A small set of images, and labels for it, on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,26 +12,9 @@ from PIL import Image
 
 from tokenlabel.data.source import ImageSource, open_source
 from tokenlabel.geometry import Box
-from tokenlabel.labels import LabelMap
+from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter
 
-
-@dataclass
-class MemoryLabels:
-    """Label maps kept in memory, with what a store's manifest says."""
-
-    maps: dict[str, LabelMap]
-    manifest: SimpleNamespace = field(
-        default_factory=lambda: SimpleNamespace(num_classes=4, class_names=None, left_out=())
-    )
-
-    def __len__(self) -> int:
-        return len(self.maps)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.maps
-
-    def __getitem__(self, key: str) -> LabelMap:
-        return self.maps[key]
+MakeLabels = Callable[..., LabelStore]
 
 
 @pytest.fixture
@@ -50,12 +31,24 @@ def source(tmp_path: Path) -> ImageSource:
 
 
 @pytest.fixture
-def make_labels() -> Callable[[ImageSource], MemoryLabels]:
-    def make(source: ImageSource) -> MemoryLabels:
+def make_labels(tmp_path: Path, source: ImageSource) -> MakeLabels:
+    """Writes a store of random labels for `source`, with such defects as are asked for."""
+
+    def make(
+        classes: int = 4,
+        class_names: tuple[str, ...] | None = None,
+        missing: Collection[str] = (),
+        left_out: Collection[str] = (),
+    ) -> LabelStore:
+        folder = tmp_path / f"labels{len(list(tmp_path.iterdir()))}"
         generator = torch.Generator().manual_seed(0)
-        logits = torch.randn(len(source), 4, 6, 5, generator=generator) * 3
-        return MemoryLabels(
-            {key: LabelMap.from_logits(logits[i], 3, Box()) for i, key in enumerate(source.keys)}
-        )
+        with LabelStoreWriter(folder, num_classes=classes, class_names=class_names) as writer:
+            for key in source.keys:
+                logits = torch.randn(classes, 6, 5, generator=generator) * 3
+                if key in left_out:
+                    writer.leave_out(key, "unreadable")
+                elif key not in missing:
+                    writer.add(key, LabelMap.from_logits(logits, 3, Box()))
+        return LabelStore(folder)
 
     return make

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,12 +18,13 @@ from tokenlabel.data.batch import Batch, normalize
 from tokenlabel.data.loader import Loader, Targets, eval_loader, train_loader
 from tokenlabel.data.source import ImageSource, open_source
 from tokenlabel.errors import InputError
+from tokenlabel.labels import LabelStore
 
-MakeLabels = Callable[[ImageSource], Any]
+MakeLabels = Callable[..., LabelStore]
 RICH = Augmentation(policy="rand-m9-mstd0.5-inc1", erasing=0.5, color_jitter=0.2, vflip=0.3)
 
 
-def loader(source: ImageSource, labels: Any = None, **options: Any) -> Loader:
+def loader(source: ImageSource, labels: LabelStore | None = None, **options: Any) -> Loader:
     targets = Targets(labels=labels, grid=(4, 3)) if labels is not None else None
     settings = {"image_size": (32, 24), "batch_size": 4, "seed": 7} | options
     return train_loader(source, RICH, targets=targets, **settings)
@@ -39,7 +39,7 @@ def equal(a: Batch, b: Batch) -> bool:
 
 
 def test_a_batch_is_what_it_says(source: ImageSource, make_labels: MakeLabels) -> None:
-    batches = list(loader(source, make_labels(source)))
+    batches = list(loader(source, make_labels()))
     assert len(batches) == len(loader(source)) == 26 // 4
     for batch in batches:
         assert batch.images.shape == (4, 3, 32, 24)
@@ -56,7 +56,7 @@ def test_a_batch_is_what_it_says(source: ImageSource, make_labels: MakeLabels) -
 
 
 def test_nothing_but_seed_and_epoch_matters(source: ImageSource, make_labels: MakeLabels) -> None:
-    labels = make_labels(source)
+    labels = make_labels()
     expected = list(loader(source, labels).epoch(3))
     with_workers = loader(source, labels, workers=2)
     torch.manual_seed(1)
@@ -104,7 +104,7 @@ def test_tokens_under_erased_boxes_lose_their_target_if_asked(
     source: ImageSource, make_labels: MakeLabels
 ) -> None:
     augmentation = Augmentation(erasing=1.0, scale=(1.0, 1.0), erasing_mode="const")
-    plain = Targets(labels=make_labels(source), grid=(8, 6))
+    plain = Targets(labels=make_labels(), grid=(8, 6))
     options: dict[str, Any] = {"image_size": (32, 24), "batch_size": 8}
     kept = next(iter(train_loader(source, augmentation, targets=plain, **options)))
     strict = replace(plain, erased_tokens_train=False)
@@ -138,21 +138,16 @@ def test_evaluation_shows_what_timm_shows(source: ImageSource) -> None:
 
 
 def test_labels_of_other_images_are_refused(source: ImageSource, make_labels: MakeLabels) -> None:
-    labels = make_labels(source)
-    del labels.maps[source.keys[3]]
-    with pytest.raises(InputError, match=f"1 of 26 images have no label.*first {source.keys[3]}"):
-        loader(source, labels)
-    labels.manifest.left_out = [SimpleNamespace(key=source.keys[3], reason="unreadable")]
-    keys = {key for batch in loader(source, labels, batch_size=1) for key in batch.keys}
-    assert keys == set(source.keys) - {source.keys[3]}
-    labels.manifest.class_names = ("class1", "class0", "class2", "class3")
+    key = source.keys[3]
+    with pytest.raises(InputError, match=f"1 of 26 images have no label among 25: first {key}"):
+        loader(source, make_labels(missing=[key]))
+    without = loader(source, make_labels(left_out=[key]), batch_size=1)
+    assert {key for batch in without for key in batch.keys} == set(source.keys) - {key}
     with pytest.raises(InputError, match="'class1' is number 0 of the labels but 1 of the images"):
-        loader(source, labels)
-    labels.manifest.class_names = ("a bird", "a cat", "a dog", "a fish")
-    loader(source, labels)
-    labels.manifest.num_classes = 1000
+        loader(source, make_labels(class_names=("class1", "class0", "class2", "class3")))
+    loader(source, make_labels(class_names=("a bird", "a cat", "a dog", "a fish")))
     with pytest.raises(InputError, match="labels are of 1000 classes, the images of 4"):
-        loader(source, labels)
+        loader(source, make_labels(classes=1000))
     with pytest.raises(InputError, match="26 images are fewer than one batch of 32"):
         loader(source, batch_size=32)
 

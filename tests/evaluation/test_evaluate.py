@@ -17,7 +17,7 @@ import torch
 from accelerate import PartialState
 from PIL import Image
 from safetensors.torch import save_file
-from timm.data import ImageNetInfo, RealLabelsImagenet
+from timm.data import ImageNetInfo, RealLabelsImagenet, create_transform
 
 import tokenlabel as tl
 from tokenlabel.data.source import open_source
@@ -25,6 +25,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.evaluation.benchmarks import answers
 from tokenlabel.evaluation.classifier import load_classifier
 from tokenlabel.evaluation.metrics import ClassificationCounts, accepted_label, predictions
+from tokenlabel.evaluation.preprocessing import Preprocessing
 from tokenlabel.models import DenseModel
 
 WNIDS = ImageNetInfo("imagenet-1k").label_names()
@@ -205,6 +206,30 @@ def test_other_names_in_the_same_number_go_in_order(tmp_path: Path) -> None:
     assert right_answers(folder, "folder", ["0", "1"]) == [[0], [1]]
 
 
+# -- what a model is shown -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["center", "squash"])
+@pytest.mark.parametrize("size", [(90, 200), (200, 90), (64, 64)])
+def test_a_model_is_shown_what_timm_shows_it(mode: str, size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 9, 3)).astype(np.uint8))
+    image = coarse.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    settings = Preprocessing((64, 64), 0.8, "bicubic", (0.5,) * 3, (0.5,) * 3, mode == "squash")
+    reference = create_transform(
+        (3, 64, 64), crop_pct=0.8, interpolation="bicubic", crop_mode=mode, normalize=False
+    )
+    mine = settings.pixels(np.asarray(image)).int()
+    assert (mine - reference(image).int()).abs().max() <= 2
+
+
+def test_settings_are_those_the_weights_were_published_with() -> None:
+    name = "convnextv2_nano.fcmae_ft_in22k_in1k_384"
+    model = timm.create_model(name, depths=(1, 1, 1, 1), dims=(8, 8, 8, 8))
+    assert Preprocessing.of_timm(model).squash
+    assert not Preprocessing.of_timm(timm.create_model("test_resnet")).squash
+
+
 # -- what can be loaded -------------------------------------------------------------------------
 
 
@@ -248,3 +273,40 @@ def test_what_cannot_be_loaded_is_named(
     places = {"weights": weights, "nowhere": tmp_path / "nowhere", ".": tmp_path, None: None}
     with pytest.raises(InputError, match=message):
         load_classifier(places[checkpoint], model)
+
+
+def test_a_run_is_judged_as_its_own_validation_judged_it(tmp_path: Path) -> None:
+    """Of both checkpoints and both kinds of weights; the class names travel with the run."""
+    names = ("ant", "bee", "cow")
+    for split, count in (("train", 8), ("val", 5)):
+        keys = [f"{split}/{name}/{i}.png" for name in names for i in range(count)]
+        write_images(tmp_path / "data", keys, seed=count)
+    tl.train(
+        data=str(tmp_path / "data"),
+        output=tmp_path / "run",
+        model="test_vit",
+        image_size=64,
+        supervision="labels",
+        epochs=2,
+        batch_size=8,
+        workers=0,
+        overrides=("schedule.warmup_epochs=0", "engine.device=cpu", "trackers=[]", "ema.decay=0.5"),
+    )
+    measured = json.loads((tmp_path / "run" / "results.json").read_text())
+    for weights, kind in (("ema", "ema"), ("model", "val")):
+        results = tl.evaluate(
+            data=str(tmp_path / "data"),
+            split="val",
+            checkpoint=tmp_path / "run" / measured["checkpoint"],
+            weights=weights,
+            workers=0,
+            device="cpu",
+        )
+        for name in ("top1", "top5", "loss"):
+            value = measured["measures"][f"{kind}/{name}"]
+            assert results["rules"]["class"][name] == pytest.approx(value, rel=1e-5)
+    assert (tmp_path / "run" / "evaluation" / "data-val-folder" / "results.json").exists()
+    best = load_classifier(tmp_path / "run")
+    assert best.class_names == names
+    assert not best.has_tokens
+    assert best.facts["checkpoint"].startswith(str(tmp_path / "run" / measured["best_checkpoint"]))

@@ -51,8 +51,8 @@ def test_compact_errs_no_more_than_it_says(label_map: LabelMap) -> None:
     was, now = _by_class(label_map), _by_class(back)
     assert torch.equal(was[0], now[0])  # the same classes in each cell
     error = (was[1] - now[1]).abs()
-    assert (error <= was[1].sqrt() / 255 + 1e-6).all()
-    assert (error.sum(0) / 2 <= label_map.k**0.5 / 510 + 1e-6 * label_map.k).all()
+    assert (error <= was[1].sqrt() / 255 + 4e-6).all()
+    assert (error.sum(0) / 2 <= label_map.k**0.5 / 510 + 2e-6 * label_map.k).all()
 
 
 @settings(max_examples=40, deadline=None)

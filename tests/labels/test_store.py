@@ -75,18 +75,13 @@ def test_a_newer_format_is_refused_by_name(write_store) -> None:
 def _read_all(folder: Path, originals: dict[str, bytes]) -> int:
     """How many reads raised a clear error; every other read must have the original content."""
     errors = 0
-    try:
-        store = LabelStore(folder)
-    except InputError as error:
-        assert str(folder) in str(error)
-        return len(originals)
+    store = LabelStore(folder)
     for key, payload in originals.items():
         try:
             assert store.payload(key) == payload
             decode(payload, store.manifest.codec, 20)
         except InputError as error:
-            assert "shard-" in str(error)
-            errors += 1
+            errors += "shard-" in str(error) and (repr(key) in str(error) or "bytes" in str(error))
     return errors
 
 

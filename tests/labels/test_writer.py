@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import multiprocessing
+import os
 import random
+import resource
 import signal
-import subprocess
-import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from tokenlabel.errors import InputError
-from tokenlabel.labels import LabelStore, LabelStoreWriter
+from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter
 from tokenlabel.labels.shard import ShardWriter, shard_name
 
 
@@ -24,10 +27,13 @@ def test_an_interrupted_writer_goes_on_where_it_stopped(tmp_path, write_store, m
     whole = contents(write_store("whole", count=10, shard_size=4))
     for stop in range(11):
         folder = tmp_path / f"stopped-{stop}"
-        writer = LabelStoreWriter(folder, num_classes=20, shard_size=4)
-        for number in range(stop):
-            writer.add(f"cat/{number:04d}.jpg", make_map(number))
-        del writer  # neither closed nor left: as if it had died
+        with (
+            suppress(KeyboardInterrupt),
+            LabelStoreWriter(folder, num_classes=20, shard_size=4) as writer,
+        ):
+            for number in range(stop):
+                writer.add(f"cat/{number:04d}.jpg", make_map(number))
+            raise KeyboardInterrupt
         with LabelStoreWriter(folder, num_classes=20, shard_size=4) as writer:
             assert (f"cat/{stop - 1:04d}.jpg" in writer) == (stop > 0)
             for number in range(10):
@@ -51,6 +57,22 @@ def test_a_torn_last_record_is_dropped(tmp_path) -> None:
             again.append(key, payload)
         again.release()
         assert part.read_bytes() == whole
+
+
+def test_a_finished_shard_ends_with_its_last_record(tmp_path) -> None:
+    path = tmp_path / shard_name(0)
+    shard = ShardWriter.claim(path)
+    for key in "abc":
+        shard.append(key, b"payload")
+    shard.release()
+    part = path.with_name(path.name + ".part")
+    whole = part.read_bytes()
+    part.write_bytes(whole + b"half a record")
+    again = ShardWriter.claim(path)
+    assert again.keys == ["a", "b", "c"]
+    again.keep(2)
+    again.finish()
+    assert path.read_bytes() == whole[: len(whole) - (len(whole) - 8) // 3]
 
 
 def test_a_shard_has_one_writer_at_a_time(tmp_path) -> None:
@@ -79,59 +101,75 @@ def test_mistakes_of_the_caller(tmp_path, write_store, make_map) -> None:
         LabelStoreWriter(tmp_path / "b", num_classes=20)
 
 
-_SLOW_WRITER = """
-import sys, time
-sys.path.insert(0, {tests!r})
-from conftest import make_map
-from tokenlabel.labels import LabelStoreWriter
-maps = [make_map(n) for n in range(60)]
-print("ready", flush=True)
-with LabelStoreWriter({folder!r}, num_classes=20, shard_size=16) as writer:
-    for number, label_map in enumerate(maps):
-        writer.add(f"cat/{{number:04d}}.jpg", label_map)
-        time.sleep(0.002)
-"""
+def _write(folder: Path, maps: list[LabelMap]) -> None:
+    with LabelStoreWriter(folder, num_classes=20, shard_size=16) as writer:
+        for number, label_map in enumerate(maps):
+            writer.add(f"cat/{number:04d}.jpg", label_map)
 
 
-@pytest.mark.slow
-def test_fifty_kills_lose_and_double_nothing(tmp_path, write_store) -> None:
-    whole = contents(write_store("whole", count=60, shard_size=16))
-    rng = random.Random(0)
-    code = _SLOW_WRITER.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "killed"))
+def _write_and_die(folder: Path, maps: list[LabelMap], event: int, torn: float) -> None:
+    """The `event`-th call that changes a file kills this process, a write being half done."""
+    calls = itertools.count()
+
+    def deadly(module: object, name: str) -> None:
+        original = getattr(module, name)
+
+        def call(*args):
+            if next(calls) == event:
+                if name == "pwrite":
+                    original(args[0], args[1][: int(len(args[1]) * torn)], args[2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args)
+
+        setattr(module, name, call)
+
+    for module, name in (
+        (os, "pwrite"),
+        (os, "ftruncate"),
+        (os, "fsync"),
+        (Path, "rename"),
+        (Path, "replace"),
+    ):
+        deadly(module, name)
+    _write(folder, maps)
+
+
+def test_fifty_kills_lose_and_double_nothing(tmp_path, write_store, make_map) -> None:
+    whole = contents(write_store("whole", count=150, shard_size=16))
+    maps = [make_map(number) for number in range(150)]
+    folder, rng = tmp_path / "killed", random.Random(0)
+    fork = multiprocessing.get_context("fork")
     for _ in range(50):
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-        assert process.stdout.readline() == b"ready\n"
-        time.sleep(rng.uniform(0, 0.06))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert contents(tmp_path / "killed") == whole
+        plan = (folder, maps, rng.randrange(9), rng.random())
+        process = fork.Process(target=_write_and_die, args=plan)
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    assert (folder / shard_name(2)).exists()  # the kills fell in several shards
+    _write(folder, maps)
+    left_by_kills = {path.name for path in folder.iterdir() if path.suffix == ".tmp"}
+    assert {k: v for k, v in contents(folder).items() if k not in left_by_kills} == whole
 
 
-_FULL_DISK = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
-sys.path.insert(0, {tests!r})
-from conftest import make_map
-from tokenlabel.errors import InputError
-from tokenlabel.labels import LabelStoreWriter
-try:
-    with LabelStoreWriter({folder!r}, num_classes=20, shard_size=16) as writer:
-        for number in range(16):
-            writer.add(f"cat/{{number:04d}}.jpg", make_map(number))
-except InputError as error:
-    sys.exit(7 if "no space left" in str(error) else 8)
-"""
+@contextmanager
+def _largest_file(size: int) -> Iterator[None]:
+    """The system refuses to write beyond `size` bytes of a file, as a full disk would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_leaves_a_store_that_resumes(tmp_path, write_store, make_map) -> None:
     whole = contents(write_store("whole", count=16, shard_size=16))
-    folder = tmp_path / "full"
-    code = _FULL_DISK.format(tests=str(Path(__file__).parent), folder=str(folder))
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 7
-    with LabelStoreWriter(folder, num_classes=20, shard_size=16) as writer:
-        assert 0 < sum(f"cat/{n:04d}.jpg" in writer for n in range(16)) < 16
-        for number in range(16):
-            writer.add(f"cat/{number:04d}.jpg", make_map(number))
+    folder, maps = tmp_path / "full", [make_map(number) for number in range(16)]
+    with _largest_file(700), pytest.raises(InputError, match="no space left"):
+        _write(folder, maps)
+    with suppress(KeyboardInterrupt), LabelStoreWriter(folder, num_classes=20, shard_size=16) as w:
+        assert 0 < sum(f"cat/{n:04d}.jpg" in w for n in range(16)) < 16
+        raise KeyboardInterrupt
+    _write(folder, maps)
     assert contents(folder) == whole
     assert len(LabelStore(folder)) == 16

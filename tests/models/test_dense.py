@@ -170,8 +170,15 @@ def test_compiles_in_one_graph_with_and_without_a_mix() -> None:
     images = torch.randn(4, 3, 32, 32)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(images), model(images))
-    for seed in (0, 3):
-        mix = Mix.draw(4, (2, 2), generator=torch.Generator().manual_seed(seed))
-        torch.testing.assert_close(compiled(images, mix), model(images, mix))
+    first, second = (
+        Mix(torch.tensor(partner), torch.tensor(share)[None])
+        for partner, share in (
+            ([3, 2, 1, 0], [[True, False], [False, False]]),
+            ([1, 0, 3, 2], [[False, False], [True, True]]),
+        )
+    )
+    torch.testing.assert_close(compiled(images, first), model(images, first))
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        torch.testing.assert_close(compiled(images, second), model(images, second))
     torch.testing.assert_close(compiled(images), model(images))
     assert model._mix is None

@@ -10,14 +10,12 @@ import pytest
 from tokenlabel.errors import InputError
 from tokenlabel.quickstart.report import ArmResult, summarize, verdict
 from tokenlabel.quickstart.run import run
-from tokenlabel.quickstart.scenes import SceneOptions
 from tokenlabel.quickstart.settings import ARMS, Annotator, Settings
 
 TINY = Settings(
     train_scenes=100,
     test_scenes=50,
-    scenes=SceneOptions(size=24, main_digit=(11, 15), other_digit=(6, 8)),
-    annotator=Annotator(image_size=48, epochs=1),
+    annotator=Annotator(epochs=1),
     epochs=3,
     model_kwargs={"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "stem_width": 8},
     workers=0,

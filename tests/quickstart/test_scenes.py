@@ -16,7 +16,7 @@ from tokenlabel.quickstart.scenes import (
     write_scenes,
 )
 
-OPTIONS = SceneOptions(size=24, main_digit=(11, 15), other_digit=(6, 8), others=2)
+OPTIONS = SceneOptions(others=2)
 
 
 def test_training_and_held_out_scans_are_different_scans() -> None:

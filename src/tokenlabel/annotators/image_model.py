@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap
 
-__all__ = ["ONE_VIEW", "ImageAnnotator", "Preprocessing", "Views"]
+__all__ = ["ONE_VIEW", "ImageAnnotator", "Preprocessing", "Running", "Views"]
 
 Item = tuple[Tensor, Box]  # uint8 [3, h, w], the part of the image it shows
 
@@ -42,10 +42,20 @@ class Views:
 
     flip: bool = False  # the mirrored image too
     scales: tuple[float, ...] = (1.0,)  # the image at these multiples of the input size
-    window: int | None = None  # side in pixels of square windows that overlap by half
+    window: int | None = None  # side in pixels of square windows that overlap by about half
 
 
 ONE_VIEW = Views()
+
+
+class Running(TypedDict, total=False):
+    """Keywords that every network annotator takes; see `ImageAnnotator` for their defaults."""
+
+    top_k: int  # classes kept in each cell, if there are so many
+    views: Views
+    device: str | torch.device
+    dtype: torch.dtype  # of the network's arithmetic
+    compile: bool
 
 
 class ImageAnnotator:
@@ -69,12 +79,13 @@ class ImageAnnotator:
         origin: dict[str, Any] | None = None,
     ) -> None:
         self.num_classes = class_map.num_classes if class_map else num_classes
-        if not 1 <= top_k <= self.num_classes:
-            raise InputError(f"top-k of {top_k} does not fit {self.num_classes} classes")
+        if top_k < 1:
+            raise InputError(f"top-k must be at least 1, not {top_k}")
         self.device, self.dtype = torch.device(device), dtype
         scores = scores.eval().to(self.device).to(memory_format=torch.channels_last)
         self._scores = torch.compile(scores) if compile else scores
-        self.preprocessing, self.views, self.top_k = preprocessing, views, top_k
+        self.preprocessing, self.views = preprocessing, views
+        self.top_k = min(top_k, self.num_classes)
         self._class_map = class_map
         self._origin = origin or {}
         self._mean = torch.tensor(preprocessing.mean, device=self.device)[:, None, None] * 255
@@ -92,6 +103,13 @@ class ImageAnnotator:
             **mapping,
         }
 
+    def batch_size(self) -> int:
+        """32 on a CPU; else half of the largest power of two that fits the accelerator's memory."""
+        if self.device.type == "cpu":
+            return 32
+        image = torch.zeros(3, *self.preprocessing.size, dtype=torch.uint8)
+        return largest_batch(lambda size: self.annotate([(image, Box())] * size)) // 2
+
     def prepare(self, key: str, pixels: Pixels) -> Item:  # noqa: ARG002 (the protocol's)
         p = self.preprocessing
         return fit_image(pixels, p.size, p.fit, p.multiple, p.crop_pct)
@@ -100,13 +118,17 @@ class ImageAnnotator:
     def annotate(self, batch: Sequence[Item]) -> list[LabelMap]:
         """Images of one shape go through the network together."""
         maps: dict[int, LabelMap] = {}
-        shapes = {image.shape for image, _ in batch}
-        for shape in sorted(shapes):
+        for shape in sorted({image.shape for image, _ in batch}):
             places = [i for i, (image, _) in enumerate(batch) if image.shape == shape]
             logits = self.logits(torch.stack([batch[i][0] for i in places]))
-            for i, cells in zip(places, logits, strict=True):
-                maps[i] = LabelMap.from_logits(cells.permute(2, 0, 1), self.top_k, batch[i][1])
-        return [_to_cpu(maps[i]) for i in range(len(batch))]
+            scores, classes = logits.topk(self.top_k, dim=-1)
+            normalizer = logits.logsumexp(-1).cpu()
+            scores, classes = (t.permute(0, 3, 1, 2).cpu() for t in (scores, classes))
+            for n, i in enumerate(places):
+                maps[i] = LabelMap(
+                    scores[n], classes[n], normalizer[n], batch[i][1], self.num_classes
+                )
+        return [maps[i] for i in range(len(batch))]
 
     def logits(self, images: Tensor) -> Tensor:
         """Class logits [B, h, w, C] of images uint8 [B, 3, H, W], averaged over the views."""
@@ -135,7 +157,8 @@ class ImageAnnotator:
     def _windows(self, x: Tensor, side: int) -> Tensor:
         """Logits of overlapping square windows, averaged where they overlap."""
         rows, cols = x.shape[2:]
-        corners = list(product(_starts(rows, side), _starts(cols, side)))
+        step = max(side // 2 // self.preprocessing.multiple, 1) * self.preprocessing.multiple
+        corners = list(product(_starts(rows, side, step), _starts(cols, side, step)))
         parts = [
             self._scores(x[:, :, top : top + side, left : left + side]) for top, left in corners
         ]
@@ -156,10 +179,22 @@ class ImageAnnotator:
         return torch.autocast(self.device.type, self.dtype)
 
 
-def _starts(length: int, side: int) -> list[int]:
-    """Where windows that overlap by half begin; the last one ends at the border."""
+def largest_batch(attempt: Callable[[int], object], most: int = 2048) -> int:
+    """The largest power of two, from 2 to `most`, that `attempt` does not run out of memory for."""
+    size = 1
+    try:
+        while size < most:
+            attempt(2 * size)
+            size *= 2
+    except torch.OutOfMemoryError:
+        torch.accelerator.empty_cache()
+    return max(size, 2)
+
+
+def _starts(length: int, side: int, step: int) -> list[int]:
+    """Where windows begin along one axis; the last one ends at the border."""
     last = max(length - side, 0)
-    return sorted({*range(0, last, max(side // 2, 1)), last})
+    return [*range(0, last, step), last]
 
 
 def _rescale(x: Tensor, scale: float, multiple: int) -> Tensor:
@@ -177,14 +212,3 @@ def _resized(maps: Tensor, shape: torch.Size) -> Tensor:
     planes = maps.permute(0, 3, 1, 2)
     planes = F.interpolate(planes, grid, mode="bilinear", antialias=True, align_corners=False)
     return planes.permute(0, 2, 3, 1)
-
-
-def _to_cpu(label_map: LabelMap) -> LabelMap:
-    normalizer = label_map.log_normalizer
-    return LabelMap(
-        label_map.scores.cpu(),
-        label_map.classes.cpu(),
-        None if normalizer is None else normalizer.cpu(),
-        label_map.extent,
-        label_map.num_classes,
-    )

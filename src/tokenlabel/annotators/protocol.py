@@ -30,6 +30,10 @@ class Annotator(Protocol[Item]):
         """What the store's manifest says of it: kind, weights, preprocessing, extent rule; JSON."""
         ...
 
+    def batch_size(self) -> int:
+        """How many images to annotate at a time, on this machine."""
+        ...
+
     def prepare(self, key: str, pixels: Pixels) -> Item:
         """What `annotate` needs of one image. Raises InputError where it cannot be labelled."""
         ...

@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from tokenlabel.annotators.protocol import Annotator
 from tokenlabel.data.decode import decode_image
 from tokenlabel.data.source import ImageSource, source_fingerprint
 from tokenlabel.errors import InputError
-from tokenlabel.labels import Codec
+from tokenlabel.labels import Codec, LabelMap
 from tokenlabel.labels.codec import encode
 from tokenlabel.labels.manifest import Manifest
 from tokenlabel.labels.shard import ShardWriter, shard_name
@@ -40,7 +40,7 @@ def run(
     annotator: Annotator[Any],
     output: str | Path,
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     shard_size: int | None = None,
     codec: Codec = "compact",
     threads: int | None = None,
@@ -48,10 +48,12 @@ def run(
     """Label all images; returns the store's manifest, or None while other processes still write.
 
     Images that cannot be read are left out and listed in `manifest.left_out`; running again tries
-    those again. Interrupted runs go on where they stopped.
+    those again. Interrupted runs go on where they stopped. By default the annotator chooses the
+    batch size; a run that goes on keeps the one it began with.
     """
     folder = Path(output)
     rank, world = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+    batch_size = batch_size or _begun_with(folder) or annotator.batch_size()
     size = shard_size or _shard_size(len(source), batch_size)
     found = begin(
         folder,
@@ -66,14 +68,14 @@ def run(
             annotator={**annotator.description, "batch_size": batch_size},
         ),
     )
-    if rank == 0:
-        _drop_mended(folder, found, source, size)
     shards = max(math.ceil(len(source) / size), 1)
     own_first = sorted(range(shards), key=lambda number: (number - rank) % world)
     with (
-        ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 16)) as pool,
+        _Job(source, annotator, codec, batch_size, threads) as job,
         progress_bar(visible=rank == 0) as progress,
     ):
+        if rank == 0:
+            _drop_mended(folder, found, job, size)
         task = progress.add_task("annotate", total=len(source), note="")
         for number in own_first:
             indices = range(number * size, min((number + 1) * size, len(source)))
@@ -82,7 +84,6 @@ def run(
                 progress.advance(task, len(indices))
                 continue
             try:
-                job = _ShardJob(source, annotator, codec, batch_size, pool)
                 job.write(shard, indices, lambda n: progress.advance(task, n))
                 shard.finish()
             finally:
@@ -90,8 +91,8 @@ def run(
     return complete(folder, shards)
 
 
-class _ShardJob:
-    """Annotates a stretch of the source into a shard."""
+class _Job:
+    """Annotates stretches of the source into shards, with threads that read ahead and encode."""
 
     def __init__(
         self,
@@ -99,10 +100,19 @@ class _ShardJob:
         annotator: Annotator[Any],
         codec: Codec,
         batch_size: int,
-        pool: ThreadPoolExecutor,
+        threads: int | None,
     ) -> None:
-        self.source, self.annotator, self.codec = source, annotator, codec
-        self.batch_size, self.pool = batch_size, pool
+        self.source, self.annotator = source, annotator
+        self.codec, self.batch_size = codec, batch_size
+        threads = threads or min(os.cpu_count() or 1, 16)
+        self._readers, self._encoders = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in (self._readers, self._encoders):
+            pool.shutdown(cancel_futures=True)
 
     def write(self, shard: ShardWriter, indices: range, advance: Callable[[int], object]) -> None:
         if len(shard.keys) < len(indices):
@@ -110,27 +120,28 @@ class _ShardJob:
         advance(len(shard.keys))
         rest = indices[len(shard.keys) :]
         batches = [rest[i : i + self.batch_size] for i in range(0, len(rest), self.batch_size)]
-        for batch, items in _prefetch(self.pool, self._prepare, batches):
-            labels = iter(
-                self.annotator.annotate([i for i in items if not isinstance(i, InputError)])
-            )
-            for index, item in zip(batch, items, strict=True):
-                key = self.source.keys[index]
+        for batch, items in _prefetch(self._readers, self.prepare, batches):
+            keys = [self.source.keys[index] for index in batch]
+            usable = [n for n, item in enumerate(items) if not isinstance(item, InputError)]
+            labels = self.annotator.annotate([items[n] for n in usable])
+            names = [keys[n] for n in usable]
+            payloads = self._encoders.map(self._encoded, names, labels)
+            for key, item in zip(keys, items, strict=True):
                 if isinstance(item, InputError):
                     shard.append(key, str(item).encode(), "left out")
                 else:
-                    shard.append(key, self._encoded(key, next(labels)))
+                    shard.append(key, next(payloads))
             advance(len(batch))
 
-    def _prepare(self, index: int) -> Any:
-        """What the annotator needs of one image, or why it cannot be had."""
+    def prepare(self, index: int) -> Any:
+        """What the annotator needs of one image, or the InputError that says why it has nothing."""
         key = self.source.keys[index]
         try:
             return self.annotator.prepare(key, decode_image(self.source.read(index), key))
         except InputError as error:
             return error
 
-    def _encoded(self, key: str, label_map: Any) -> bytes:
+    def _encoded(self, key: str, label_map: LabelMap) -> bytes:
         try:
             return encode(label_map, self.codec)
         except ValueError as error:
@@ -151,30 +162,29 @@ def _prefetch(
         yield first, [future.result() for future in futures]
 
 
+def _begun_with(folder: Path) -> int | None:
+    """The batch size of the run that is to go on, if there is one."""
+    if not (folder / "manifest.json").exists():
+        return None
+    size: int | None = Manifest.load(folder).annotator.get("batch_size")
+    return size
+
+
 def _shard_size(samples: int, batch_size: int) -> int:
     """About 64 shards, so that several processes share even small data sets; whole batches."""
     wanted = min(max(math.ceil(samples / 64), 256), 10_000)
     return math.ceil(wanted / batch_size) * batch_size
 
 
-def _drop_mended(folder: Path, manifest: Manifest, source: ImageSource, shard_size: int) -> None:
-    """Remove the shards of samples that were left out and can be read now, to be written anew."""
+def _drop_mended(folder: Path, manifest: Manifest, job: _Job, shard_size: int) -> None:
+    """Remove the shards of samples that were left out and can be had now, to be written anew."""
     left_out = {left.key for left in manifest.left_out}
-    if not left_out:
-        return
-    numbers = set()
-    for index, key in enumerate(source.keys):
-        if key in left_out and _readable(source, index, key):
-            numbers.add(index // shard_size)
+    numbers = {
+        index // shard_size
+        for index, key in enumerate(job.source.keys if left_out else ())
+        if key in left_out and not isinstance(job.prepare(index), InputError)
+    }
     if numbers:
         manifest.model_copy(update={"complete": False, "left_out": ()}).save(folder)
-        for number in numbers:
-            (folder / shard_name(number)).unlink(missing_ok=True)
-
-
-def _readable(source: ImageSource, index: int, key: str) -> bool:
-    try:
-        decode_image(source.read(index), key)
-    except InputError:
-        return False
-    return True
+    for number in numbers:
+        (folder / shard_name(number)).unlink(missing_ok=True)

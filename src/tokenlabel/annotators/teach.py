@@ -26,7 +26,7 @@ from tokenlabel.progress import progress_bar
 
 __all__ = ["Taught", "teach"]
 
-_BETWEEN_CLASSES = 0.1  # label smoothing, the usual value
+_SMOOTHING = 0.1
 
 
 class Taught(NamedTuple):
@@ -90,7 +90,9 @@ def teach(
     )
     step = _Step(network, optimizer, scheduler, torch.device(device), dtype)
     with progress_bar() as progress:
-        task = progress.add_task("teach", total=epochs * len(kept), note="")
+        task = progress.add_task(
+            "teach", total=epochs * min(len(train) * batch_size, len(kept)), note=""
+        )
         for _ in range(epochs):
             for pixels, labels in train:
                 loss = step(pixels, labels)
@@ -127,13 +129,11 @@ class _Step:
         pixels = pixels.to(self.device, memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             logits = self.network(pixels)
-        loss = F.cross_entropy(
-            logits.float(), labels.to(self.device), label_smoothing=_BETWEEN_CLASSES
-        )
+        loss = F.cross_entropy(logits.float(), labels.to(self.device), label_smoothing=_SMOOTHING)
         if not math.isfinite(loss.item()):
             raise InputError("teaching diverged: lower the learning rate")
         self.optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
         self.updates += 1
         self.scheduler.step_update(self.updates)

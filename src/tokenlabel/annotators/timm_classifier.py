@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import timm
 import torch
@@ -15,11 +16,14 @@ from torch import nn
 from tokenlabel.annotators.cells import CellScores
 from tokenlabel.annotators.class_map import match_classes
 from tokenlabel.annotators.fit import Fit
-from tokenlabel.annotators.image_model import ONE_VIEW, ImageAnnotator, Preprocessing, Views
+from tokenlabel.annotators.image_model import ONE_VIEW, ImageAnnotator, Preprocessing, Running
 from tokenlabel.errors import InputError, nearest
+from tokenlabel.models import load_weights
 from tokenlabel.progress import console
 
 __all__ = ["TimmAnnotator", "create_classifier", "weights_hash"]
+
+_TIMM_SOURCES = ("hf-hub", "hf_hub", "local-dir", "timm")
 
 
 class TimmAnnotator(ImageAnnotator):
@@ -41,11 +45,7 @@ class TimmAnnotator(ImageAnnotator):
         fit: Fit = "squash",
         class_names: Sequence[str] | None = None,
         class_table: Path | None = None,
-        top_k: int = 5,
-        views: Views = ONE_VIEW,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        compile: bool = False,
+        **running: Unpack[Running],
     ) -> None:
         network: Any = model
         if isinstance(model, str):
@@ -53,8 +53,14 @@ class TimmAnnotator(ImageAnnotator):
             network = create_classifier(model, pretrained, checkpoint, model_kwargs or {})
         config = resolve_model_data_config(network)
         size = (image_size, image_size) if image_size else config["input_size"][1:]
+        views = running.get("views", ONE_VIEW)
         if hasattr(network, "set_input_size"):
-            network.set_input_size(img_size=size)
+            network.set_input_size(img_size=(views.window,) * 2 if views.window else size)
+        if _has_one_size(network) and (fit == "keep" or set(views.scales) != {1.0}):
+            raise InputError(
+                "this model takes images of one size: use fit squash or crop and scale 1, or"
+                " --model-kwargs dynamic_img_size True where the model has it"
+            )
         scores = CellScores(network)
         if not scores.head_reads_patches:
             console.print(
@@ -77,17 +83,13 @@ class TimmAnnotator(ImageAnnotator):
                 multiple=_multiple(network),
                 crop_pct=config["crop_pct"],
             ),
-            top_k=top_k,
-            views=views,
             class_map=class_map,
-            device=device,
-            dtype=dtype,
-            compile=compile,
             origin={
                 "kind": "timm classifier",
-                "model": network.pretrained_cfg.get("architecture") or type(network).__name__,
+                "model": _pretrained_cfg(network).get("architecture") or type(network).__name__,
                 "weights_sha256": weights_hash(network),
             },
+            **running,
         )
 
 
@@ -103,30 +105,58 @@ def weights_hash(model: nn.Module) -> str:
 def create_classifier(
     name: str, pretrained: bool, checkpoint: Path | None, kwargs: Mapping[str, Any]
 ) -> nn.Module:
-    """A timm model by name, hub name or folder. Raises InputError where there is none."""
+    """A timm model by name, `hf-hub:owner/name`, folder, or `module:function` that returns one.
+
+    Raises InputError where there is none.
+    """
+    place, _, function = name.partition(":")
     if Path(name).is_dir():
         name = f"local-dir:{name}"
-    elif ":" not in name and not timm.is_model(name):
+    elif function and place not in _TIMM_SOURCES:
+        return _call(place, function, checkpoint, kwargs)
+    elif not function and not timm.is_model(name):
         near = nearest(name, timm.list_models())
         raise InputError(f"timm has no model {name!r}{near}, and there is no such folder")
     try:
-        model: nn.Module = timm.create_model(
-            name, pretrained=pretrained, checkpoint_path=str(checkpoint or ""), **kwargs
-        )
-    except (RuntimeError, OSError, TypeError, ValueError) as error:
-        raise InputError(f"cannot create {name}: {str(error).splitlines()[0]}") from error
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
+        if checkpoint is not None:
+            load_weights(model, checkpoint)
+    except (AssertionError, RuntimeError, OSError, TypeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), f"it refuses the arguments {dict(kwargs)}")
+        raise InputError(f"cannot create {name}: {reason}") from error
+    return model
+
+
+def _call(
+    module: str, function: str, checkpoint: Path | None, kwargs: Mapping[str, Any]
+) -> nn.Module:
+    try:
+        model: nn.Module = getattr(importlib.import_module(module), function)(**kwargs)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise InputError(f"cannot create {module}:{function}: {error}") from error
+    if checkpoint is not None:
+        load_weights(model, checkpoint)
     return model
 
 
 def _known_names(model: Any) -> list[str] | None:
     """The names of the model's classes: as its weights say, or ImageNet's synsets, or unknown."""
-    names = model.pretrained_cfg.get("label_names")
+    names = _pretrained_cfg(model).get("label_names")
     if names:
         return list(names)
     subset = infer_imagenet_subset(model)
     if subset is None:
         return None
     return list(ImageNetInfo(subset).label_names())
+
+
+def _has_one_size(model: Any) -> bool:
+    fixed = _pretrained_cfg(model).get("fixed_input_size", False)
+    return bool(fixed) and not getattr(model, "dynamic_img_size", False)
+
+
+def _pretrained_cfg(model: Any) -> dict[str, Any]:
+    return getattr(model, "pretrained_cfg", None) or {}
 
 
 def _multiple(model: Any) -> int:

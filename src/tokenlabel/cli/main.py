@@ -37,6 +37,68 @@ VERBS: dict[str, tuple[str, str]] = {
         "tokenlabel.cli.evaluate:evaluate",
         "Accuracy of a checkpoint on a folder of images.",
     ),
+    "show": (
+        "tokenlabel.cli.show:show",
+        "Draw label maps, token predictions and relevance over images.",
+    ),
+    "export": (
+        "tokenlabel.cli.export:export",
+        "Write a trained model as ONNX, as a torch program, or as a timm folder.",
+    ),
+    "push": (
+        "tokenlabel.cli.push:push",
+        "Upload a trained model, with a card, to a model hub.",
+    ),
+    "view": (
+        "tokenlabel.cli.view:view",
+        "Browse images with their labels in a local page.",
+    ),
+    "labels info": (
+        "tokenlabel.cli.labels:info",
+        "What a label store holds and where it comes from.",
+    ),
+    "labels verify": ("tokenlabel.cli.labels:verify", "Check every record of a label store."),
+    "labels health": (
+        "tokenlabel.cli.labels:health",
+        "Tell, in numbers and words, whether labels fit their images.",
+    ),
+    "labels diff": ("tokenlabel.cli.labels:diff", "Compare two label stores."),
+    "labels merge": ("tokenlabel.cli.labels:merge", "Join label stores into one."),
+    "labels import": (
+        "tokenlabel.cli.labels:import_labels",
+        "Make a store of released labels (one .pt file an image).",
+    ),
+    "labels export": (
+        "tokenlabel.cli.labels:export_labels",
+        "Write a store in the released layout.",
+    ),
+    "labels push": ("tokenlabel.cli.labels:push", "Publish a label store, with a card."),
+    "labels pull": ("tokenlabel.cli.labels:pull", "Fetch a published label store."),
+    "models": ("tokenlabel.cli.models:models", "List students: parameters, FLOPs, throughput."),
+    "convert": (
+        "tokenlabel.cli.convert:convert",
+        "Turn a released checkpoint into safetensors that timm loads.",
+    ),
+    "doctor": (
+        "tokenlabel.cli.doctor:doctor",
+        "Print the environment and what is wrong with it.",
+    ),
+    "segment train": (
+        "tokenlabel.cli.segment:train",
+        "Train a network that gives every pixel a class.",
+    ),
+    "segment eval": (
+        "tokenlabel.cli.segment:evaluate",
+        "Mean IoU of a segmentation model, with a table of its classes.",
+    ),
+    "segment predict": (
+        "tokenlabel.cli.segment:predict",
+        "Classes of every pixel of a folder of pictures, as labels and overlays.",
+    ),
+    "view-batch": (
+        "tokenlabel.cli.view_batch:view_batch",
+        "A picture of what the student will see: images and labels, before and after augmentation.",
+    ),
 }
 
 

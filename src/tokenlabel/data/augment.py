@@ -144,25 +144,30 @@ class CenterCrop:
 
     crop_pct: float = 0.9  # share of the image's shorter side that is shown
     interpolation: Interpolation = "bicubic"
+    squash: bool = False  # stretch the image to the input's shape before cropping
 
     exact_pixels = True
 
     def draw(self, source: tuple[int, int], size: tuple[int, int], _: np.random.Generator) -> Drawn:
-        return Drawn(center_view(source, size, self.crop_pct), self.interpolation)
+        view = center_view(source, size, self.crop_pct, squash=self.squash)
+        return Drawn(view, self.interpolation)
 
     def apply(self, drawn: Drawn, image: Pixels, size: tuple[int, int]) -> Pixels:
         return render(image, drawn.view, size, drawn.interpolation)
 
 
-def center_view(source: tuple[int, int], size: tuple[int, int], crop_pct: float) -> View:
+def center_view(
+    source: tuple[int, int], size: tuple[int, int], crop_pct: float, *, squash: bool = False
+) -> View:
     """The centre crop of evaluation: to the pixel what timm's resize-then-crop shows.
 
-    The image is resized to just cover `size` / `crop_pct`, then `size` = (h, w) is cut out of the
-    middle.
+    The image is resized to just cover `size` / `crop_pct` (or stretched to it, with `squash`), then
+    `size` = (h, w) is cut out of the middle.
     """
-    covered = [math.floor(side / crop_pct) for side in size]
-    tight = 0 if covered[0] * source[1] >= covered[1] * source[0] else 1
-    rows, cols = (int(covered[tight] * side / source[tight]) for side in source)
+    rows, cols = covered = [math.floor(side / crop_pct) for side in size]
+    if not squash:
+        tight = 0 if covered[0] * source[1] >= covered[1] * source[0] else 1
+        rows, cols = (int(covered[tight] * side / source[tight]) for side in source)
     top, left = round((rows - size[0]) / 2), round((cols - size[1]) / 2)
     return View.crop(Box.from_pixels(left, top, size[1], size[0], (rows, cols)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -14,16 +14,16 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from tokenlabel.data.augment import Augmentation, CenterCrop, Drawn
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.decode import decode_image, image_size
-from tokenlabel.data.matching import LabelMaps, labelled_samples
+from tokenlabel.data.matching import labelled_samples
 from tokenlabel.data.order import BatchOrder, Request
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import View, coverage
-from tokenlabel.geometry.render import Interpolation
-from tokenlabel.labels import TargetKind, token_targets
+from tokenlabel.geometry.render import Interpolation, Pixels
+from tokenlabel.labels import LabelStore, TargetKind, token_targets
 from tokenlabel.targets import TokenTarget
 
-__all__ = ["Loader", "Targets", "eval_loader", "train_loader"]
+__all__ = ["Loader", "Samples", "Targets", "eval_loader", "pixels_needed", "train_loader"]
 
 _DECODED_SCALE = 1.25  # least pixels of a reduced image to an output pixel, as `render` warps them
 _MAX_ERASED = 0.5  # tokens of which more is erased carry no loss, where that is asked for
@@ -33,7 +33,7 @@ _MAX_ERASED = 0.5  # tokens of which more is erased carry no loss, where that is
 class Targets:
     """Which token targets to make of which label maps (see `tokenlabel.token_targets`)."""
 
-    labels: LabelMaps
+    labels: LabelStore
     grid: tuple[int, int]  # tokens of the student, (h, w)
     kind: TargetKind = "probability"
     smoothing: float = 0.1
@@ -56,12 +56,15 @@ class Targets:
         return torch.cat([torch.ones(1, dtype=torch.bool), (erased <= _MAX_ERASED).flatten()])
 
 
-class Loader:
+B = TypeVar("B")
+
+
+class Loader(Generic[B]):
     """Iterates over batches. An error of a sample reaches the caller as it is, workers or not."""
 
     def __init__(self, samples: Dataset[Any], order: BatchOrder, workers: int, pin: bool) -> None:
-        self._order = order
-        self._batches: DataLoader[Batch | InputError] = DataLoader(
+        self.samples, self.order = samples, order
+        self._batches: DataLoader[B | InputError] = DataLoader(
             samples,
             batch_sampler=order,
             num_workers=workers,
@@ -73,14 +76,14 @@ class Loader:
 
     def __len__(self) -> int:
         """Steps of a whole epoch."""
-        return len(self._order)
+        return len(self.order)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[B]:
         return self.epoch(0)
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, number: int, start: int = 0) -> Iterator[B]:
         """The batches of epoch `number` from step `start` on, as if those before had been drawn."""
-        self._order.epoch, self._order.start = number, start
+        self.order.epoch, self.order.start = number, start
         for batch in self._batches:
             if isinstance(batch, InputError):
                 raise batch
@@ -100,7 +103,7 @@ def train_loader(
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
-) -> Loader:
+) -> Loader[Batch]:
     """Shuffled, augmented batches of `batch_size` images of `image_size` = (height, width) a rank.
 
     What a batch holds depends on (seed, epoch, step, rank) and on nothing else. `repeats` is how
@@ -115,7 +118,7 @@ def train_loader(
             " choose a smaller batch size"
         )
     order = BatchOrder(samples, batch_size, seed=seed, repeats=repeats, rank=rank, world=world)
-    made = _Samples(source, augmentation, image_size, targets, seed)
+    made = Samples(source, augmentation, image_size, targets, seed)
     return Loader(made, order, workers, pin_memory)
 
 
@@ -126,19 +129,20 @@ def eval_loader(
     batch_size: int,
     crop_pct: float = 0.9,
     interpolation: Interpolation = "bicubic",
+    squash: bool = False,
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
-) -> Loader:
+) -> Loader[Batch]:
     """Every image once, in order, by its centre crop, as timm evaluates; ranks take turns by batch."""
     order = BatchOrder(np.arange(len(source)), batch_size, rank=rank, world=world)
-    crop = CenterCrop(crop_pct=crop_pct, interpolation=interpolation)
-    return Loader(_Samples(source, crop, image_size, None, 0), order, workers, pin_memory)
+    crop = CenterCrop(crop_pct=crop_pct, interpolation=interpolation, squash=squash)
+    return Loader(Samples(source, crop, image_size, None, 0), order, workers, pin_memory)
 
 
 @dataclass(frozen=True)
-class _Samples(Dataset[Any]):
+class Samples(Dataset[Any]):
     """Makes whole batches of requests, one worker a batch, in the memory that is handed over."""
 
     source: ImageSource
@@ -169,19 +173,24 @@ class _Samples(Dataset[Any]):
             keys=keys,
         )
 
-    def _sample(self, request: Request, slot: Tensor) -> Drawn:
-        """Make one sample's pixels in `slot` [H, W, 3]."""
+    def draw(self, request: Request) -> tuple[Drawn, Pixels]:
+        """What happens to an image, and the image, as large as that needs."""
         name, data = self.source.keys[request.image], self.source.read(request.image)
         rng = np.random.default_rng((self.seed, request.epoch, request.image, request.repeat))
         drawn = self.transform.draw(image_size(data, name), self.size, rng)
         exact = self.transform.exact_pixels
-        needed = (0, 0) if exact else _pixels_needed(drawn.view, self.size)
+        needed = (0, 0) if exact else pixels_needed(drawn.view, self.size)
         image = decode_image(data, name, fast=not exact, at_least=needed)
+        return drawn, image
+
+    def _sample(self, request: Request, slot: Tensor) -> Drawn:
+        """Make one sample's pixels in `slot` [H, W, 3]."""
+        drawn, image = self.draw(request)
         slot.numpy()[:] = self.transform.apply(drawn, image, self.size)
         return drawn
 
 
-def _pixels_needed(view: View, size: tuple[int, int]) -> tuple[int, int]:
+def pixels_needed(view: View, size: tuple[int, int]) -> tuple[int, int]:
     """The least (height, width) at which the source can be decoded without loss to the view."""
     step = np.linalg.norm(view.to_source[:, :2] / (size[1], size[0]), axis=1)  # x, y to a pixel
     width, height = np.ceil(_DECODED_SCALE / step)

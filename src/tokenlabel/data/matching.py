@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
-
 import numpy as np
 from numpy.typing import NDArray
 
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
-from tokenlabel.labels import LabelMap
+from tokenlabel.labels import LabelStore
+from tokenlabel.labels.manifest import Manifest
 
-__all__ = ["LabelMaps", "labelled_samples"]
-
-
-class _LeftOut(Protocol):
-    @property
-    def key(self) -> str: ...
+__all__ = ["labelled_samples"]
 
 
-class _Manifest(Protocol):
-    @property
-    def num_classes(self) -> int: ...
-    @property
-    def class_names(self) -> tuple[str, ...] | None: ...
-    @property
-    def left_out(self) -> Sequence[_LeftOut]: ...
-
-
-class LabelMaps(Protocol):
-    """Label maps by the keys of images; `tokenlabel.LabelStore` is one."""
-
-    @property
-    def manifest(self) -> _Manifest: ...
-    def __len__(self) -> int: ...
-    def __contains__(self, key: str, /) -> bool: ...
-    def __getitem__(self, key: str, /) -> LabelMap: ...
-
-
-def labelled_samples(source: ImageSource, labels: LabelMaps) -> NDArray[np.int64]:
+def labelled_samples(source: ImageSource, labels: LabelStore) -> NDArray[np.int64]:
     """Indices of the images to train on: all, but for those that the annotator had to leave out.
 
     Raises InputError where classes differ or an image has no label.
@@ -56,7 +30,7 @@ def labelled_samples(source: ImageSource, labels: LabelMaps) -> NDArray[np.int64
     return np.array(wanted, dtype=np.int64)
 
 
-def _check_classes(source: ImageSource, manifest: _Manifest) -> None:
+def _check_classes(source: ImageSource, manifest: Manifest) -> None:
     images, labels = source.class_names, manifest.class_names
     if manifest.num_classes != len(images):
         raise InputError(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from safetensors.torch import load_file
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.layers import to_2tuple
 from torch import Tensor
@@ -20,9 +22,12 @@ from tokenlabel.models import DenseModel, create_model
 from tokenlabel.models.checkpoints import build_from, load_weights
 from tokenlabel.output import DenseOutput
 
-__all__ = ["Classifier", "Weights", "load_classifier"]
+__all__ = ["TOKEN_HEAD_FILE", "Classifier", "Weights", "class_titles", "load_classifier"]
 
 Weights = Literal["auto", "ema", "model"]
+
+TOKEN_HEAD_FILE = "token_head.safetensors"
+"""In a timm folder: the token head of a student whose backbone has none of its own."""
 
 _TOKEN_HEADS = ("aux_head.", "backbone.aux_head.")
 
@@ -57,11 +62,16 @@ class Classifier:
         return predictions(output, token_weight)
 
     def titles(self) -> tuple[str, ...]:
-        """Class names for people: "tench" where the class is ImageNet's n01440764."""
-        info = _imagenet(self.num_classes)
-        if info is None or tuple(info.label_names()) != self.class_names:
-            return self.class_names
-        return tuple(str(title).split(",")[0] for title in info.label_descriptions())
+        """Class names for people."""
+        return class_titles(self.class_names)
+
+
+def class_titles(class_names: Sequence[str]) -> tuple[str, ...]:
+    """Names for people: "tench" where all classes are ImageNet's ids (n01440764), else as they are."""
+    info, smaller = ImageNetInfo("imagenet-22k"), ImageNetInfo("imagenet-1k")
+    if not set(class_names) <= {*info.label_names(), *smaller.label_names()}:
+        return tuple(class_names)
+    return tuple(info.label_name_to_description(name).split(",")[0] for name in class_names)
 
 
 def load_classifier(
@@ -76,6 +86,7 @@ def load_classifier(
 
     - `checkpoint` alone: a run's folder (its best checkpoint) or one `step-…` folder in it. `weights`
       chooses between the trained ones and their moving average ("auto": the average, if kept).
+      Or a folder that timm wrote, with weights and `config.json`.
     - `checkpoint` and `model`: a file of weights, and the timm name of what they belong to.
     - `model` alone: timm's own pretrained weights.
 
@@ -88,6 +99,8 @@ def load_classifier(
     if checkpoint is None:
         assert model is not None
         found = _of_timm(model, size)
+    elif (Path(checkpoint) / "config.json").is_file():
+        found = _of_timm_folder(Path(checkpoint), size)
     elif Path(checkpoint).is_dir():
         found = _of_run(Path(checkpoint), weights, size)
     elif model is None:
@@ -127,7 +140,8 @@ def _of_run(folder: Path, weights: Weights, size: tuple[int, int] | None) -> Cla
             Preprocessing.of_timm(student.backbone),
             image_size=trained_size,
             crop_pct=recipe["augment"]["crop_pct"],
-            interpolation="bicubic",  # as in the run's own validation
+            interpolation="bicubic",  # this and the next as in the run's own validation
+            squash=False,
         ),
         tuple(class_names),
         has_tokens=taught and student.heads != "class",
@@ -160,12 +174,25 @@ def _of_timm(name: str, size: tuple[int, int] | None) -> Classifier:
     return _timm_classifier(student, taught, {"model": name, "checkpoint": "timm"})
 
 
+def _of_timm_folder(folder: Path, size: tuple[int, int] | None) -> Classifier:
+    found = _of_timm(f"local-dir:{folder}", size)
+    model = json.loads((folder / "config.json").read_text())["architecture"]
+    head, file = found.model.aux_head, folder / TOKEN_HEAD_FILE
+    if file.exists() and head is not None:
+        head.load_state_dict(load_file(file))
+        found = dataclasses.replace(found, has_tokens=True)
+    facts = {"model": model, "checkpoint": str(folder)}
+    return dataclasses.replace(found, facts=facts)
+
+
 def _timm_classifier(student: DenseModel, taught: bool, facts: dict[str, Any]) -> Classifier:
     settings = Preprocessing.of_timm(student.backbone)
     if (height_width := student.image_shape[1:]) != settings.image_size:
         settings = dataclasses.replace(settings, image_size=height_width)
-    subset = _imagenet(student.num_classes)
-    names = range(student.num_classes) if subset is None else subset.label_names()
+    names = student.backbone.pretrained_cfg.get("label_names")
+    if names is None:
+        subset = _imagenet(student.num_classes)
+        names = range(student.num_classes) if subset is None else subset.label_names()
     return Classifier(student, settings, tuple(map(str, names)), taught, facts)
 
 

@@ -43,6 +43,7 @@ def measure(
         image_size=settings.image_size,
         crop_pct=settings.crop_pct,
         interpolation=settings.interpolation,
+        squash=settings.squash,
         batch_size=batch_size,
         workers=workers,
         rank=rank,

@@ -26,22 +26,24 @@ class Preprocessing:
     interpolation: Interpolation
     mean: tuple[float, float, float]  # of pixels in [0, 1]
     std: tuple[float, float, float]
+    squash: bool = False  # whether the image is stretched to the input's shape
 
     @classmethod
     def of_timm(cls, model: nn.Module) -> Preprocessing:
         """The test-time settings that a timm model's weights were published with."""
         config: dict[str, Any] = resolve_data_config({}, model=model, use_test_size=True)
         return cls(
-            image_size=config["input_size"][1:],
+            image_size=tuple(config["input_size"][1:]),
             crop_pct=config["crop_pct"],
             interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
-            mean=config["mean"],
-            std=config["std"],
+            mean=tuple(config["mean"]),
+            std=tuple(config["std"]),
+            squash=config["crop_mode"] == "squash",
         )
 
     def view(self, size: tuple[int, int]) -> View:
         """What is shown of an image of `size` = (height, width) pixels."""
-        return center_view(size, self.image_size, self.crop_pct)
+        return center_view(size, self.image_size, self.crop_pct, squash=self.squash)
 
     def pixels(self, image: Pixels) -> Tensor:
         """An image [H, W, 3] as the model's input before normalisation: uint8 [3, h, w]."""

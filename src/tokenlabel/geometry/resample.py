@@ -1,46 +1,64 @@
-"""Exact resampling of a map of cells to a grid of tokens through a `View`.
+"""Exact resampling of maps of cells to grids of tokens through views.
 
-The map is read as the bilinear interpolant of its cell centres (constant beyond the outermost
+A map is read as the bilinear interpolant of its cell centres (constant beyond the outermost
 centres); a token's value is that function's *area average* over the part of the token that is
 covered by the map. For axis-aligned views the average is separable and closed-form; otherwise it is
 taken over a fine lattice of points.
+
+Shapes: B images, P planes a map, H x W cells, h x w tokens, T = 1 + h * w targets an image (the
+whole view, then its tokens).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from tokenlabel.geometry.box import WHOLE, Box
 from tokenlabel.geometry.view import View
 
-__all__ = ["area_weights", "coverage", "resample"]
+__all__ = ["Resampler", "TokenSpans", "area_weights", "coverage", "resample"]
 
 _LATTICE = 4  # points a side and token, for views that are not axis-aligned
 
 
-def area_weights(edges: NDArray[np.float64], cells: int) -> NDArray[np.float64]:
-    """Weights [T, cells] that average the linear interpolant over each interval `edges` [T, 2].
+class TokenSpans(NamedTuple):
+    """Where the tokens of axis-aligned views lie on one axis of the maps; positions in fractions
+    of the map, reversed where the view is flipped."""
 
-    Edges are in cell units, within [0, cells]; cell i has its centre at i + 0.5. Rows sum to one;
-    the row of an empty interval is the interpolant's value at that point.
+    shown: NDArray[np.float64]  # [B, T, 2]: the part of the map that a token shows
+    share: NDArray[np.float64]  # [B, T]: how much of the token shows the map
+    view: NDArray[np.float64]  # [B, 2]: the whole view, also beyond the map
+
+
+AxisWeights = Callable[[TokenSpans, int], NDArray[np.floating]]
+"""Weights [B, T, cells] of a map's cells in each token, along one axis."""
+
+
+def area_weights(edges: NDArray[np.float64], cells: int) -> NDArray[np.float64]:
+    """Weights [..., cells] that average the linear interpolant over each interval [..., 2].
+
+    Edges are in cell units, within [0, cells]; cell i has its centre at i + 0.5. Weights sum to one;
+    those of an empty interval give the interpolant's value at that point.
     """
-    start, stop = edges.min(1), edges.max(1)
+    start, stop = edges.min(-1), edges.max(-1)
     # an interval of no length has no average: widen it, by an amount far below any cell
     middle, half = (start + stop) / 2, np.maximum((stop - start) / 2, 1e-6)
     ends = np.stack([middle - half, middle + half])
     # hats of the cells and of one virtual neighbour at each end, which repeats the outermost cell
     centers = np.arange(-1, cells + 1) + 0.5
     t = np.clip(ends[..., None] - centers, -1.0, 1.0)
-    integral = np.where(t < 0, 0.5 * (1 + t) ** 2, 1 - 0.5 * (1 - t) ** 2)
+    integral = 0.5 + t - 0.5 * t * np.abs(t)  # of the hat, up to t
     weights = integral[1] - integral[0]
-    weights[:, 1] += weights[:, 0]
-    weights[:, -2] += weights[:, -1]
-    weights = weights[:, 1:-1]
-    return np.asarray(weights / weights.sum(1, keepdims=True))
+    weights[..., 1] += weights[..., 0]
+    weights[..., -2] += weights[..., -1]
+    weights = weights[..., 1:-1]
+    return np.asarray(weights / weights.sum(-1, keepdims=True))
 
 
 def resample(
@@ -51,52 +69,147 @@ def resample(
     Returns values [P, h, w] and coverage [h, w]: the share of each token's area that shows a part
     of the source inside `extent`. Values of tokens with coverage 0 are meaningless but finite.
     """
-    if view.axis_aligned:
-        rows, cover_y = _axis(view, 1, grid[0], maps.shape[1], extent.y0, extent.y1)
-        cols, cover_x = _axis(view, 0, grid[1], maps.shape[2], extent.x0, extent.x1)
-        to_rows = torch.from_numpy(rows).to(maps.dtype)
-        to_cols = torch.from_numpy(cols).to(maps.dtype)
-        covered = torch.from_numpy(np.outer(cover_y, cover_x)).to(maps.dtype)
-        return to_rows @ maps @ to_cols.T, covered
-    points = _lattice(grid)  # [h, w, n, 2]
-    inside = torch.from_numpy(_covered(points, view, extent)).to(maps.dtype)  # [h, w, n]
-    source = view.source_points(points)
-    origin, size = np.array([extent.x0, extent.y0]), np.array([extent.width, extent.height])
-    where = torch.from_numpy((source - origin) / size * 2 - 1).to(maps.dtype)
-    h, w, n, _ = points.shape
-    sampled = F.grid_sample(
-        maps[None], where.reshape(1, h, w * n, 2), padding_mode="border", align_corners=False
-    )[0]
-    weight = inside / inside.sum(-1, keepdim=True).clamp(min=1)
-    return (sampled.reshape(-1, h, w, n) * weight).sum(-1), inside.mean(-1)
+    planes, rows, cols = maps.shape
+    resampler = Resampler([view], (rows, cols), grid, [extent])
+    values = resampler(maps.permute(1, 2, 0)[None])[0, 1:]
+    return values.T.reshape(planes, *grid), resampler.covered[0, 1:].view(grid).to(maps.dtype)
 
 
 def coverage(view: View, grid: tuple[int, int], extent: Box = WHOLE) -> Tensor:
     """Share [h, w] of each token's area that shows a part of the source inside `extent`."""
-    if view.axis_aligned:
-        _, cover_y = _axis(view, 1, grid[0], 1, extent.y0, extent.y1)
-        _, cover_x = _axis(view, 0, grid[1], 1, extent.x0, extent.x1)
-        return torch.from_numpy(np.outer(cover_y, cover_x)).float()
-    return torch.from_numpy(_covered(_lattice(grid), view, extent).mean(-1)).float()
+    return Resampler([view], (1, 1), grid, [extent]).covered[0, 1:].view(grid).float()
 
 
-def _axis(
-    view: View, axis: int, tokens: int, cells: int, start: float, stop: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """One axis of an axis-aligned view: weights [tokens, cells] and covered share [tokens]."""
-    scale, offset = float(view.to_source[axis, axis]), float(view.to_source[axis, 2])
-    ends = sorted(((start - offset) / scale, (stop - offset) / scale))
-    valid = view.valid_interval(axis)
-    low, high = max(valid[0], ends[0]), min(valid[1], ends[1])
-    edges = np.arange(tokens + 1) / tokens
-    clipped = np.clip(np.stack([edges[:-1], edges[1:]], 1), low, max(low, high))
-    share = np.clip((clipped[:, 1] - clipped[:, 0]) * tokens, 0.0, 1.0)
-    in_cells = (clipped * scale + offset - start) / (stop - start) * cells
-    return area_weights(np.clip(in_cells, 0.0, cells), cells), share
+class Resampler:
+    """How the targets of a batch of views average the cells of their maps."""
+
+    def __init__(
+        self,
+        views: Sequence[View],
+        cells: tuple[int, int],
+        grid: tuple[int, int],
+        extents: Sequence[Box],
+        axis_weights: AxisWeights | None = None,
+    ) -> None:
+        """`cells` = (H, W) of every map, `grid` = (h, w) of the tokens, `extents` as in `resample`.
+
+        `axis_weights` is a rule other than the area average for the axis-aligned views.
+        """
+        rule = axis_weights or _token_area_weights
+        self.grid = grid
+        self._slanted = {
+            i: _Lattice(v, cells, grid, extents[i])
+            for i, v in enumerate(views)
+            if not v.axis_aligned
+        }
+        upright = [view if view.axis_aligned else View.identity() for view in views]
+        self._weights = []  # (rows [B, n, H], columns [B, m, W]) for the whole view and the tokens
+        covered = []
+        for tokens in ((1, 1), grid):
+            spans = [_token_spans(upright, axis, tokens[1 - axis], extents) for axis in (1, 0)]
+            rows, cols = (
+                torch.from_numpy(rule(span, n)) for span, n in zip(spans, cells, strict=True)
+            )
+            self._weights.append((rows, cols))
+            shares = spans[0].share[:, :, None] * spans[1].share[:, None]
+            covered.append(torch.from_numpy(shares).flatten(1))
+        self.covered = torch.cat(covered, 1)  # [B, T]
+        for i, lattice in self._slanted.items():
+            self.covered[i] = lattice.covered
+
+    def __call__(self, maps: Tensor, first: int = 0) -> Tensor:
+        """Values [b, T, P] of the maps [b, H, W, P] of images `first` to `first + b`."""
+        part = slice(first, first + len(maps))
+        out = maps.new_empty(len(maps), self.covered.shape[1], maps.shape[-1])
+        for (rows, cols), (n, m), targets in zip(
+            self._weights, ((1, 1), self.grid), (slice(0, 1), slice(1, None)), strict=True
+        ):
+            by_row = torch.bmm(rows[part].to(maps.dtype), maps.flatten(2))
+            by_row = by_row.view(-1, n, *maps.shape[2:])
+            values = torch.matmul(cols[part, None].to(maps.dtype), by_row)  # [b, n, m, P]
+            out[:, targets] = values.view(-1, n * m, maps.shape[-1])
+        for i in range(part.start, part.stop):
+            if i in self._slanted:
+                out[i - first] = self._slanted[i](maps[i - first])
+        return out
+
+
+# -- axis-aligned views ----------------------------------------------------------------------------
+
+
+def _token_area_weights(spans: TokenSpans, cells: int) -> NDArray[np.float64]:
+    return area_weights(np.clip(spans.shown, 0.0, 1.0) * cells, cells)
+
+
+def _token_spans(
+    views: Sequence[View], axis: int, tokens: int, extents: Sequence[Box]
+) -> TokenSpans:
+    """`TokenSpans` of one axis (0 = x, 1 = y) of axis-aligned views."""
+    scale, offset = np.stack([view.stages[0, axis] for view in views])[:, [axis, 2]].T
+    valid = np.array([view.valid_interval(axis) for view in views])
+    start, stop = np.array([extent.as_tuple()[axis::2] for extent in extents]).T
+    ends = np.sort((np.stack([start, stop], 1) - offset[:, None]) / scale[:, None])
+    low = np.maximum(valid[:, :1], ends[:, :1])
+    high = np.maximum(np.minimum(valid[:, 1:], ends[:, 1:]), low)
+    edges = np.clip(np.arange(tokens + 1) / tokens, low, high)  # [B, T + 1]
+    to_map = np.stack([scale, offset - start], 1) / (stop - start)[:, None]
+    in_map = edges * to_map[:, :1] + to_map[:, 1:]
+    return TokenSpans(
+        shown=np.stack([in_map[:, :-1], in_map[:, 1:]], -1),
+        share=np.clip(np.diff(edges) * tokens, 0.0, 1.0),
+        view=np.stack([to_map[:, 1], to_map.sum(1)], 1),
+    )
+
+
+# -- other views -----------------------------------------------------------------------------------
+
+
+class _Lattice:
+    """Weights of a map's cells in the tokens of one view, by points that stand evenly inside them."""
+
+    def __init__(
+        self, view: View, cells: tuple[int, int], grid: tuple[int, int], extent: Box
+    ) -> None:
+        points = _lattice(grid)  # [h * w, n, 2]
+        origin, size = np.array([extent.x0, extent.y0]), np.array([extent.width, extent.height])
+        in_map = (view.source_points(points) - origin) / size
+        inside = view.valid(points) & (in_map >= 0).all(-1) & (in_map <= 1).all(-1)
+        covered = inside.mean(1)
+        share = inside / np.maximum(inside.sum(1, keepdims=True), 1)  # of each point in its token
+        tokens = _bilinear_weights(in_map, share, cells)
+        # the whole view is the union of its tokens, each of which counts by what is covered of it
+        whole = covered / max(covered.sum(), 1e-9) @ tokens
+        self.covered = torch.from_numpy(np.concatenate([covered.mean(keepdims=True), covered]))
+        self._weights = torch.from_numpy(np.concatenate([whole[None], tokens]))  # [T, H * W]
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """Values [T, P] of maps [H, W, P]."""
+        return self._weights.to(maps.dtype) @ maps.flatten(0, 1)
+
+
+def _bilinear_weights(
+    points: NDArray[np.float64], share: NDArray[np.float64], cells: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Weights [N, H * W] of cells in the mean, by `share` [N, n], of the map at points [N, n, 2]."""
+    height, width = cells
+    at = np.clip(points * (width, height) - 0.5, 0.0, (width - 1, height - 1))
+    low = np.minimum(at.astype(np.int64), np.maximum(np.array([width, height]) - 2, 0))
+    beyond = at - low
+    first = np.arange(len(points))[:, None] * (height * width) + low[..., 1] * width + low[..., 0]
+    index, weight = [], []
+    for dy in range(min(height, 2)):
+        for dx in range(min(width, 2)):
+            x = beyond[..., 0] if dx else 1 - beyond[..., 0]
+            y = beyond[..., 1] if dy else 1 - beyond[..., 1]
+            index.append(first + dy * width + dx)
+            weight.append(share * x * y)
+    size = len(points) * height * width
+    counted = np.bincount(np.concatenate(index, None), np.concatenate(weight, None), size)
+    return counted.astype(np.float64).reshape(len(points), height * width)
 
 
 def _lattice(grid: tuple[int, int]) -> NDArray[np.float64]:
-    """Output points [h, w, n, 2] that stand evenly inside each token."""
+    """Output points [h * w, n, 2] that stand evenly inside each token."""
     h, w = grid
     inner = (np.arange(_LATTICE) + 0.5) / _LATTICE
     ys = (np.arange(h)[:, None] + inner) / h  # [h, s]
@@ -104,12 +217,4 @@ def _lattice(grid: tuple[int, int]) -> NDArray[np.float64]:
     shape = (h, w, _LATTICE, _LATTICE)
     y = np.broadcast_to(ys[:, None, :, None], shape)
     x = np.broadcast_to(xs[None, :, None, :], shape)
-    return np.stack([x, y], -1).reshape(h, w, _LATTICE * _LATTICE, 2)
-
-
-def _covered(points: NDArray[np.float64], view: View, extent: Box) -> NDArray[np.bool_]:
-    """Which output points show a part of the source inside `extent`."""
-    source = view.source_points(points)
-    x, y = source[..., 0], source[..., 1]
-    inside = (x >= extent.x0) & (x <= extent.x1) & (y >= extent.y0) & (y <= extent.y1)
-    return np.asarray(view.valid(points) & inside)
+    return np.stack([x, y], -1).reshape(h * w, _LATTICE * _LATTICE, 2)

@@ -130,13 +130,13 @@ class View:
         return inside
 
     def valid_interval(self, axis: int) -> tuple[float, float]:
-        """Of an axis-aligned view: the output interval of one axis (0 = x, 1 = y) that shows content.
+        """The output interval of one axis (0 = x, 1 = y) where an axis-aligned view shows content.
 
         Empty when the first number is not below the second.
         """
         low, high = 0.0, 1.0
-        for stage in self.stages:
-            scale, offset = float(stage[axis, axis]), float(stage[axis, 2])
+        for stage in self.stages.tolist():
+            scale, offset = stage[axis][axis], stage[axis][2]
             ends = sorted((-offset / scale, (1.0 - offset) / scale))
             low, high = max(low, ends[0]), min(high, ends[1])
         return low, high

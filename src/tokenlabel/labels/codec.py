@@ -4,7 +4,7 @@ A payload is a palette of the map's distinct class ids, one palette slot for eac
 entries, and the scores. Three codecs write it:
 
 - `compact`: the probability of each entry as the nearest of 256 steps of its *square root*, then
-  zstd. An entry errs by at most `sqrt(p) / 255 + 1e-6`, so a cell's distribution by at most
+  zstd. An entry errs by at most `sqrt(p) / 255 + 4e-6`, so a cell's distribution by at most
   `sqrt(K) / 510` in total variation (0.0044 for K = 5). Scores come back as log-probabilities with
   a `log_normalizer` of zero, ties in the order of their class ids; raw logits are gone.
 - `exact`: scores as float16 and the normaliser as float32, zstd: lossless for float16 logits.
@@ -35,8 +35,9 @@ _HAS_EXTENT, _HAS_NORMALIZER = 1, 2
 
 _STEPS = 255
 _ZSTD_LEVEL = 19
-# log of the probability of each step; step 0 stands for all that rounds to it, and is never zero
-_LOG_PROBABILITY = (2 * np.log(np.maximum(np.arange(256), 0.25) / _STEPS)).astype(np.float32)
+# log-probability by the steps lost from 1; losing all stands for what rounds to 0, never for 0
+_LOG_PROBABILITY = (2 * np.log(np.maximum(255 - np.arange(256), 0.25) / _STEPS)).astype(np.float32)
+_WHOLE = Box()
 
 Array = NDArray[Any]
 
@@ -66,7 +67,7 @@ def encode(label_map: LabelMap, codec: Codec) -> bytes:
     palette, slots = np.unique(label_map.classes.cpu().numpy(), return_inverse=True)
     slots = slots.astype(_slot_dtype(len(palette))).reshape(label_map.scores.shape)
     flags, extent = 0, b""
-    if label_map.extent != Box():
+    if label_map.extent != _WHOLE:
         flags, extent = _HAS_EXTENT, _EXTENT.pack(*label_map.extent.as_tuple())
     if codec == "compact":
         body = _pack_roots(label_map, slots)
@@ -82,7 +83,7 @@ def decode(payload: bytes | memoryview, codec: Codec, num_classes: int) -> Label
     """The map of a payload that `encode` wrote with the same codec."""
     data = payload if codec == "raw" else _zstd.decompress(payload)
     flags, k, h, w, size = _HEAD.unpack_from(data)
-    at, extent = _HEAD.size, Box()
+    at, extent = _HEAD.size, _WHOLE
     if flags & _HAS_EXTENT:
         extent = Box(*_EXTENT.unpack_from(data, at))
         at += _EXTENT.size
@@ -101,7 +102,7 @@ def decode(payload: bytes | memoryview, codec: Codec, num_classes: int) -> Label
             normalizer = torch.from_numpy(values.astype(np.float32).reshape(h, w))
     return LabelMap(
         torch.from_numpy(scores.reshape(k, h, w)),
-        torch.from_numpy(palette[slots].reshape(k, h, w)),
+        torch.from_numpy(palette.take(slots).reshape(k, h, w)),
         normalizer,
         extent,
         num_classes,
@@ -112,25 +113,26 @@ def decode(payload: bytes | memoryview, codec: Codec, num_classes: int) -> Label
 
 
 def _pack_roots(label_map: LabelMap, slots: Array) -> bytes:
-    """Cell by cell, slots in rising order; then the change of their steps from the cell before."""
+    """Cell by cell: slots in rising order, then the change of their lost steps."""
     roots = label_map.probabilities().clamp(0, 1).sqrt().cpu().numpy()
-    steps = np.rint(roots * _STEPS).astype(np.uint8)
-    cells, steps = slots.reshape(len(slots), -1).T, steps.reshape(len(steps), -1).T  # [H * W, K]
+    lost = (_STEPS - np.rint(roots * _STEPS)).astype(np.uint8)
+    cells, lost = slots.reshape(len(slots), -1).T, lost.reshape(len(lost), -1).T  # [H * W, K]
     order = np.argsort(cells, axis=1, kind="stable")
-    cells, steps = (np.take_along_axis(a, order, 1) for a in (cells, steps))
-    changes = np.diff(steps, axis=0, prepend=np.uint8(0))  # wraps around at 256
+    cells, lost = (np.take_along_axis(a, order, 1) for a in (cells, lost))
+    changes = np.diff(lost, axis=0, prepend=np.uint8(0))  # wraps around at 256
     return cells.tobytes() + changes.tobytes()
 
 
 def _unpack_roots(cells: Array, data: bytes | memoryview, at: int) -> tuple[Array, Array]:
     """Slots and log-probabilities [K, H * W], best first, of cells [H * W, K] in slot order."""
     changes = np.frombuffer(data, np.uint8, cells.size, at).reshape(cells.shape)
-    steps = np.add.accumulate(changes, axis=0, dtype=np.uint8)
-    bits = 8 * cells.itemsize
-    keys = (_STEPS - steps).astype(f"u{2 * cells.itemsize}") << bits | cells
-    keys = np.sort(keys, axis=1).T
-    best_first = keys >> bits
-    return keys & ((1 << bits) - 1), _LOG_PROBABILITY[::-1][best_first]
+    # sorting (lost steps, slot) as one number: the slot in its low half, little-endian
+    pairs = np.empty((*cells.shape, 2), cells.dtype)
+    pairs[..., 0] = cells
+    pairs[..., 1] = np.add.accumulate(changes, axis=0, dtype=np.uint8)
+    pairs.view(f"<u{2 * cells.itemsize}")[..., 0].sort(axis=1)
+    best_first = pairs.transpose(1, 0, 2)
+    return best_first[..., 0], _LOG_PROBABILITY.take(best_first[..., 1])
 
 
 def _pack_halves(label_map: LabelMap) -> bytes:

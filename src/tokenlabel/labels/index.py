@@ -4,8 +4,8 @@ One memory-mapped file, so that opening a store of millions of records takes no 
 processes of a loader share its pages. Records are numbered in the order of their shards.
 
 Layout (little-endian): magic, number of records N, then offsets u64 [N] of each record in its
-shard, hashes u64 [N] of the keys in rising order, the record number u32 [N] of each hash, ends
-u64 [N] of each key's text, and the texts.
+shard, CRC-32 hashes u32 [N] of the keys in rising order, the record number u32 [N] of each hash,
+ends u32 [N] of each key's text, and the texts.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import hashlib
 import mmap
 import struct
+import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -32,20 +34,24 @@ _HEAD = struct.Struct("<8sQ")
 def encode_index(keys: Sequence[str], offsets: Sequence[int]) -> bytes:
     """An index over records in store order, as a file. Raises InputError for keys that come twice."""
     texts = [key.encode() for key in keys]
-    hashes = np.array([_hash(text) for text in texts], "<u8")
+    hashes = np.array([zlib.crc32(text) for text in texts], "<u4")
     order = np.argsort(hashes, kind="stable").astype("<u4")
     hashes = hashes[order]
-    for i in np.flatnonzero(hashes[1:] == hashes[:-1]):
-        if keys[order[i]] == keys[order[i + 1]]:
-            raise InputError(f"{keys[order[i]]!r} comes twice: keys of a label store are unique")
+    if len(set(keys)) < len(keys):
+        twice = next(key for key, count in Counter(keys).items() if count > 1)
+        raise InputError(f"{twice!r} comes twice: keys of a label store are unique")
     ends = np.cumsum([len(text) for text in texts], dtype="<u8")
+    if len(ends) and ends[-1] >= 1 << 32:
+        raise InputError(
+            "the keys of one label store may have 4 GB of text: divide it into several"
+        )
     return b"".join(
         (
             _HEAD.pack(MAGIC, len(keys)),
             np.array(offsets, "<u8").tobytes(),
             hashes.tobytes(),
             order.tobytes(),
-            ends.tobytes(),
+            ends.astype("<u4").tobytes(),
             *texts,
         )
     )
@@ -72,7 +78,7 @@ class Index:
             return array
 
         self.offsets = take("<u8")
-        self._hashes, self._order, self._ends = take("<u8"), take("<u4"), take("<u8")
+        self._hashes, self._order, self._ends = take("<u4"), take("<u4"), take("<u4")
         self._texts = data[at:]
 
     def __len__(self) -> int:
@@ -80,7 +86,7 @@ class Index:
 
     def find(self, key: str) -> int:
         """The record number of a key, or -1."""
-        wanted = np.uint64(_hash(key.encode()))
+        wanted = np.uint32(zlib.crc32(key.encode()))
         i = int(self._hashes.searchsorted(wanted))
         while i < len(self._hashes) and self._hashes[i] == wanted:
             number = int(self._order[i])
@@ -117,7 +123,3 @@ class Keys(Sequence[str]):
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._index.find(key) >= 0
-
-
-def _hash(key: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")

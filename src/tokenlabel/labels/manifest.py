@@ -76,7 +76,7 @@ class Manifest(_Strict):
         path = folder / FILE_NAME
         try:
             content = json.loads(path.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"{folder} is not a label store: it has no {FILE_NAME}") from None
         except ValueError:
             raise InputError(f"{path} is damaged: it is not valid JSON") from None

@@ -25,13 +25,14 @@ class StoreFiles:
     are fetched once.
     """
 
-    def __init__(self, location: str | Path) -> None:
+    def __init__(self, location: str | Path, copies: Path | None = None) -> None:
+        """`copies` is where remote files go, by default a folder of the user's cache."""
         self._location = str(location)
         self._folder = Path(location)
         self._remote = "://" in self._location
         if self._remote:
             name = hashlib.sha256(self._location.rstrip("/").encode()).hexdigest()[:16]
-            self._folder = cache_folder() / "labels" / name
+            self._folder = copies or cache_folder() / "labels" / name
 
     def path_of(self, name: str, *, sha256: str | None = None) -> Path:
         """A file's local path. Raises InputError if a fetched file does not have the checksum."""

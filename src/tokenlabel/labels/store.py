@@ -64,12 +64,12 @@ class LabelStore:
 
     def __getitem__(self, key: str) -> LabelMap:
         """The label map of a key. Raises KeyError where there is none."""
-        record, _ = self._read(self._number(key), key)
+        record = self._read(self._number(key), key)
         return decode(record.payload, self.manifest.codec, self.manifest.num_classes)
 
     def payload(self, key: str) -> bytes:
         """The encoded label map of a key, as it stands in its shard."""
-        return bytes(self._read(self._number(key), key)[0].payload)
+        return bytes(self._read(self._number(key), key).payload)
 
     def __reduce__(self) -> tuple[type[LabelStore], tuple[str]]:
         return LabelStore, (self.location,)
@@ -81,10 +81,10 @@ class LabelStore:
             raise KeyError(f"{self.location} has no label for {key!r}{near}")
         return number
 
-    def _read(self, number: int, key: str) -> tuple[Record, int]:
+    def _read(self, number: int, key: str) -> Record:
         shard = bisect_right(self._starts, number) - 1
         try:
-            record, end = read_record(self._shard(shard), int(self._index.offsets[number]))
+            record, _ = read_record(self._shard(shard), int(self._index.offsets[number]))
             if record.key != key or record.kind != "label":
                 raise BrokenRecord(f"it holds {record.key!r}")
         except BrokenRecord as error:
@@ -93,7 +93,7 @@ class LabelStore:
                 f"{self.location}: record {place} ({key!r}) of {name} is damaged: {error};"
                 " `tokenlabel labels verify` lists all damage"
             ) from None
-        return record, end
+        return record
 
     def _open_shard(self, number: int) -> memoryview:
         shard = self.manifest.shards[number]

@@ -1,22 +1,28 @@
-"""From label maps and views to token targets: the heart of the method."""
+"""From label maps and views to token targets: the heart of the method.
+
+Shapes: B images, K classes a cell, H x W cells, P palette entries an image, T = 1 + h * w targets.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import roi_align
 
-from tokenlabel.geometry import Box, View, coverage, resample
+from tokenlabel.errors import InputError
+from tokenlabel.geometry import Resampler, View
 from tokenlabel.labels.label_map import LabelMap
+from tokenlabel.labels.released_targets import bin_weights, transposed
 from tokenlabel.targets import TokenTarget
 
 __all__ = ["TargetKind", "token_targets"]
 
 TargetKind = Literal["probability", "released", "released-transposed"]
 
+_AT_ONCE = 8  # images
 _MIN_COVERAGE = 0.5  # a token of which less than half shows labelled content has no target
 
 
@@ -40,97 +46,123 @@ def token_targets(
     """
     if len(label_maps) != len(views):
         raise ValueError(f"{len(label_maps)} label maps but {len(views)} views")
+    if kind == "released-transposed":
+        views = [transposed(view) for view in views]
+    alike: dict[tuple[torch.Size, bool], list[int]] = {}
+    for i, label_map in enumerate(label_maps):
+        form = (label_map.scores.shape, label_map.log_normalizer is None)
+        alike.setdefault(form, []).append(i)
     make = _probability if kind == "probability" else _released
-    targets = [
-        make(label_map, _transposed(view) if kind == "released-transposed" else view, grid)
-        for label_map, view in zip(label_maps, views, strict=True)
-    ]
-    offset = smoothing / label_maps[0].num_classes
-    # the released smoothing adds the offset without taking it from the true mass: sums are 1 + offset
-    factor = 1 - smoothing + (0.0 if kind == "probability" else offset)
-    return TokenTarget.concatenate(targets).scaled(factor, offset)
+    with _one_thread():
+        parts = [
+            make([label_maps[i] for i in group], [views[i] for i in group], grid, smoothing)
+            for group in alike.values()
+        ]
+    order = torch.tensor([i for group in alike.values() for i in group])
+    return parts[0] if len(parts) == 1 else TokenTarget.concatenate(parts).take(order.argsort())
 
 
-def _probability(label_map: LabelMap, view: View, grid: tuple[int, int]) -> TokenTarget:
-    palette, slots = torch.unique(label_map.classes, return_inverse=True)
-    probability = label_map.probabilities()
-    outside = max(label_map.num_classes - label_map.k, 1)
-    rest = ((1 - probability.sum(0)).clamp(min=0) / outside)[None]  # [1, H, W]
+def _probability(
+    label_maps: Sequence[LabelMap], views: Sequence[View], grid: tuple[int, int], smoothing: float
+) -> TokenTarget:
+    first = label_maps[0]
+    probability = torch.stack([label_map.probabilities() for label_map in label_maps])
+    total = probability.sum(1, keepdim=True)  # [B, 1, H, W]
+    probability /= total.clamp(min=1)  # above 1 by rounding in the store
+    rest = (1 - total).clamp_(min=0) / max(first.num_classes - first.k, 1)
     # a cell's palette entries hold what exceeds the cell's own residual, so averages stay exact
-    excess = _scatter(probability - rest, slots, len(palette))
-    values, covered = resample(torch.cat([excess, rest]), view, grid, label_map.extent)
-    whole, covered_whole = resample(torch.cat([excess, rest]), view, (1, 1), label_map.extent)
-    values = torch.cat([whole.flatten(1), values.flatten(1)], 1)  # [P + 1, T]
-    covered = torch.cat([covered_whole.flatten(), covered.flatten()])
-    return TokenTarget(
-        classes=palette[None],
-        excess=values[:-1].T[None],
-        residual=values[-1][None],
-        mask=(covered >= _MIN_COVERAGE)[None],
-        grid=grid,
-        num_classes=label_map.num_classes,
+    excess = (probability - rest).mul_(1 - smoothing)
+    rest = rest[:, 0] * (1 - smoothing) + smoothing / first.num_classes
+    palette = _Palette.of(label_maps)
+    resampler = Resampler(views, first.grid, grid, [label_map.extent for label_map in label_maps])
+    values = torch.cat(
+        [resampler(palette.planes(excess, part, rest), part.start) for part in palette.parts]
     )
+    return palette.target(values[..., :-1], values[..., -1], resampler.covered, grid)
 
 
-def _released(label_map: LabelMap, view: View, grid: tuple[int, int]) -> TokenTarget:
-    palette, slots = torch.unique(label_map.classes, return_inverse=True)
-    logits = _scatter(label_map.scores.float(), slots, len(palette))
-    tokens = _roi_align(logits, view, grid, label_map).flatten(1)
-    whole = _roi_align(logits, view, (1, 1), label_map).flatten(1)
-    values = torch.cat([whole, tokens], 1)  # [P, T]
-    others = label_map.num_classes - len(palette)
-    # the softmax with its zeros, stable whatever the logits: subtract max(0, best)
-    top = values.amax(0).clamp(min=0)
-    exponentials, one = (values - top).exp(), (-top).exp()
-    normalizer = exponentials.sum(0) + others * one
-    residual = one / normalizer
-    covered = torch.cat([coverage(view, g, label_map.extent).flatten() for g in ((1, 1), grid)])
-    return TokenTarget(
-        classes=palette[None],
-        excess=(exponentials / normalizer - residual).T[None],
-        residual=residual[None],
-        mask=(covered >= _MIN_COVERAGE)[None],
-        grid=grid,
-        num_classes=label_map.num_classes,
-    )
+def _released(
+    label_maps: Sequence[LabelMap], views: Sequence[View], grid: tuple[int, int], smoothing: float
+) -> TokenTarget:
+    _require_logits(label_maps)
+    first, extents = label_maps[0], [label_map.extent for label_map in label_maps]
+    scores = torch.stack([label_map.scores.float() for label_map in label_maps])
+    palette = _Palette.of(label_maps)
+    resampler = Resampler(views, first.grid, grid, extents, bin_weights)
+    # the released smoothing adds the offset without taking it from the true mass: sums exceed 1
+    offset = smoothing / first.num_classes
+    # entries that pad a shorter palette have logit 0, as every class outside it
+    others = first.num_classes - palette.classes.shape[1]
+    excess, residual = [], []
+    for part in palette.parts:
+        logits = resampler(palette.planes(scores, part), part.start)
+        # the softmax with its zeros, stable whatever the logits: subtract max(0, best)
+        top = logits.amax(-1, keepdim=True).clamp_(min=0)
+        exponentials, one = logits.sub_(top).exp_(), top.neg_().exp_()  # [b, T, P], [b, T, 1]
+        factor = (1 - smoothing + offset) / (exponentials.sum(-1, keepdim=True) + others * one)
+        excess.append(exponentials.sub_(one).mul_(factor))
+        residual.append((one * factor + offset)[..., 0])
+    return palette.target(torch.cat(excess), torch.cat(residual), resampler.covered, grid)
 
 
-def _scatter(values: Tensor, slots: Tensor, size: int) -> Tensor:
-    """Spread values [K, H, W] over palette planes [size, H, W]; a plane is 0 where a class is absent."""
-    planes = values.new_zeros(size, *values.shape[1:])
-    return planes.scatter_add_(0, slots, values)
+def _require_logits(label_maps: Sequence[LabelMap]) -> None:
+    normalizers = (label_map.log_normalizer for label_map in label_maps)
+    if any(normalizer is not None and not normalizer.any() for normalizer in normalizers):
+        raise InputError(
+            "released targets need the annotator's raw logits, these labels keep log-probabilities:"
+            " use probability targets, or labels of the exact codec"
+        )
 
 
-def _roi_align(logits: Tensor, view: View, grid: tuple[int, int], label_map: LabelMap) -> Tensor:
-    """RoIAlign of palette logits [P, H, W] on a crop, flipped where the view is."""
-    if not view.axis_aligned:  # the released code had no exact rule for slanted crops
-        return resample(logits, view, grid, label_map.extent)[0]
-    box, extent = view.source_box(), label_map.extent
-    rows, cols = label_map.grid
-    region = [
-        (box.x0 - extent.x0) / extent.width * cols - 0.5,
-        (box.y0 - extent.y0) / extent.height * rows - 0.5,
-        (box.x1 - extent.x0) / extent.width * cols - 0.5,
-        (box.y1 - extent.y0) / extent.height * rows - 0.5,
-    ]
-    rois = torch.tensor([[0.0, *region]], dtype=logits.dtype)
-    out: Tensor = roi_align(
-        logits[None], rois, grid, spatial_scale=1.0, sampling_ratio=-1, aligned=False
-    )[0]
-    flipped = [axis + 1 for axis in (0, 1) if view.to_source[1 - axis, 1 - axis] < 0]
-    return out.flip(flipped) if flipped else out
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Many small products: waking a second thread for each costs ten times what it saves."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
-def _transposed(view: View) -> View:
-    """The view whose crop has x and y exchanged: the released code's reading of its own boxes.
+class _Palette(NamedTuple):
+    """The distinct classes of each of a batch of maps, padded to the longest list with class 0."""
 
-    Flips stay as they are, since the released code flipped whole maps before cropping them.
-    """
-    if not view.axis_aligned:
-        raise ValueError("released-transposed targets are defined for crops and flips only")
-    box, scale = view.source_box(), view.to_source[[0, 1], [0, 1]]
-    x0, x1 = (box.x0, box.x1) if scale[0] > 0 else (1 - box.x1, 1 - box.x0)
-    y0, y1 = (box.y0, box.y1) if scale[1] > 0 else (1 - box.y1, 1 - box.y0)
-    flipped = View.hflip() if scale[0] < 0 else View.identity()
-    flipped = flipped.then(View.vflip()) if scale[1] < 0 else flipped
-    return flipped.then(View.crop(Box(y0, x0, y1, x1)))
+    classes: Tensor  # [B, P] int64
+    slots: Tensor  # [B, K, H, W] int64: where in its image's palette each entry of a map is
+    num_classes: int
+
+    @classmethod
+    def of(cls, label_maps: Sequence[LabelMap]) -> _Palette:
+        num_classes = label_maps[0].num_classes
+        if any(label_map.num_classes != num_classes for label_map in label_maps):
+            raise ValueError("label maps of different class counts cannot form one batch")
+        ids = torch.stack([label_map.classes for label_map in label_maps])
+        flat = ids.flatten(1)
+        present = torch.zeros(len(ids), num_classes, dtype=torch.int32).scatter_(1, flat, 1)
+        slots = (present.cumsum(1) - 1).gather(1, flat)
+        classes = torch.zeros(len(ids), int(slots.max()) + 1, dtype=torch.int64)
+        return cls(classes.scatter_(1, slots, flat), slots.view_as(ids), num_classes)
+
+    @property
+    def parts(self) -> list[slice]:
+        """A few images at a time, whose planes stay in the processor's cache."""
+        return [slice(i, i + _AT_ONCE) for i in range(0, len(self.classes), _AT_ONCE)]
+
+    def planes(self, values: Tensor, part: slice, last: Tensor | None = None) -> Tensor:
+        """Values [B, K, H, W] of a part by palette entry: [b, H, W, P], 0 where absent.
+
+        One more plane, `last` [B, H, W], may follow behind.
+        """
+        values, slots = values[part].permute(0, 2, 3, 1), self.slots[part].permute(0, 2, 3, 1)
+        depth = self.classes.shape[1] + (last is not None)
+        planes = values.new_zeros(*values.shape[:3], depth).scatter_add_(3, slots, values)
+        if last is not None:
+            planes[..., -1] = last[part]
+        return planes
+
+    def target(
+        self, excess: Tensor, residual: Tensor, covered: Tensor, grid: tuple[int, int]
+    ) -> TokenTarget:
+        mask = covered >= _MIN_COVERAGE
+        return TokenTarget(self.classes, excess, residual, mask, grid, self.num_classes)

@@ -138,6 +138,11 @@ class LabelStoreWriter:
         if self._is_new(key):
             self._open_shard(key).append(key, encode(label_map, self.manifest.codec))
 
+    def add_payload(self, key: str, payload: bytes) -> None:
+        """Write a map as another store of the same codec and classes holds it."""
+        if self._is_new(key):
+            self._open_shard(key).append(key, payload)
+
     def leave_out(self, key: str, reason: str) -> None:
         """Note that a sample has no label, and why."""
         if self._is_new(key):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tokenlabel.errors import InputError
 from tokenlabel.models.dense import DenseModel, timm_model
 
-__all__ = ["build_from", "load_weights", "read_state_dict"]
+__all__ = ["build_from", "fitted_to", "load_weights", "read_state_dict"]
 
 _BACKBONE = "backbone."
 
@@ -59,8 +59,8 @@ def load_weights(model: nn.Module, path: str | Path) -> list[str]:
     """
     of_backbone, others = _parts(read_state_dict(path))
     if not isinstance(model, DenseModel):
-        return _fill(model, _fitted(of_backbone, model), path)
-    fitted = _fitted(of_backbone, model.backbone)
+        return _fill(model, fitted_to(of_backbone, model), path)
+    fitted = fitted_to(of_backbone, model.backbone)
     return _fill(model, {_BACKBONE + key: value for key, value in fitted.items()} | others, path)
 
 
@@ -101,7 +101,7 @@ def _parts(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tenso
     return (backbone, others) if backbone else (others, {})
 
 
-def _fitted(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
+def fitted_to(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
     """The family's own preparation of a state dict: resized positions, renamed old parameters."""
     for cls in type(backbone).__mro__:
         prepare = getattr(sys.modules[cls.__module__], "checkpoint_filter_fn", None)

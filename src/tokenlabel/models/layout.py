@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from timm.layers import Format, PatchDropout, PatchEmbed, to_2tuple
@@ -30,14 +30,11 @@ __all__ = [
 ]
 
 
-Order = Literal["NLC", "NHWC", "NCHW"]
-
-
 @dataclass(frozen=True)
 class MapLayout:
     """The order of a feature map's axes, its leading non-patch tokens and its stride in pixels."""
 
-    order: Order
+    order: str  # NLC, NHWC or NCHW
     channels: int
     stride: tuple[int, int]
     prefix: int = 0
@@ -53,11 +50,10 @@ class MapLayout:
         return x if self.order == "NHWC" else x.permute(0, 2, 3, 1)
 
     def mixed(self, x: Tensor, mix: Mix, image_size: Sequence[int]) -> Tensor:
-        """`x` with its tokens mixed, in the layout it came in."""
-        if self.order != "NLC":
-            return mix(x, channels_last=self.order == "NHWC")
-        tokens = mix(self.as_map(x, image_size), channels_last=True).flatten(1, 2)
-        return torch.cat([x[:, : self.prefix], tokens], 1) if self.prefix else tokens
+        """`x`, which has no prefix, with its tokens mixed, in the layout it came in."""
+        if self.order == "NLC":
+            return mix(self.as_map(x, image_size), channels_last=True).flatten(1, 2)
+        return mix(x, channels_last=self.order == "NHWC")
 
 
 @dataclass(frozen=True)
@@ -91,49 +87,49 @@ def probe(backbone: nn.Module, image_shape: tuple[int, int, int]) -> Probe:
     embedded: list[Any] = []
     if embedding is not None:
         embedding.register_forward_hook(lambda _module, _args, output: embedded.append(output))
-    images, image_size = torch.empty(2, *image_shape, device="meta"), image_shape[1:]
+    images, size = torch.empty(2, *image_shape, device="meta"), image_shape[1:]
     with torch.no_grad():
         features = twin.forward_features(images)
-        _, (last,) = twin.forward_intermediates(images, indices=1)
-    final = _layout(features, image_size, tuple(last.shape[2:]), twin)
-    in_features = final is not None
-    if final is None:
-        final = MapLayout("NCHW", last.shape[1], _stride(image_size, last.shape[2:]))
-    embed = _layout(_tokens(embedded[0]), image_size, None, embedding) if embedded else None
-    return Probe(final, in_features, embed)
+        _, (last,) = twin.forward_intermediates(images, indices=1)  # always NCHW
+    final = _choose(_readings(features, size, tuple(last.shape[2:])), twin)
+    embed = None
+    if embedded:
+        tokens = embedded[0][0] if isinstance(embedded[0], tuple) else embedded[0]
+        embed = _choose(_readings(tokens, size), embedding)
+    return Probe(
+        final=final or MapLayout("NCHW", last.shape[1], _stride(size, last.shape[2:])),
+        final_in_features=final is not None,
+        embedding=embed,
+    )
 
 
-def _tokens(output: Any) -> Any:
-    """The tokens of a patch embedding that returns them alone or beside their grid."""
-    return output[0] if isinstance(output, tuple) else output
-
-
-def _layout(
-    x: Any, image_size: Sequence[int], grid: tuple[int, int] | None, module: Any
-) -> MapLayout | None:
-    """How a map of `grid` (None: any with square patches) lies in `x`; None if it does not."""
+def _readings(x: Any, size: Sequence[int], grid: tuple[int, int] | None = None) -> list[MapLayout]:
+    """The ways to read `x` as a map of `grid`, or if that is not known, of square patches."""
     if not isinstance(x, Tensor) or x.ndim not in (3, 4):
-        return None
+        return []
     if x.ndim == 3:
-        side = round((image_size[0] * image_size[1] / x.shape[1]) ** 0.5)
-        rows, cols = grid or (-(-image_size[0] // side), -(-image_size[1] // side))
+        side = (size[0] * size[1] / x.shape[1]) ** 0.5
+        rows, cols = grid or (round(size[0] / side), round(size[1] / side))
         prefix = x.shape[1] - rows * cols
-        if prefix < 0 or (prefix and grid is None):
-            return None
-        return MapLayout("NLC", x.shape[2], _stride(image_size, (rows, cols)), prefix)
-    found = {}
-    shapes: dict[Order, Any] = {
-        "NCHW": (x.shape[1], x.shape[2:]),
-        "NHWC": (x.shape[3], x.shape[1:3]),
-    }
-    for order, (channels, shape) in shapes.items():
-        stride = _stride(image_size, shape)
-        if tuple(shape) == grid or (grid is None and stride[0] == stride[1]):
-            found[order] = MapLayout(order, channels, stride)
-    # a cube of equal sides fits both ways: only then is the module's word needed
-    if len(found) == 2:
-        return found.get(Format(getattr(module, "output_fmt", "NCHW")).value)
-    return next(iter(found.values()), None)
+        fits = prefix >= 0 if grid else prefix == 0
+        return [MapLayout("NLC", x.shape[2], _stride(size, (rows, cols)), prefix)] if fits else []
+    readings = []
+    for order, channels, shape in (
+        ("NCHW", x.shape[1], tuple(x.shape[2:])),
+        ("NHWC", x.shape[3], tuple(x.shape[1:3])),
+    ):
+        stride = _stride(size, shape)
+        if shape == grid or (grid is None and stride[0] == stride[1]):
+            readings.append(MapLayout(order, channels, stride))
+    return readings
+
+
+def _choose(readings: list[MapLayout], module: Any) -> MapLayout | None:
+    """The one reading; of two (a cube of equal sides reads both ways) the one the module names."""
+    if len(readings) < 2:
+        return readings[0] if readings else None
+    named = Format(getattr(module, "output_fmt", "NCHW")).value
+    return next(reading for reading in readings if reading.order == named)
 
 
 def _stride(image_size: Sequence[int], grid: Sequence[int]) -> tuple[int, int]:

@@ -54,7 +54,12 @@ def run(output: Path, seeds: int, settings: Settings = _DEFAULT) -> list[ArmResu
     pictures = open_source(str(scenes / "train" / "images"))
     held_out = open_source(str(scenes / "test" / "images"))
     annotator = _teach(pictures, output / "annotator", settings)
-    annotate(pictures, TimmAnnotator(str(annotator), class_names=pictures.class_names), labels)
+    cells = TimmAnnotator(
+        str(annotator),
+        class_names=pictures.class_names,
+        image_size=settings.annotator.annotating_size,
+    )
+    annotate(pictures, cells, labels)
     store = LabelStore(labels)
     facts = _facts(settings) | {
         "annotator's accuracy on held-out scenes": _percent(
@@ -68,7 +73,8 @@ def run(output: Path, seeds: int, settings: Settings = _DEFAULT) -> list[ArmResu
         for arm in ARMS
     ]
     summaries = summarize(results, baseline=ARMS[0].name)
-    examples = [_example(pictures, scenes, store, i) for i in range(0, len(pictures), 331)][:7]
+    spread = [len(pictures) * n // 7 for n in range(7)]
+    examples = [_example(pictures, scenes, store, index) for index in spread]
     write_report(output / "report.html", summaries, results, examples, facts)
     _write_json(output / "results.json", summaries, results, facts)
     _print(summaries, output)

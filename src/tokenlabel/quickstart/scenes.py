@@ -28,12 +28,12 @@ Scans = tuple[NDArray[np.float32], NDArray[np.int64]]  # [N, 8, 8] in [0, 1], la
 class SceneOptions:
     """How scenes look; sizes in pixels."""
 
-    size: int = 32
-    main_digit: tuple[int, int] = (13, 19)
-    other_digit: tuple[int, int] = (8, 11)
-    others: int = 2
-    clutter: int = 3
-    noise: float = 0.12
+    size: int = 24
+    main_digit: tuple[int, int] = (11, 15)
+    other_digit: tuple[int, int] = (6, 8)
+    others: int = 1
+    clutter: int = 2
+    noise: float = 0.08
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ ARMS = (
     ),
     Arm(
         "+ token labels, MixToken",
-        Supervision(kind="token-labels", class_target="ground-truth"),
+        Supervision(kind="token-labels", class_target="blend"),
         Mixing(kind="mixtoken"),
         "fused",
     ),
@@ -55,15 +55,20 @@ ARMS = (
 
 @dataclass(frozen=True)
 class Annotator:
-    """A small timm CNN that keeps an eighth of its input's resolution."""
+    """A small timm CNN that keeps an eighth of its input's resolution.
+
+    It annotates at a larger input than it was taught at: more cells, each seeing less of the scene,
+    so that its scores are of what is there and not of what is near.
+    """
 
     model: str = "test_resnet"
     model_kwargs: dict[str, Any] = field(default_factory=lambda: {"output_stride": 8})
-    image_size: int = 64
-    epochs: int = 20
+    image_size: int = 48
+    annotating_size: int = 72
+    epochs: int = 16
     batch_size: int = 50
     lr: float = 3e-3
-    min_scale: float = 0.25
+    min_scale: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Settings:
     test_scenes: int = 1000
     scenes: SceneOptions = field(default_factory=SceneOptions)
     annotator: Annotator = field(default_factory=Annotator)
-    epochs: int = 15
+    epochs: int = 10
     workers: int = 1
     model_kwargs: dict[str, Any] = field(
         default_factory=lambda: {

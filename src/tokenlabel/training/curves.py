@@ -13,8 +13,9 @@ __all__ = ["draw_curves"]
 
 # panel title -> the metrics drawn in it
 _PANELS: dict[str, tuple[str, ...]] = {
-    "training loss": ("loss", "class", "token"),
+    "training loss": ("loss", "class", "token", "decode", "auxiliary"),
     "validation top-1": ("val/top1", "ema/top1"),
+    "validation mean IoU": ("val/miou", "ema/miou"),
     "validation loss": ("val/loss", "ema/loss"),
     "learning rate": ("lr",),
     "images per second": ("images_per_second",),

@@ -14,7 +14,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.progress import console, progress_bar
 from tokenlabel.training.checkpoint import write_atomically
 from tokenlabel.training.curves import draw_curves
-from tokenlabel.training.recipe import Recipe
+from tokenlabel.training.plan import Plan
 from tokenlabel.training.result import read_metrics
 from tokenlabel.training.run_folder import RunFolder
 from tokenlabel.training.signals import Preempted, StopRequest
@@ -33,7 +33,7 @@ class Batches(Protocol):
 
 
 Validation = Callable[[nn.Module], dict[str, float]]
-"""Named measures of a model; "top1" decides which checkpoint is best."""
+"""Named measures of a model; the plan's `measure` decides which checkpoint is best."""
 
 
 class TrainingDiverged(InputError):
@@ -44,7 +44,7 @@ def fit(
     trainer: Trainer,
     batches: Batches,
     folder: RunFolder,
-    recipe: Recipe,
+    recipe: Plan,
     validation: Validation | None = None,
 ) -> dict[str, Any]:
     """Train to the end of the schedule, from the newest checkpoint of `folder` if it has one.
@@ -61,14 +61,14 @@ class _Loop:
         trainer: Trainer,
         batches: Batches,
         folder: RunFolder,
-        recipe: Recipe,
+        recipe: Plan,
         validation: Validation | None,
     ) -> None:
         self.trainer, self.batches, self.folder, self.recipe = trainer, batches, folder, recipe
         self.ranks = trainer.ranks
         self.validation = validation
         self.per_epoch = batches.updates_per_epoch
-        full = recipe.total_epochs * self.per_epoch
+        full = recipe.schedule.course(self.per_epoch).total
         self.total = min(full, recipe.schedule.max_steps or full)
         self.best = -1.0
         self.measures: dict[str, float] = {}
@@ -155,7 +155,8 @@ class _Loop:
         if self.validation is not None:
             self.measures = self._validate()
             self._log({"update": self.trainer.updates, "epoch": epoch + 1, **self.measures})
-            score = self.measures.get("ema/top1", self.measures["val/top1"])
+            measure = self.recipe.measure
+            score = self.measures.get(f"ema/{measure}", self.measures[f"val/{measure}"])
             best = score > self.best
             self.best = max(score, self.best)
         self._save(best=best)
@@ -251,13 +252,12 @@ class _Loop:
         best = self.folder.checkpoints.best()
         results = {
             "name": self.recipe.name,
-            "supervision": self.recipe.supervision.kind,
-            "mixing": self.recipe.mixing.kind,
+            **self.recipe.facts,
             "seed": self.recipe.seed,
             "updates": self.trainer.updates,
             "skipped": self.trainer.skipped,
             "seconds": self.seconds + self.window.total_seconds,
-            "best_top1": self.best if self.validation is not None else None,
+            f"best_{self.recipe.measure}": self.best if self.validation is not None else None,
             "measures": self.measures,
             "checkpoint": f"checkpoints/step-{self.trainer.updates:08d}",
             "best_checkpoint": None if best is None else f"checkpoints/{best.name}",
@@ -308,5 +308,6 @@ class _Window:
 
 
 def _note(entry: dict[str, Any]) -> str:
-    terms = [f"{name} {entry[name]:.3f}" for name in ("loss", "class", "token") if name in entry]
+    names = ("loss", "class", "token", "decode", "auxiliary")
+    terms = [f"{name} {entry[name]:.3f}" for name in names if name in entry]
     return f"{' '.join(terms)} · wait {entry['data_wait']:.0%} · {entry['memory_gb']:.1f} GB"

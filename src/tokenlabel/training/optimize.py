@@ -17,7 +17,8 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from tokenlabel.errors import InputError, nearest
-from tokenlabel.training.recipe import Ema, Optimizer, Recipe
+from tokenlabel.training.plan import Plan
+from tokenlabel.training.recipe import Ema, Optimizer
 
 __all__ = ["create_ema", "create_optimizer", "create_schedule", "parameter_groups"]
 
@@ -72,21 +73,21 @@ def parameter_groups(student: nn.Module, recipe: Optimizer) -> list[dict[str, An
 
 
 def create_schedule(
-    optimizer: torch.optim.Optimizer, recipe: Recipe, updates_per_epoch: int
+    optimizer: torch.optim.Optimizer, recipe: Plan, updates_per_epoch: int
 ) -> Scheduler:
     """A schedule by updates; `step_update(n)` sets the rate of update n whatever came before."""
-    schedule = recipe.schedule
+    schedule, course = recipe.schedule, recipe.schedule.course(updates_per_epoch)
     created, _ = create_scheduler_v2(
         optimizer,
         sched=schedule.decay,
-        num_epochs=schedule.epochs,
-        warmup_epochs=schedule.warmup_epochs,
+        num_epochs=course.decay,
+        warmup_epochs=course.warmup,
         warmup_lr=schedule.warmup_lr,
         min_lr=schedule.min_lr,
-        cooldown_epochs=schedule.cooldown_epochs,
+        cooldown_epochs=course.cooldown,
         decay_rate=1.0,  # the power of "poly"
         step_on_epochs=False,
-        updates_per_epoch=updates_per_epoch,
+        updates_per_epoch=1,  # timm's epochs are updates here
     )
     return created
 

@@ -22,13 +22,14 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
 from tokenlabel.errors import InputError, nearest
-from tokenlabel.training.recipe import Engine, Recipe
+from tokenlabel.training.plan import Plan
+from tokenlabel.training.recipe import Engine
 from tokenlabel.training.recipe_file import flat
 
 __all__ = ["Ranks", "accumulation"]
 
 
-def accumulation(recipe: Recipe, world_size: int) -> int:
+def accumulation(recipe: Plan, world_size: int) -> int:
     """How many passes of equal size a rank makes for one update. Raises InputError if none fits."""
     total, most = recipe.schedule.batch_size, recipe.engine.device_batch
     share, left = divmod(total, world_size)
@@ -100,7 +101,7 @@ class Ranks:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
     @contextmanager
-    def tracking(self, recipe: Recipe) -> Iterator[None]:
+    def tracking(self, recipe: Plan) -> Iterator[None]:
         """The trackers of a run, from its first to its last number."""
         if not recipe.trackers:
             yield
@@ -198,7 +199,7 @@ def _check_trackers(wanted: tuple[str, ...]) -> None:
             )
 
 
-def _scalars(recipe: Recipe) -> dict[str, Any]:
+def _scalars(recipe: Plan) -> dict[str, Any]:
     """The recipe's values as trackers take them."""
     return {
         path: value if isinstance(value, (bool, int, float, str)) else str(value)

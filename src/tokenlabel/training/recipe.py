@@ -7,7 +7,7 @@ as YAML; `tokenlabel.recipes` holds one per published result.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -16,6 +16,7 @@ __all__ = [
     "About",
     "Augment",
     "Checkpoints",
+    "Course",
     "Data",
     "Ema",
     "Engine",
@@ -174,6 +175,18 @@ class Optimizer:
     """Largest norm of the whole gradient."""
 
 
+class Course(NamedTuple):
+    """The course of the learning rate, in updates."""
+
+    warmup: int  # the first part of `decay`
+    decay: int
+    cooldown: int
+
+    @property
+    def total(self) -> int:
+        return self.decay + self.cooldown
+
+
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Schedule:
     """How long, how many at a time, and the learning rate's course."""
@@ -190,6 +203,13 @@ class Schedule:
     decay: Literal["cosine", "constant", "poly"] = "cosine"
     max_steps: Count | None = None
     """Stop after so many updates, for trials; the learning rate's course stays that of `epochs`."""
+
+    def course(self, updates_per_epoch: int) -> Course:
+        return Course(
+            self.warmup_epochs * updates_per_epoch,
+            self.epochs * updates_per_epoch,
+            self.cooldown_epochs * updates_per_epoch,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -263,3 +283,13 @@ class Recipe:
     @property
     def total_epochs(self) -> int:
         return self.schedule.epochs + self.schedule.cooldown_epochs
+
+    @property
+    def measure(self) -> str:
+        """The validation's measure that decides which checkpoint is best."""
+        return "top1"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What tells this run from others of its kind, for its results."""
+        return {"supervision": self.supervision.kind, "mixing": self.mixing.kind}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from tokenlabel.errors import InputError, nearest
+from tokenlabel.training.plan import Plan
 from tokenlabel.training.recipe import Recipe
 
 __all__ = [
@@ -26,7 +28,7 @@ __all__ = [
     "to_yaml",
 ]
 
-_ADAPTER = TypeAdapter(Recipe)
+R = TypeVar("R", bound=Plan)
 
 ScaleRule = Literal["linear", "sqrt", "none"]
 
@@ -42,7 +44,16 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_recipe(path: str | Path) -> Recipe:
+@functools.cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+@overload
+def read_recipe(path: str | Path) -> Recipe: ...
+@overload
+def read_recipe(path: str | Path, kind: type[R]) -> R: ...
+def read_recipe(path: str | Path, kind: type[Any] = Recipe) -> Any:
     """The recipe of a YAML file. Raises InputError naming the key or value that does not fit."""
     path = Path(path)
     try:
@@ -51,32 +62,36 @@ def read_recipe(path: str | Path) -> Recipe:
         raise InputError(f"cannot read recipe {path}: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
-    return from_mapping(content or {}, where=str(path))
+    return from_mapping(content or {}, str(path), kind)
 
 
-def to_yaml(recipe: Recipe) -> str:
+def to_yaml(recipe: Plan) -> str:
     """Every value of the recipe, in the order of its definition."""
     return str(yaml.safe_dump(to_mapping(recipe), sort_keys=False, allow_unicode=True))
 
 
-def to_mapping(recipe: Recipe) -> dict[str, Any]:
+def to_mapping(recipe: Plan) -> dict[str, Any]:
     """The recipe as nested plain values, as they stand in JSON."""
-    mapping: dict[str, Any] = _ADAPTER.dump_python(recipe, mode="json")
+    mapping: dict[str, Any] = _adapter(type(recipe)).dump_python(recipe, mode="json")
     return mapping
 
 
-def from_mapping(content: Mapping[str, Any], where: str = "recipe") -> Recipe:
+@overload
+def from_mapping(content: Mapping[str, Any], where: str = ...) -> Recipe: ...
+@overload
+def from_mapping(content: Mapping[str, Any], where: str, kind: type[R]) -> R: ...
+def from_mapping(content: Mapping[str, Any], where: str = "recipe", kind: Any = Recipe) -> Any:
     """The recipe of nested plain values; sections and keys that are absent take their defaults."""
     if not isinstance(content, Mapping):
         raise InputError(f"{where}: a recipe is a mapping of sections, not {content!r}")
     try:
         # read as JSON, where strictness lets a list stand for a tuple and nothing else for anything
-        return _ADAPTER.validate_json(json.dumps(content, default=str))
+        return _adapter(kind).validate_json(json.dumps(content, default=str))
     except ValidationError as error:
-        raise InputError(f"{where}: {_first_fault(error)}") from None
+        raise InputError(f"{where}: {_first_fault(error, kind)}") from None
 
 
-def override(recipe: Recipe, changes: Iterable[str]) -> Recipe:
+def override(recipe: R, changes: Iterable[str]) -> R:
     """The recipe with values replaced by `section.key=value` texts; values are YAML."""
     content = to_mapping(recipe)
     for change in changes:
@@ -93,7 +108,7 @@ def override(recipe: Recipe, changes: Iterable[str]) -> Recipe:
             place[key] = yaml.load(text, _Loader)
         except yaml.YAMLError:
             raise InputError(f"{change!r}: {text!r} is no valid YAML value") from None
-    return from_mapping(content, where="--set" if changes else "recipe")
+    return from_mapping(content, "--set" if changes else "recipe", type(recipe))
 
 
 def scaled(recipe: Recipe, batch_size: int, rule: ScaleRule) -> Recipe:
@@ -117,13 +132,13 @@ def scaled(recipe: Recipe, batch_size: int, rule: ScaleRule) -> Recipe:
     )
 
 
-def differences(a: Recipe, b: Recipe) -> list[str]:
+def differences(a: Plan, b: Plan) -> list[str]:
     """The paths, such as "optimizer.lr", of the values in which two recipes differ."""
     first, second = flat(a), flat(b)
     return sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
 
 
-def flat(recipe: Recipe) -> dict[str, Any]:
+def flat(recipe: Plan) -> dict[str, Any]:
     """Every value by its path."""
 
     def items(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -136,14 +151,14 @@ def flat(recipe: Recipe) -> dict[str, Any]:
     return dict(items(to_mapping(recipe), ""))
 
 
-def _first_fault(error: ValidationError) -> str:
+def _first_fault(error: ValidationError, kind: type[Any]) -> str:
     """One line on the first thing wrong, with the nearest known name where a key is unknown."""
     faults = error.errors(include_url=False)
     fault = faults[0]
     path = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "unexpected_keyword_argument":
         *sections, key = (str(part) for part in fault["loc"])
-        holder: Any = Recipe
+        holder: Any = kind
         for section in sections:
             holder = type(getattr(holder(), section))
         known = [f.name for f in dataclasses.fields(holder)]

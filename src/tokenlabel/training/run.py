@@ -146,7 +146,7 @@ class _TrainBatches:
                 erased_tokens_train=augment.erased_tokens_train,
             )
         self.passes = accumulation(recipe, ranks.count)
-        self.loader: Loader = train_loader(
+        self.loader: Loader[Batch] = train_loader(
             source,
             Augmentation(
                 scale=augment.scale,

@@ -24,7 +24,7 @@ import torch
 
 from tokenlabel.errors import InputError
 from tokenlabel.training.checkpoint import CheckpointFolder, write_atomically
-from tokenlabel.training.recipe import Recipe
+from tokenlabel.training.plan import Plan
 from tokenlabel.training.recipe_file import differences, read_recipe, to_yaml
 from tokenlabel.training.result import read_metrics
 
@@ -36,7 +36,7 @@ _MAY_CHANGE = ("data.workers", "engine.", "checkpoints.", "trackers", "log_every
 class RunFolder:
     """Opens a run's folder, new or to be continued. Only the first rank writes."""
 
-    def __init__(self, path: str | Path, recipe: Recipe) -> None:
+    def __init__(self, path: str | Path, recipe: Plan) -> None:
         """Raises InputError where the folder holds another run than the recipe's."""
         self.path = Path(path)
         self.checkpoints = CheckpointFolder(self.path / "checkpoints", recipe.checkpoints.keep)
@@ -46,7 +46,7 @@ class RunFolder:
         if known.exists():
             changed = [
                 key
-                for key in differences(read_recipe(known), recipe)
+                for key in differences(read_recipe(known, type(recipe)), recipe)
                 if not key.startswith(_MAY_CHANGE)
             ]
             if changed:
@@ -68,7 +68,7 @@ class RunFolder:
         results: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
         return results
 
-    def open(self, recipe: Recipe, facts: Mapping[str, Any]) -> None:
+    def open(self, recipe: Plan, facts: Mapping[str, Any]) -> None:
         """Write down what runs and where. `facts` go into environment.json."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path / "recipe.yaml", to_yaml(recipe))

@@ -15,9 +15,9 @@ from torch.distributed.checkpoint import state_dict as dcp
 from tokenlabel.errors import InputError
 from tokenlabel.training.checkpoint import State
 from tokenlabel.training.optimize import create_ema, create_optimizer, create_schedule
+from tokenlabel.training.plan import Plan
 from tokenlabel.training.randomness import seed_everything
 from tokenlabel.training.ranks import Ranks
-from tokenlabel.training.recipe import Recipe
 from tokenlabel.training.task import Step
 
 __all__ = ["DeviceBatch", "Trainer", "Update"]
@@ -57,9 +57,7 @@ class Trainer:
     scalar losses, each a mean over the images of the batch.
     """
 
-    def __init__(
-        self, task: nn.Module, recipe: Recipe, ranks: Ranks, updates_per_epoch: int
-    ) -> None:
+    def __init__(self, task: nn.Module, recipe: Plan, ranks: Ranks, updates_per_epoch: int) -> None:
         self.recipe, self.ranks = recipe, ranks
         self.student = cast(nn.Module, task.student)
         if recipe.engine.channels_last:

@@ -1,0 +1,94 @@
+"""Segmentation masks as labels: a folder of PNGs beside the images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch.nn import functional as F
+
+from tokenlabel.annotators.areas import map_of_areas
+from tokenlabel.annotators.protocol import Pixels
+from tokenlabel.errors import InputError
+from tokenlabel.labels import LabelMap
+
+__all__ = ["MaskAnnotator"]
+
+Mask = NDArray[np.int64]  # [H, W] class of each pixel, -1 where there is none
+
+
+class MaskAnnotator:
+    """Labels cells with the share of their area that each class of a mask fills.
+
+    The mask of image `<path>.<suffix>` is `<folder>/<path>.png`, or `<folder>/<name>.png`. A pixel of
+    value v is of class v - `first_value`; values below that and those in `ignore` are unlabelled.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        num_classes: int,
+        *,
+        grid: tuple[int, int] = (32, 32),
+        top_k: int = 5,
+        first_value: int = 0,
+        ignore: Sequence[int] = (255,),
+    ) -> None:
+        if not folder.is_dir():
+            raise InputError(f"no folder of masks at {folder}")
+        self.folder, self.num_classes = folder, num_classes
+        self.grid, self.top_k = grid, top_k
+        self.first_value, self.ignore = first_value, tuple(ignore)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return {
+            "kind": "masks",
+            "grid": self.grid,
+            "top_k": self.top_k,
+            "first_value": self.first_value,
+            "ignore": self.ignore,
+        }
+
+    def batch_size(self) -> int:
+        return 32
+
+    def prepare(self, key: str, pixels: Pixels) -> Mask:
+        path = self._path(key)
+        try:
+            with Image.open(path) as image:
+                values = np.array(image).astype(np.int64)
+        except (OSError, UnidentifiedImageError) as error:
+            raise InputError(f"cannot read the mask {path}: {error}") from error
+        if values.shape != pixels.shape[:2]:
+            raise InputError(
+                f"the mask {path} is {list(values.shape)}, its image {list(pixels.shape[:2])}:"
+                " masks are single-channel PNGs of the image's size"
+            )
+        unlabelled = np.isin(values, self.ignore) | (values < self.first_value)
+        mask: Mask = np.where(unlabelled, -1, values - self.first_value)
+        if mask.max() >= self.num_classes:
+            raise InputError(
+                f"the mask {path} has value {mask.max() + self.first_value}, beyond the"
+                f" {self.num_classes} classes: check the class list, first value and ignored values"
+            )
+        return mask
+
+    def annotate(self, batch: Sequence[Mask]) -> list[LabelMap]:
+        return [self._map(mask) for mask in batch]
+
+    def _map(self, mask: Mask) -> LabelMap:
+        classes = [int(c) for c in np.unique(mask) if c >= 0] or [0]
+        planes = torch.from_numpy(mask == np.array(classes)[:, None, None]).float()
+        areas = F.interpolate(planes[None], self.grid, mode="area")[0]
+        return map_of_areas(areas, classes, self.num_classes, self.top_k)
+
+    def _path(self, key: str) -> Path:
+        name = PurePosixPath(key).with_suffix(".png")
+        full = self.folder / name
+        return full if full.exists() else self.folder / name.name

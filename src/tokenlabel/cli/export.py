@@ -1,0 +1,60 @@
+"""`tokenlabel export`: a trained model as ONNX, as a torch program, or as a timm folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["export"]
+
+_SUFFIX = {"onnx": ".onnx", "torch": ".pt2", "timm": ""}
+
+
+def export(
+    *,
+    output: Path,
+    checkpoint: Path | None = None,
+    model: str | None = None,
+    form: Literal["onnx", "torch", "timm"] | None = None,
+    weights: Literal["auto", "ema", "model"] = "auto",
+    image_size: int | None = None,
+    dynamic_size: bool = False,
+) -> None:
+    """Write a trained model as ONNX, as a torch program, or as a timm folder.
+
+    ONNX (.onnx) and torch (.pt2) programs take any number of normalised images and give `logits`
+    (class token), `tokens` (one row of logits a token) and `fused` (the published prediction); what
+    size and normalisation they want is written inside. Both are compared with the model before they
+    are kept. A timm folder loads without tokenlabel, unless the model is an LV-ViT:
+    timm.create_model("local-dir:FOLDER", pretrained=True).
+
+    Args:
+        output: File ending in .onnx or .pt2, or the folder to create.
+        checkpoint: A run's folder, or a file of weights together with --model.
+        model: timm name of the model; alone, with its own pretrained weights.
+        form: What to write; left out, the output's ending says it.
+        weights: Of a run: the moving average (ema) or the weights themselves (model).
+        image_size: Side of the input in pixels (default: the checkpoint's).
+        dynamic_size: Let the program take images of any size, where the model can.
+    """
+    from tokenlabel.errors import InputError
+    from tokenlabel.evaluation.classifier import load_classifier
+    from tokenlabel.export.programs import export_onnx, export_torch
+    from tokenlabel.export.timm_folder import export_timm
+
+    if form is None:
+        form = {".onnx": "onnx", ".pt2": "torch"}.get(output.suffix, "timm")  # type: ignore
+    assert form is not None
+    if output.suffix != _SUFFIX[form] and form != "timm":
+        raise InputError(f"{output}: a {form} file ends in {_SUFFIX[form]}")
+    if dynamic_size and form == "timm":
+        raise InputError("--dynamic-size is for programs: name a .onnx or .pt2 file")
+    classifier = load_classifier(checkpoint, model, weights=weights, image_size=image_size)
+    if form == "timm":
+        export_timm(classifier, output)
+        print(f"{output}: timm.create_model('local-dir:{output}', pretrained=True)")
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write = export_onnx if form == "onnx" else export_torch
+    difference = write(classifier, output, dynamic_size=dynamic_size)
+    print(f"{output}: outputs differ from the model's by at most {difference:.1e}")

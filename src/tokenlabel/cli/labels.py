@@ -1,0 +1,245 @@
+"""`tokenlabel labels ...`: everything one does with a label store besides making it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from tokenlabel.errors import InputError
+
+__all__ = [
+    "diff",
+    "export_labels",
+    "health",
+    "import_labels",
+    "info",
+    "merge",
+    "pull",
+    "push",
+    "verify",
+]
+
+
+def info(*, labels: str) -> None:
+    """Say what a label store holds and where its labels come from.
+
+    Args:
+        labels: folder or remote location of the store.
+    """
+    from rich.table import Table
+
+    from tokenlabel.labels import LabelStore
+    from tokenlabel.progress import console
+
+    store = LabelStore(labels)
+    manifest = store.manifest
+    table = Table(show_header=False, title=labels)
+    size = sum(shard.bytes for shard in manifest.shards)
+    table.add_row("images", str(len(store)))
+    table.add_row("left out", str(len(manifest.left_out)))
+    table.add_row("classes", str(store.num_classes))
+    table.add_row("codec", manifest.codec)
+    table.add_row("size", f"{size / 1e6:.2f} MB, {size / max(len(store), 1):.0f} bytes an image")
+    table.add_row("shards", str(len(manifest.shards)))
+    if len(store):
+        label = store[store.keys()[0]]
+        table.add_row("first map", f"{label.grid[0]} x {label.grid[1]} cells, top {label.k}")
+    for part in ("dataset", "annotator"):
+        for name, value in getattr(manifest, part).items():
+            table.add_row(f"{part}: {name}", str(value)[:200])
+    console.print(table)
+
+
+def verify(*, labels: str) -> int:
+    """Read every byte of a label store; exits 1 and lists the damage if there is any.
+
+    Args:
+        labels: folder or remote location of the store.
+    """
+    from tokenlabel.labels import LabelStore
+    from tokenlabel.labels.maintain import verify as find_damage
+    from tokenlabel.progress import console
+
+    store = LabelStore(labels)
+    damage = find_damage(store)
+    for line in damage:
+        console.print(line)
+    console.print(f"{labels}: {len(damage) or 'no'} faults in {len(store)} labels")
+    return 1 if damage else 0
+
+
+def merge(*, labels: tuple[str, ...], output: Path) -> None:
+    """Join label stores of the same classes into one.
+
+    Args:
+        labels: folders of the stores to join, in this order.
+        output: folder of the new store.
+    """
+    from tokenlabel.labels import LabelStore
+    from tokenlabel.labels.maintain import merge as join
+    from tokenlabel.progress import console
+
+    if len(labels) < 2:
+        raise InputError("name at least two label stores to merge")
+    count = join([LabelStore(location) for location in labels], output)
+    console.print(f"{output}: {count} labels")
+
+
+def diff(*, first: str, second: str, sample: int | None = None) -> None:
+    """Say how much the labels of two stores differ.
+
+    Args:
+        first: folder or remote location of a store.
+        second: the store to compare it with.
+        sample: compare this many images, chosen at random; all by default.
+    """
+    from tokenlabel.labels import LabelStore
+    from tokenlabel.labels.maintain import diff as compare
+    from tokenlabel.progress import console
+
+    found = compare(LabelStore(first), LabelStore(second), sample=sample)
+    console.print(f"only in {first}: {found.only_first}, only in {second}: {found.only_second}")
+    console.print(f"compared: {found.compared}, identical: {found.identical}")
+    console.print(f"same best class: {found.top1_agreement:.2%} of cells")
+    console.print(f"total variation: {found.total_variation:.4f} of 1, mean over cells")
+
+
+def health(
+    *,
+    labels: str,
+    data: str,
+    split: str | None = None,
+    output: Path | None = None,
+    sample: int = 1000,
+) -> int:
+    """Tell whether labels fit a data set, before a student learns from them.
+
+    Exits 1 and says so in words where a student would learn nonsense.
+
+    Args:
+        labels: folder or remote location of the store.
+        data: the labelled images.
+        split: part of the data set, such as train.
+        output: folder for health.json and a picture of each statistic.
+        sample: images to look at, chosen at random.
+    """
+    import json
+
+    from tokenlabel.data.decode import decode_image
+    from tokenlabel.data.source import open_source
+    from tokenlabel.labels import LabelStore
+    from tokenlabel.labels.health import check_health
+    from tokenlabel.labels.health_pictures import draw_health
+    from tokenlabel.progress import console
+
+    source = open_source(data, split)
+    place = {key: index for index, key in enumerate(source.keys)}
+    found = check_health(
+        LabelStore(labels),
+        dict(zip(source.keys, source.labels, strict=True)),
+        source.class_names,
+        lambda key: decode_image(source.read(place[key]), key),
+        sample=sample,
+    )
+    for name, value in found.means.items():
+        console.print(f"{name.replace('_', ' ')}: {value:.3f}")
+    console.print(f"classes never named best: {len(found.never_named)} of {found.num_classes}")
+    for name, value in found.orientation.items():
+        console.print(f"colours explained, {name}: {value:.3f}")
+    for warning in found.warnings:
+        console.print(f"warning: {warning}")
+    if output is not None:
+        draw_health(found, output)
+        (output / "health.json").write_text(json.dumps(found.as_dict(), indent=1))
+        console.print(f"pictures: {output}")
+    return 1 if found.warnings else 0
+
+
+def import_labels(
+    *,
+    tree: Path,
+    data: str,
+    output: Path,
+    split: str | None = None,
+    extent: Literal["center-crop", "whole"] = "center-crop",
+    codec: Literal["exact", "raw", "compact"] = "exact",
+) -> int:
+    """Bring released labels (`<class>/<stem>.pt`, float16 [2, K, H, W]) into a label store.
+
+    The published labels were made on a centre crop of each image's shorter side, so they cover the
+    centre square only: by default that is where they are placed, and the rest of an image has no
+    label. State another extent only for trees that you know to be made on whole images.
+
+    Exits 3 if some images have no usable label; they are listed in the store's manifest.
+
+    Args:
+        tree: folder of the released labels.
+        data: the images they belong to.
+        output: folder of the label store.
+        split: part of the data set, such as train.
+        extent: the part of each image that the labels cover.
+        codec: exact keeps the float16 scores, which targets of kind "released" need; compact keeps
+            probabilities.
+    """
+    from tokenlabel.data.decode import image_size
+    from tokenlabel.data.source import open_source, source_fingerprint
+    from tokenlabel.labels.released import import_released
+    from tokenlabel.progress import console
+
+    source = open_source(data, split)
+    found = import_released(
+        tree,
+        output,
+        source.keys,
+        lambda index: image_size(source.read(index), source.keys[index]),
+        num_classes=len(source.class_names),
+        class_names=source.class_names,
+        dataset={"fingerprint": source_fingerprint(source), "samples": len(source)},
+        extent=extent,
+        codec=codec,
+    )
+    for line in found.missing[:20]:
+        console.print(f"  no label for {line}")
+    console.print(
+        f"{output}: {found.matched} of {len(source)} images have labels;"
+        f" {found.extra} label files belong to no image"
+    )
+    return 3 if found.missing else 0
+
+
+def export_labels(*, labels: str, output: Path) -> None:
+    """Write a store in the released layout, for other projects (VOLO, DynamicViT, UniFormer, ...).
+
+    Args:
+        labels: folder or remote location of the store.
+        output: folder of the `<class>/<stem>.pt` files.
+    """
+    from tokenlabel.labels import LabelStore
+    from tokenlabel.labels.released import export_released
+    from tokenlabel.progress import console
+
+    console.print(f"{output}: {export_released(LabelStore(labels), output)} label files")
+
+
+def push(*, labels: Path, to: str) -> None:
+    """Publish a label store, with a generated card.
+
+    Args:
+        labels: folder of the store.
+        to: hf://datasets/owner/name, s3://bucket/path, gs://bucket/path or any fsspec location.
+    """
+    from tokenlabel.labels.sharing import push as publish
+
+    publish(labels, to)
+
+
+def pull(*, labels: str, output: Path) -> None:
+    """Copy a published label store to a folder; what is there already and whole is kept.
+
+    Args:
+        labels: location of the store, such as hf://datasets/owner/name.
+        output: folder of the copy.
+    """
+    from tokenlabel.labels.sharing import pull as fetch
+
+    fetch(labels, output)

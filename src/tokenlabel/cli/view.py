@@ -1,0 +1,64 @@
+"""`tokenlabel view`: browse images with their labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+__all__ = ["view"]
+
+
+def view(
+    labels: Annotated[str, tyro.conf.Positional],
+    *,
+    data: str,
+    split: str | None = None,
+    compare: str | None = None,
+    checkpoint: Path | None = None,
+    model: str | None = None,
+    weights: Literal["auto", "ema", "model"] = "auto",
+    port: int = 8765,
+) -> None:
+    """Browse images with their labels in a local page.
+
+    Search by class or name; sort by how much the annotator disagrees with the true class, by its
+    entropy, or by the student's loss; click a cell for its best classes; drag a box to see the
+    targets that the student gets for that crop. The page is served to this machine alone and needs
+    no network. On another machine: ssh -L 8765:127.0.0.1:8765 HOST.
+
+    Args:
+        labels: The label store.
+        data: The images that it labels.
+        split: The part of the data to read, where it has parts.
+        compare: Another label store of the same images, shown beside.
+        checkpoint: A student whose tokens are shown: a run's folder, or a file of weights together
+            with --model.
+        model: timm name of the student.
+        weights: Of a run: the moving average (ema) or the weights themselves (model).
+        port: Where the page is served; 0 takes any free port.
+    """
+    from functools import partial
+
+    from tokenlabel.data.source import open_source
+    from tokenlabel.evaluation.classifier import load_classifier
+    from tokenlabel.labels import LabelStore
+    from tokenlabel.viewer.answers import Answers, student_loss
+    from tokenlabel.viewer.catalog import Catalog
+    from tokenlabel.viewer.server import ViewerServer
+
+    student = None
+    if checkpoint is not None or model is not None:
+        student = load_classifier(checkpoint, model, weights=weights)
+    catalog = Catalog(open_source(data, split), LabelStore(labels))
+    if student is not None and student.num_classes == len(catalog.source.class_names):
+        catalog.add_score("loss", partial(student_loss, catalog, student))
+    answers = Answers(catalog, None if compare is None else LabelStore(compare), student)
+    with ViewerServer(answers, port) as server:
+        print(f"{server.url} (Ctrl-C ends it)", flush=True)
+        catalog.start()
+        try:
+            server.serve_forever()
+        finally:
+            catalog.close()

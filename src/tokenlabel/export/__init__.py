@@ -1,0 +1,1 @@
+"""Trained models in forms that need less than this package, or nothing of it."""

@@ -1,0 +1,89 @@
+"""A model card from what a run wrote down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from timm.models._hub import generate_readme
+
+from tokenlabel.evaluation.classifier import Classifier
+
+__all__ = ["model_card"]
+
+
+def model_card(classifier: Classifier, name: str, license: str = "apache-2.0") -> str:
+    """README.md for a model hub: what it is, how it was trained and on which labels, how good it is."""
+    facts, settings = classifier.facts, classifier.preprocessing
+    run = Path(facts["run"]) if "run" in facts else None
+    recipe: dict[str, Any] = facts.get("recipe", {})
+    height, width = settings.image_size
+    details: dict[str, Any] = {
+        "Model": facts["model"],
+        "Classes": classifier.num_classes,
+        "Image size": f"{height} x {width}",
+    }
+    if run is not None:
+        environment = json.loads((run / "environment.json").read_text())
+        labels = environment.get("labels") or {}
+        details |= {
+            "Supervision": recipe["supervision"]["kind"],
+            "Fingerprint of the training images": environment.get("images_fingerprint"),
+            "Fingerprint of the token labels": labels.get("index_sha256", "none"),
+        }
+    card: str = generate_readme(
+        {
+            "tags": ["image-classification", "timm", "token-labeling"],
+            "license": license,
+            "description": "An image classifier trained with one soft label per patch token"
+            " (arXiv:2104.10858)."
+            if classifier.has_tokens
+            else "An image classifier.",
+            "details": {key: value for key, value in details.items() if value is not None},
+            "usage": _USAGE.format(name=name),
+        },
+        name,
+    )
+    results = _results(run)
+    if results:
+        card += f"\n## Results\n\n{results}"
+    if recipe:
+        card += f"\n## Recipe\n```yaml\n{yaml.safe_dump(_public(recipe), sort_keys=False)}```\n"
+    return card
+
+
+def _results(run: Path | None) -> str:
+    """A table of all evaluations in the run's folder."""
+    files = [] if run is None else sorted((run / "evaluation").glob("*/results.json"))
+    lines = []
+    for file in files:
+        result = json.loads(file.read_text())
+        for rule, line in result["rules"].items():
+            lines.append(
+                f"| {Path(result['data']).name} {result['split'] or ''} | {result['benchmark']}"
+                f" | {rule} | {line['images']} | {line['top1']:.2%} | {line['top5']:.2%}"
+                f" | {line['ece']:.3f} |"
+            )
+    if not lines:
+        return ""
+    head = "| images | benchmark | rule | number | top-1 | top-5 | ECE |\n|---|---|---|---|---|---|---|"
+    return "\n".join([head, *lines, ""])
+
+
+def _public(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe without where files lie on the trainer's machine."""
+    places = ("train", "val", "labels")
+    data = {key: value for key, value in recipe["data"].items() if key not in places}
+    model = {key: value for key, value in recipe["model"].items() if key != "weights"}
+    return {**recipe, "data": data, "model": model}
+
+
+_USAGE = """```python
+import timm
+
+model = timm.create_model("hf-hub:{name}", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+```"""

@@ -1,0 +1,161 @@
+"""Models as programs: ONNX and torch.export. Each is compared with the model it was made from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import get_model_args
+from torch import Tensor, nn
+from torch.export import Dim
+
+from tokenlabel.errors import InputError
+from tokenlabel.evaluation.classifier import Classifier
+from tokenlabel.models import DenseModel
+from tokenlabel.output import fuse
+
+__all__ = ["export_onnx", "export_torch"]
+
+_TOLERANCE = 1e-4  # of logits
+
+
+class Deployed(nn.Module):
+    """Normalised images [B, 3, H, W] to class logits, token logits [B, h, w, C], and both fused.
+
+    Models without a taught token head give class logits alone.
+    """
+
+    def __init__(self, classifier: Classifier, *, any_size: bool) -> None:
+        super().__init__()
+        self.model = _of_any_size(classifier.model) if any_size else classifier.model
+        self.outputs = ("logits", "tokens", "fused") if classifier.has_tokens else ("logits",)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        output = self.model(images)
+        if len(self.outputs) == 1:
+            return (output.logits,)
+        return output.logits, output.tokens, fuse(output)
+
+
+def export_onnx(classifier: Classifier, file: Path, *, dynamic_size: bool = False) -> float:
+    """Write an ONNX file that takes any number of images; returns its greatest difference.
+
+    `dynamic_size` lets height and width vary too, for models that can. What the model wants of an
+    image is written in the file's metadata, as JSON under "tokenlabel". Raises InputError where the
+    model cannot be exported so, or the ONNX runtime does not agree with it within 1e-4.
+    """
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError:
+        raise InputError("ONNX files need: pip install tokenlabel[export]") from None
+    deployed = Deployed(classifier, any_size=dynamic_size).eval()
+    program = torch.onnx.export(
+        _captured(deployed, classifier, dynamic_size),
+        input_names=["images"],
+        output_names=list(deployed.outputs),
+        verbose=False,
+    )
+    assert program is not None
+    written = program.model_proto
+    entry = written.metadata_props.add()
+    entry.key, entry.value = "tokenlabel", json.dumps(_needs(classifier))
+    aside = file.with_name(f".{file.name}.writing")
+    onnx.save(written, str(aside))
+    session = onnxruntime.InferenceSession(str(aside), providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> list[Tensor]:
+        found = session.run(list(deployed.outputs), {"images": images.numpy()})
+        return [torch.from_numpy(array) for array in found]
+
+    return _compare_and_keep(deployed, run, classifier, dynamic_size, aside, file)
+
+
+def export_torch(classifier: Classifier, file: Path, *, dynamic_size: bool = False) -> float:
+    """Write a program for `torch.export.load`; otherwise as `export_onnx`."""
+    deployed = Deployed(classifier, any_size=dynamic_size).eval()
+    program = _captured(deployed, classifier, dynamic_size)
+    aside = file.with_name(f".{file.name}.writing.pt2")
+    torch.export.save(
+        program, aside, extra_files={"tokenlabel.json": json.dumps(_needs(classifier))}
+    )
+    loaded = torch.export.load(aside).module()
+    return _compare_and_keep(deployed, loaded, classifier, dynamic_size, aside, file)
+
+
+def _of_any_size(model: DenseModel) -> DenseModel:
+    """The same model built so that it resizes its positions by itself, where its family can."""
+    backbone = model.backbone
+    if not hasattr(backbone, "dynamic_img_size"):
+        return model
+    arguments = get_model_args(backbone) | {"dynamic_img_size": True}
+    flexible = timm.create_model(backbone.pretrained_cfg["architecture"], **arguments)
+    rebuilt = DenseModel(flexible, heads=model.heads)
+    rebuilt.load_state_dict(model.state_dict())
+    return rebuilt
+
+
+def _captured(
+    deployed: Deployed, classifier: Classifier, dynamic_size: bool
+) -> torch.export.ExportedProgram:
+    side = Dim.DYNAMIC if dynamic_size else Dim.STATIC
+    shapes = {"images": {0: Dim("batch", min=1), 2: side, 3: side}}
+    try:
+        with torch.no_grad():
+            return torch.export.export(
+                deployed, (_images(classifier, 2),), dynamic_shapes=shapes, strict=False
+            )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        mend = ": leave --dynamic-size out" if dynamic_size else ""
+        raise InputError(
+            f"{classifier.facts['model']} cannot be exported{mend} ({reason})"
+        ) from error
+
+
+def _compare_and_keep(
+    deployed: Deployed,
+    run: Any,
+    classifier: Classifier,
+    dynamic_size: bool,
+    aside: Path,
+    file: Path,
+) -> float:
+    """Give the file its name once it agrees with the model, on images it was not traced with."""
+    height, width = classifier.preprocessing.image_size
+    sizes = [(height, width), (height + 32, width + 64)] if dynamic_size else [(height, width)]
+    worst = 0.0
+    for batch, size in enumerate(sizes, start=3):
+        images = _images(classifier, batch, size)
+        with torch.no_grad():
+            for mine, theirs in zip(deployed(images), run(images), strict=True):
+                worst = max(worst, float((mine - theirs).abs().max()))
+    if not worst <= _TOLERANCE:
+        aside.unlink()
+        raise InputError(f"the exported model differs by {worst:.1e}: it was not kept")
+    aside.rename(file)
+    return worst
+
+
+def _images(classifier: Classifier, batch: int, size: tuple[int, int] | None = None) -> Tensor:
+    generator = torch.Generator().manual_seed(batch)
+    shape = size or classifier.preprocessing.image_size
+    return torch.randn(batch, 3, *shape, generator=generator)
+
+
+def _needs(classifier: Classifier) -> dict[str, Any]:
+    """What whoever runs the program must know."""
+    settings = classifier.preprocessing
+    return {
+        "model": classifier.facts["model"],
+        "image_size": list(settings.image_size),
+        "crop_pct": settings.crop_pct,
+        "squash": settings.squash,
+        "interpolation": settings.interpolation,
+        "mean": list(settings.mean),
+        "std": list(settings.std),
+        "classes": list(classifier.class_names),
+    }

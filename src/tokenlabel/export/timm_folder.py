@@ -1,0 +1,50 @@
+"""Models as timm folders: weights and configuration that plain timm loads, or its hub."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from timm.models import save_for_hf
+
+from tokenlabel.errors import InputError
+from tokenlabel.evaluation.classifier import TOKEN_HEAD_FILE, Classifier
+
+__all__ = ["export_timm"]
+
+
+def export_timm(classifier: Classifier, folder: Path, readme: str | None = None) -> None:
+    """Write `model.safetensors` and `config.json`, which need timm and nothing of this package.
+
+    A student of a plain timm model keeps its token head, of which timm knows nothing, in a file of
+    its own beside them; `tokenlabel` finds it there. Raises InputError where the folder exists.
+    """
+    if folder.exists():
+        raise InputError(f"{folder} exists already: name another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    settings = classifier.preprocessing
+    data_config: dict[str, Any] = {
+        "input_size": (3, *settings.image_size),
+        "crop_pct": settings.crop_pct,
+        "crop_mode": "squash" if settings.squash else "center",
+        "interpolation": settings.interpolation,
+        "mean": settings.mean,
+        "std": settings.std,
+    }
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as aside:
+        draft = Path(aside) / "model"
+        save_for_hf(
+            classifier.model.backbone,
+            str(draft),
+            model_config={"label_names": list(classifier.class_names)},
+            data_config=data_config,
+            safe_serialization=True,
+        )
+        head = classifier.model.aux_head
+        if head is not None and classifier.has_tokens:
+            save_file(head.state_dict(), draft / TOKEN_HEAD_FILE)
+        if readme is not None:
+            (draft / "README.md").write_text(readme, encoding="utf-8")
+        draft.rename(folder)

@@ -1,0 +1,176 @@
+"""`health`: do these labels fit this data set? Numbers, and a warning where a student would suffer."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from tokenlabel.errors import InputError
+from tokenlabel.labels.label_map import LabelMap
+from tokenlabel.labels.store import LabelStore
+
+__all__ = ["Health", "check_health"]
+
+Pixels = NDArray[np.uint8]  # [H, W, 3]
+
+_TURNS: dict[str, Callable[[Tensor], Tensor]] = {
+    "as stored": lambda planes: planes,
+    "mirrored": lambda planes: planes.flip(-1),
+    "upside down": lambda planes: planes.flip(-2),
+    "turned by 180 degrees": lambda planes: planes.flip(-1, -2),
+    "x and y exchanged": lambda planes: planes.mT,
+}
+
+
+@dataclass(frozen=True)
+class Health:
+    """Statistics over a sample of images; all shares in [0, 1]."""
+
+    images: int
+    agreement: list[float]  # per image, 1 where the best class of the whole map is the true one
+    true_class_cells: list[float]  # per image, share of cells that name the true class
+    top_k_mass: list[float]  # per image, mean probability inside the K classes
+    entropy: list[float]  # per image, mean entropy of its cells, as a share of the largest possible
+    never_named: list[str]  # classes of the data set that are nowhere a cell's best
+    orientation: dict[str, float]  # how well label borders follow image colours, per orientation
+    num_classes: int
+
+    @property
+    def means(self) -> dict[str, float]:
+        names = ("agreement", "true_class_cells", "top_k_mass", "entropy")
+        return {name: float(np.mean(getattr(self, name))) for name in names}
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"means": self.means, "warnings": self.warnings, **asdict(self)}
+
+    @property
+    def warnings(self) -> list[str]:
+        """In words, what would teach a student nonsense."""
+        means, said = self.means, []
+        chance = 1 / self.num_classes
+        if means["agreement"] < chance + 0.2 * (1 - chance):
+            said.append(
+                f"The labels agree with only {means['agreement']:.0%} of the true classes: class"
+                " order or data set do not match, or the annotator does not know these images."
+                " Do not train with these labels."
+            )
+        elif means["agreement"] < 0.5:
+            said.append(
+                f"The annotator is right on only {means['agreement']:.0%} of the images: a student"
+                " will learn its mistakes. Teach it on these images first."
+            )
+        if means["true_class_cells"] < 0.1 <= means["agreement"]:
+            said.append(
+                "Few cells name the true class: a larger top-k or other annotator may help."
+            )
+        if means["top_k_mass"] < 0.5:
+            said.append(
+                f"The stored classes hold {means['top_k_mass']:.0%} of the probability: the rest is"
+                " spread evenly over all classes. Raise top-k."
+            )
+        if means["entropy"] > 0.9:
+            said.append("The cells say almost nothing: their classes are nearly equally likely.")
+        if self.num_classes > 1 and len(self.never_named) > self.num_classes / 2:
+            said.append(
+                f"{len(self.never_named)} of {self.num_classes} classes are never a cell's best,"
+                f" {self.never_named[0]!r} for one."
+            )
+        best = max(self.orientation, key=self.orientation.__getitem__, default="as stored")
+        if best != "as stored" and self.orientation[best] > 1.1 * self.orientation["as stored"]:
+            said.append(
+                f"The labels fit the images better when {best}: they were made or imported in"
+                " another orientation. Do not train with these labels."
+            )
+        return said
+
+
+def check_health(
+    store: LabelStore,
+    truth: dict[str, int],
+    class_names: Sequence[str],
+    pixels: Callable[[str], Pixels] | None = None,
+    *,
+    sample: int = 1000,
+) -> Health:
+    """Statistics of the labels of `truth` (key to true class), or of a random sample of them.
+
+    With `pixels` (the image of a key) the orientation is checked too, without any model: cells of
+    one best class should look alike, and do so best in the right orientation.
+    """
+    named_in_store = store.manifest.class_names
+    if named_in_store is not None and named_in_store != tuple(class_names):
+        raise InputError(
+            f"{store.location} labels {len(named_in_store)} classes, {named_in_store[0]!r} first;"
+            f" the data set has {len(class_names)}, {class_names[0]!r} first: it belongs to another one"
+        )
+    keys = [key for key in truth if key in store]
+    if not keys:
+        raise InputError(
+            f"{store.location} has no label of any of the {len(truth)} images: it belongs to another"
+            " data set, or was made from another folder level"
+        )
+    if len(keys) > sample:
+        keys = random.Random(0).sample(keys, sample)
+    agreement, cells, mass, entropy = [], [], [], []
+    named: set[int] = set()
+    fits: dict[str, list[float]] = {name: [] for name in _TURNS}
+    for key in keys:
+        label = store[key]
+        probability = label.probabilities()
+        agreement.append(float(_whole_map_class(label, probability) == truth[key]))
+        cells.append(float((label.classes == truth[key]).any(0).float().mean()))
+        mass.append(float(probability.sum(0).clamp(max=1).mean()))
+        entropy.append(_entropy(label, probability))
+        named.update(torch.unique(label.classes[0]).tolist())
+        if pixels is not None:
+            for name, fit in _orientation_fits(label, pixels(key)).items():
+                fits[name].append(fit)
+    never = [class_names[c] for c in range(len(class_names)) if c not in named]
+    orientation = {name: float(np.mean(values)) for name, values in fits.items() if values}
+    return Health(len(keys), agreement, cells, mass, entropy, never, orientation, store.num_classes)
+
+
+def _whole_map_class(label: LabelMap, probability: Tensor) -> int:
+    classes, slots = torch.unique(label.classes, return_inverse=True)
+    mass = torch.zeros(len(classes)).scatter_add_(0, slots.flatten(), probability.flatten())
+    return int(classes[mass.argmax()])
+
+
+def _entropy(label: LabelMap, probability: Tensor) -> float:
+    """Mean over cells, the mass outside the K classes spread evenly; 1 for a uniform cell."""
+    outside = label.num_classes - label.k
+    named = -(probability * probability.clamp(min=1e-12).log()).sum(0)
+    rest = (1 - probability.sum(0)).clamp(min=0)
+    unnamed = -rest * (rest.clamp(min=1e-12) / max(outside, 1)).log() if outside else 0.0
+    return float((named + unnamed).mean()) / max(math.log(label.num_classes), 1e-12)
+
+
+def _orientation_fits(label: LabelMap, pixels: Pixels) -> dict[str, float]:
+    """Share of the image's colour variance between cells that their best class explains."""
+    rows, cols = pixels.shape[:2]
+    box = label.extent
+    top, bottom = max(round(box.y0 * rows), 0), round(box.y1 * rows)
+    left, right = max(round(box.x0 * cols), 0), round(box.x1 * cols)
+    image = torch.from_numpy(pixels[top:bottom, left:right].copy()).permute(2, 0, 1).float()
+    fits = {}
+    for name, turn in _TURNS.items():
+        classes = turn(label.classes[0])
+        colours = F.interpolate(image[None], classes.shape, mode="area")[0].flatten(1)  # [3, cells]
+        fits[name] = _explained_variance(colours, classes.flatten())
+    return fits
+
+
+def _explained_variance(values: Tensor, groups: Tensor) -> float:
+    values = values - values.mean(1, keepdim=True)
+    _, slots, counts = torch.unique(groups, return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(values), len(counts)).index_add_(1, slots, values)
+    return float((sums**2 / counts).sum() / (values**2).sum().clamp(min=1e-6))

@@ -1,0 +1,41 @@
+"""A picture for each statistic of `Health`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenlabel.labels.health import Health
+
+__all__ = ["draw_health"]
+
+_TITLES = {
+    "agreement": "Image-level top-1 agrees with the true class (1 = yes)",
+    "true_class_cells": "Share of an image's cells that name the true class",
+    "top_k_mass": "Probability inside the stored classes",
+    "entropy": "Entropy of the cells, as a share of the largest possible",
+}
+
+
+def draw_health(health: Health, folder: Path) -> list[Path]:
+    """Write `<statistic>.png` to a folder: a histogram over images each, bars for orientations."""
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, title in _TITLES.items():
+        figure = Figure(figsize=(6, 3), layout="constrained")
+        axes = figure.subplots()
+        axes.hist(getattr(health, name), bins=20, range=(0, 1))
+        axes.axvline(health.means[name], color="black", linestyle="--")
+        axes.set(title=title, ylabel="images", xlim=(0, 1))
+        paths.append(folder / f"{name}.png")
+        figure.savefig(paths[-1], dpi=120)
+    if health.orientation:
+        figure = Figure(figsize=(6, 3), layout="constrained")
+        axes = figure.subplots()
+        axes.barh(list(health.orientation), list(health.orientation.values()))
+        axes.invert_yaxis()
+        axes.set(title="Colour variance that the labels explain, per orientation")
+        paths.append(folder / "orientation.png")
+        figure.savefig(paths[-1], dpi=120)
+    return paths

@@ -1,0 +1,184 @@
+"""The released label layout: one `.pt` file an image, `<class>/<stem>.pt`, float16 [2, K, H, W].
+
+Plane 0 holds scores (logits), plane 1 class ids. Float16 holds whole numbers exactly up to 2048 only,
+so ids of larger label spaces cannot be written, and are refused when read.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Literal, TypeVar, get_args
+
+import torch
+from torch import Tensor
+
+from tokenlabel.errors import InputError
+from tokenlabel.geometry import Box
+from tokenlabel.labels.codec import Codec
+from tokenlabel.labels.label_map import LabelMap
+from tokenlabel.labels.store import LabelStore
+from tokenlabel.labels.writer import LabelStoreWriter
+from tokenlabel.progress import progress_bar
+
+__all__ = ["ExtentRule", "Imported", "export_released", "import_released", "read_released"]
+
+ExtentRule = Literal["center-crop", "whole"]
+
+_LARGEST_EXACT_ID = 2048
+_LEAST_REST = 1e-6  # probability outside the K classes, to keep logits finite
+
+Sample = tuple[str, tuple[int, int]]  # key, (height, width) of the image
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """How a tree and a data set fit each other."""
+
+    matched: int
+    missing: list[str]  # keys of images without a usable label file, and why
+    extra: int  # label files of no image
+
+
+def read_released(path: Path, extent: Box, num_classes: int) -> LabelMap:
+    """One label file. Raises InputError if it is damaged, of another layout, or holds code."""
+    try:
+        tensor = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path} is refused: it holds more than tensors") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 4 or tensor.shape[0] != 2:
+        found = list(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+        raise InputError(f"{path} is no label file: it needs a tensor [2, K, H, W], not {found}")
+    scores, ids = tensor.float()
+    classes = ids.long()
+    if not (scores.isfinite().all() and (classes == ids).all()):
+        raise InputError(f"{path} is damaged: scores are not finite or ids are not whole numbers")
+    if classes.min() < 0 or classes.max() >= min(num_classes, _LARGEST_EXACT_ID + 1):
+        raise InputError(f"{path} names class {int(classes.max())}, beyond {num_classes} classes")
+    return LabelMap(scores, classes, None, extent, num_classes)
+
+
+def import_released(
+    tree: Path,
+    output: Path,
+    samples: Sequence[str],
+    image_size: Callable[[int], tuple[int, int]],
+    *,
+    num_classes: int,
+    class_names: tuple[str, ...] | None = None,
+    dataset: dict[str, object] | None = None,
+    extent: ExtentRule = "center-crop",
+    codec: Codec = "exact",
+    threads: int = 8,
+) -> Imported:
+    """Bring a released tree into a store, under the keys `samples` of a data set.
+
+    An image `<class>/<stem>.<suffix>` has its labels in `<tree>/<class>/<stem>.pt`. The released
+    labels cover the centre square of each image (they were made by a centre crop of the shorter
+    side), which is where `center-crop` places them, from the image's size (height, width) that
+    `image_size(i)` tells; `whole` is for trees made on whole images. Samples whose file is missing or
+    damaged are left out and listed in the manifest.
+    """
+    if extent not in get_args(ExtentRule):
+        raise InputError(f"unknown extent {extent!r}: use center-crop or whole")
+    if not tree.is_dir():
+        raise InputError(f"no label tree at {tree}")
+    files = {path.relative_to(tree).as_posix() for path in tree.rglob("*.pt")}
+    if not files:
+        raise InputError(f"{tree} holds no .pt files")
+
+    def read(number: int) -> LabelMap | InputError:
+        key = samples[number]
+        name = _label_file(key)
+        if name not in files:
+            return InputError(f"{name} is not in the tree")
+        try:
+            box = Box.center_square(image_size(number)) if extent == "center-crop" else Box()
+            return read_released(tree / name, box, num_classes)
+        except InputError as error:
+            return error
+
+    missing = []
+    with (
+        LabelStoreWriter(
+            output,
+            num_classes=num_classes,
+            class_names=class_names,
+            codec=codec,
+            dataset=dict(dataset or {}),
+            annotator={"kind": "released labels", "extent": extent},
+        ) as writer,
+        ThreadPoolExecutor(threads) as pool,
+        progress_bar() as progress,
+    ):
+        found = _in_order(pool, read, range(len(samples)))
+        task = progress.add_task("import", total=len(samples), note="")
+        for key, label in zip(samples, progress.track(found, task_id=task), strict=True):
+            if isinstance(label, LabelMap):
+                writer.add(key, label)
+            else:
+                writer.leave_out(key, str(label))
+                missing.append(f"{key}: {label}")
+    extra = files - {_label_file(key) for key in samples}
+    return Imported(len(samples) - len(missing), missing, len(extra))
+
+
+def export_released(store: LabelStore, output: Path) -> int:
+    """Write a store in the released layout, for other projects; returns the number of files.
+
+    Its readers take every class outside the K for one of logit zero. Where the probabilities are
+    known, scores are written as logits above those zeros, which gives the same probabilities again.
+    The layout has no place for the extent: say in your read-me which part of the image the maps
+    cover. Raises InputError where class ids do not fit float16.
+    """
+    if store.num_classes > _LARGEST_EXACT_ID + 1:
+        raise InputError(
+            f"the released layout holds ids up to {_LARGEST_EXACT_ID} exactly,"
+            f" this store has {store.num_classes} classes"
+        )
+    with progress_bar() as progress:
+        task = progress.add_task("export", total=len(store), note="")
+        for key in progress.track(store.keys(), task_id=task):
+            label = store[key]
+            path = output / _label_file(key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(".tmp")
+            scores = _released_scores(label)
+            torch.save(torch.stack([scores, label.classes.float()]).half(), temporary)
+            temporary.replace(path)
+    return len(store)
+
+
+def _released_scores(label: LabelMap) -> Tensor:
+    """Logits [K, H, W] whose softmax, with a zero for every other class, has the map's probabilities."""
+    if label.log_normalizer is None:
+        return label.scores
+    log_probability = label.scores - label.log_normalizer
+    others = max(label.num_classes - label.k, 1)
+    rest = (1 - log_probability.exp().sum(0)).clamp(min=_LEAST_REST) / others
+    return log_probability - rest.log()
+
+
+def _label_file(key: str) -> str:
+    """`<class>/<stem>.pt` of an image's key, whatever folders stand above its class."""
+    path = PurePosixPath(key)
+    return f"{path.parent.name}/{path.stem}.pt" if path.parent.name else f"{path.stem}.pt"
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int = 256
+) -> Iterator[R]:
+    """`pool.map` that keeps only `ahead` results waiting."""
+    rest = iter(items)
+    waiting = [pool.submit(function, item) for item in islice(rest, ahead)]
+    while waiting:
+        yield waiting.pop(0).result()
+        waiting.extend(pool.submit(function, item) for item in islice(rest, 1))

@@ -1,0 +1,95 @@
+"""Publishing a label store to, and taking one from, any fsspec location or data-set hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tokenlabel.errors import InputError
+from tokenlabel.labels.index import FILE_NAME as INDEX_FILE
+from tokenlabel.labels.manifest import Manifest
+from tokenlabel.labels.remote import StoreFiles
+from tokenlabel.labels.store import LabelStore
+from tokenlabel.progress import progress_bar
+
+__all__ = ["pull", "push", "store_card"]
+
+
+def push(folder: Path, destination: str) -> None:
+    """Copy a finished store to `hf://datasets/owner/name`, `s3://bucket/path` or the like.
+
+    The manifest goes last, so that a reader never sees a store that is not whole. A card
+    (`README.md`) that says what the labels are goes with it.
+    """
+    import fsspec
+
+    manifest = LabelStore(folder).manifest
+    try:
+        files, root = fsspec.url_to_fs(destination)
+        files.makedirs(root, exist_ok=True)
+        with progress_bar("files") as progress:
+            names = [*(shard.file for shard in manifest.shards), INDEX_FILE]
+            task = progress.add_task("push", total=len(names), note="")
+            for name in progress.track(names, task_id=task):
+                files.put_file(str(folder / name), f"{root.rstrip('/')}/{name}")
+        files.pipe_file(f"{root.rstrip('/')}/README.md", store_card(manifest).encode())
+        files.put_file(str(folder / "manifest.json"), f"{root.rstrip('/')}/manifest.json")
+    except (OSError, ImportError, ValueError) as error:
+        raise InputError(f"cannot write to {destination}: {error}") from error
+
+
+def pull(location: str, folder: Path) -> None:
+    """Copy a remote store to a folder. Files that are there already and whole are kept."""
+    files = StoreFiles(location, folder)
+    manifest_path = files.path_of("manifest.json")
+    manifest = Manifest.load(manifest_path.parent)
+    if not manifest.complete:
+        raise InputError(f"{location} is unfinished and cannot be pulled")
+    with progress_bar("files") as progress:
+        files.path_of(INDEX_FILE, sha256=manifest.index_sha256)
+        task = progress.add_task("pull", total=len(manifest.shards), note="")
+        for shard in progress.track(manifest.shards, task_id=task):
+            files.path_of(shard.file, sha256=shard.sha256)
+
+
+def store_card(manifest: Manifest) -> str:
+    """The read-me of a published store, with the front matter that data-set hubs read."""
+    records = sum(shard.records for shard in manifest.shards)
+    size = sum(shard.bytes for shard in manifest.shards)
+    rows = "\n".join(
+        f"| {name} | {_cell(value)} |"
+        for name, value in {
+            "images": records,
+            "left out": len(manifest.left_out),
+            "classes": manifest.num_classes,
+            "codec": manifest.codec,
+            "size": f"{size / 1e6:.1f} MB ({size / max(records, 1):.0f} bytes an image)",
+            **{f"annotator: {key}": value for key, value in manifest.annotator.items()},
+            **{f"data set: {key}": value for key, value in manifest.dataset.items()},
+        }.items()
+    )
+    return f"""---
+tags:
+- token-labels
+- tokenlabel
+---
+# Token labels
+
+Per-region soft labels of images, made with tokenlabel: for each image a map of cells, for each cell
+its best classes and their probabilities. The images themselves are not included.
+
+| | |
+|---|---|
+{rows}
+
+```python
+import tokenlabel as tl
+store = tl.LabelStore("hf://datasets/OWNER/NAME")   # or a local copy: tokenlabel labels pull
+label_map = store[store.keys()[0]]
+```
+"""
+
+
+def _cell(value: Any) -> str:
+    text = str(value).replace("|", "\\|")
+    return text if len(text) <= 200 else text[:200] + " ..."

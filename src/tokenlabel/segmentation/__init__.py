@@ -1,0 +1,1 @@
+"""Dense prediction: semantic segmentation on the backbones that token labels have trained."""

@@ -1,0 +1,125 @@
+"""How training pairs are drawn: one `View` for image and mask, then colours of the image alone.
+
+The pipeline is mmsegmentation's for ADE20K, from which the published results come: a random scale,
+a crop in which no class fills more than a share, a flip, photometric distortion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from timm.data.constants import IMAGENET_DEFAULT_MEAN
+
+from tokenlabel.geometry import Box, View
+from tokenlabel.geometry.nearest import render_nearest
+from tokenlabel.geometry.render import Pixels, render
+from tokenlabel.segmentation.classes import IGNORED, Labels
+
+__all__ = ["PairAugmentation", "distort_colors", "scaled_size"]
+
+_ATTEMPTS = 10  # to find a crop with more than one class
+_BRIGHTNESS = 32.0  # grey levels up or down
+_CONTRAST = (0.5, 1.5)
+_SATURATION = (0.5, 1.5)
+_HUE = 18.0 / 180  # of the circle, to either side
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairAugmentation:
+    """Draws a training sample of `crop` = (height, width) pixels from an image and its labels.
+
+    - `short_side`: pixels to which the shorter side is scaled before the random `scale`; None keeps
+      the image's own. The longer side stays within `longest` times it.
+    - `largest_share`: a crop in which one class fills more of the labelled pixels is drawn again.
+    - `fill`: the colour beyond the image's right and bottom edges, where the crop is larger; labels
+      are `IGNORED` there.
+    """
+
+    crop: tuple[int, int] = (512, 512)
+    short_side: int | None = 512
+    longest: float = 4.0
+    scale: tuple[float, float] = (0.5, 2.0)
+    largest_share: float = 0.75
+    hflip: float = 0.5
+    color: bool = True
+    fill: tuple[int, int, int] = (
+        round(255 * IMAGENET_DEFAULT_MEAN[0]),
+        round(255 * IMAGENET_DEFAULT_MEAN[1]),
+        round(255 * IMAGENET_DEFAULT_MEAN[2]),
+    )
+
+    def __call__(
+        self, image: Pixels, labels: Labels, rng: np.random.Generator
+    ) -> tuple[Pixels, Labels]:
+        """Pixels [h, w, 3] and labels [h, w] of one random view."""
+        view = self.draw_view(labels, rng)
+        pixels = render(image, view, self.crop, fill=self.fill)
+        if self.color:
+            pixels = distort_colors(pixels, rng)
+        return pixels, render_nearest(labels, view, self.crop, IGNORED)
+
+    def draw_view(self, labels: Labels, rng: np.random.Generator) -> View:
+        """A random scale, crop and flip of an image with labels [H, W]."""
+        scale = rng.uniform(*self.scale)
+        size = scaled_size((labels.shape[0], labels.shape[1]), self.short_side, self.longest, scale)
+        view = self._crop(size, rng)
+        for _ in range(_ATTEMPTS - 1):
+            if (
+                _largest_share(render_nearest(labels, view, self.crop, IGNORED))
+                < self.largest_share
+            ):
+                break
+            view = self._crop(size, rng)
+        return view.then(View.hflip()) if rng.random() < self.hflip else view
+
+    def _crop(self, size: tuple[int, int], rng: np.random.Generator) -> View:
+        """A random crop of an image of `size`; one that is larger begins at the top left corner."""
+        top, left = (
+            int(rng.integers(max(whole - part, 0) + 1))
+            for whole, part in zip(size, self.crop, strict=True)
+        )
+        return View.crop(Box.from_pixels(left, top, self.crop[1], self.crop[0], size))
+
+
+def scaled_size(
+    size: tuple[int, int], short_side: int | None, longest: float = 4.0, scale: float = 1.0
+) -> tuple[int, int]:
+    """(height, width) of an image of `size`, its shorter side `scale` times `short_side` pixels.
+
+    The shape is kept; where it is longer than `longest` to one, the longer side decides.
+    """
+    short, long = min(size), max(size)
+    base = short if short_side is None else short_side
+    factor = scale * min(base / short, longest * base / long)
+    return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)
+
+
+def _largest_share(labels: Labels) -> float:
+    counts = np.bincount(labels[labels != IGNORED])
+    return float(counts.max() / counts.sum()) if counts.size else 1.0
+
+
+def distort_colors(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """Random brightness, contrast, saturation and hue, each with probability 1/2 (SSD's recipe)."""
+    chosen = rng.random(4) < 0.5
+    first = rng.random() < 0.5  # contrast before saturation and hue, or after
+    brightness = rng.uniform(-_BRIGHTNESS, _BRIGHTNESS) if chosen[0] else 0.0
+    contrast = rng.uniform(*_CONTRAST) if chosen[1] else 1.0
+    saturation = rng.uniform(*_SATURATION) if chosen[2] else 1.0
+    hue = rng.uniform(-_HUE, _HUE) if chosen[3] else 0.0
+    levels = np.arange(256.0)
+    picture = Image.fromarray(pixels)
+    before, after = (contrast, 1.0) if first else (1.0, contrast)
+    picture = picture.point(_table((levels + brightness).clip(0, 255) * before) * 3)
+    if chosen[2] or chosen[3]:
+        hues = _table((levels + 256 * hue) % 256)
+        hsv = picture.convert("HSV").point(hues + _table(levels * saturation) + _table(levels))
+        picture = hsv.convert("RGB")
+    return np.array(picture.point(_table(levels * after) * 3))
+
+
+def _table(values: NDArray[np.float64]) -> list[int]:
+    return [int(value) for value in values.round().clip(0, 255)]

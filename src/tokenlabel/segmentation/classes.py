@@ -1,0 +1,151 @@
+"""What the numbers in a mask mean: mask values to classes and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokenlabel.errors import InputError
+
+__all__ = ["IGNORED", "ClassList", "Labels", "cityscapes_classes", "read_class_names"]
+
+Labels = NDArray[np.int16]
+
+IGNORED = -1
+"""The label of a pixel that has no class: no loss falls on it and no metric counts it."""
+
+_UNKNOWN = -2
+_LARGEST_VALUE = 65535  # of a 16-bit mask
+_CLASS_FILES = ("classes.json", "classes.txt", "objectInfo150.txt")
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """The names of the classes and the mask values that stand for them.
+
+    `values[c]` is the mask value of class c; pixels whose value is among `ignored` have no class.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[int, ...]
+    ignored: tuple[int, ...]
+
+    @classmethod
+    def counted(cls, names: Sequence[str], ignore_index: int) -> ClassList:
+        """Classes in the order of their mask values, which leave out `ignore_index`.
+
+        So 0 means classes from 1 on (ADE20K), and 255 means classes from 0 on.
+        """
+        values = [value for value in range(len(names) + 1) if value != ignore_index]
+        return cls(tuple(names), tuple(values[: len(names)]), (ignore_index,))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def _table(self) -> Labels:
+        table = np.full(_LARGEST_VALUE + 1, _UNKNOWN, np.int16)
+        table[list(self.values)] = np.arange(len(self.values))
+        table[list(self.ignored)] = IGNORED
+        return table
+
+    def decode(self, mask: NDArray[np.integer], name: str) -> Labels:
+        """Mask values [H, W] to labels. Raises InputError naming `name` for a value of no class."""
+        labels: Labels = self._table[mask]
+        if labels.size and labels.min() == _UNKNOWN:
+            row, col = np.argwhere(labels == _UNKNOWN)[0].tolist()
+            known = f"{min(self.values)} to {max(self.values)}"
+            ignored = ", ".join(str(value) for value in self.ignored[:3])
+            raise InputError(
+                f"mask {name} holds the value {mask[row, col]} (row {row}, column {col}), but the"
+                f" {len(self)} classes are the values {known} and {ignored} is unlabelled: name"
+                " every class in the class list, or say with the ignore index what is unlabelled"
+            )
+        return labels
+
+    def encode(self, labels: Labels) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        """Labels [H, W] to mask values: 8-bit where they fit, else 16-bit."""
+        values = [*self.values, self.ignored[0]]  # label -1 finds the last one
+        if max(values) > 255:
+            return np.array(values, np.uint16)[labels]
+        return np.array(values, np.uint8)[labels]
+
+
+def read_class_names(place: Path) -> tuple[str, ...]:
+    """Class names from a file, or from the one lying in a data set's folder.
+
+    `.json`: a list of names; `.txt`: one a line, or a table with a header whose last column, after a
+    tab, is the name (ADE20K's objectInfo150.txt). Raises InputError where there is none.
+    """
+    file = place
+    if place.is_dir():
+        found = [place / name for name in _CLASS_FILES if (place / name).is_file()]
+        if not found:
+            raise InputError(
+                f"{place} has no class list ({', '.join(_CLASS_FILES)}): write the names of the"
+                " classes, in the order of their mask values, or give a file that has them"
+            )
+        file = found[0]
+    try:
+        names = _parse(file)
+    except OSError as error:
+        raise InputError(f"cannot read the class list {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"the class list {file} cannot be read: {error}") from None
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if len(names) < 2 or doubled:
+        fault = f"names {doubled[0]!r} twice" if doubled else f"names {len(names)} classes"
+        raise InputError(f"the class list {file} {fault}: it needs two or more different names")
+    return tuple(names)
+
+
+def _parse(file: Path) -> list[str]:
+    text = file.read_text()
+    if file.suffix == ".json":
+        names = json.loads(text)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("it should be a list of names")
+        return names
+    lines = [line for line in text.splitlines() if line.strip()]
+    if lines and "\t" in lines[0]:
+        lines = lines[1:]  # the header
+    return [line.split("\t")[-1].strip() for line in lines]
+
+
+def cityscapes_classes(*, train_ids: bool) -> ClassList:
+    """The 19 evaluated classes of Cityscapes, in masks of train ids or of its 34 full ids."""
+    names = tuple(_CITYSCAPES)
+    if train_ids:
+        return ClassList.counted(names, 255)
+    values = tuple(_CITYSCAPES.values())
+    void = tuple(value for value in range(34) if value not in values)
+    return ClassList(names, values, (*void, 255))
+
+
+_CITYSCAPES = {
+    "road": 7,
+    "sidewalk": 8,
+    "building": 11,
+    "wall": 12,
+    "fence": 13,
+    "pole": 17,
+    "traffic light": 19,
+    "traffic sign": 20,
+    "vegetation": 21,
+    "terrain": 22,
+    "sky": 23,
+    "person": 24,
+    "rider": 25,
+    "car": 26,
+    "truck": 27,
+    "bus": 28,
+    "train": 31,
+    "motorcycle": 32,
+    "bicycle": 33,
+}

@@ -1,0 +1,92 @@
+"""Segmentation metrics as one confusion matrix of pixel counts: images, tiles and ranks add up."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenlabel.segmentation.classes import IGNORED
+
+__all__ = ["SegmentationCounts", "draw_table", "write_table"]
+
+
+@dataclass
+class SegmentationCounts:
+    """Pixels of a data set by true and predicted class. All measures are fractions in [0, 1].
+
+    Means over classes leave out classes that neither occur nor are predicted; for accuracy, those
+    that do not occur.
+    """
+
+    confusion: Tensor  # [C, C] int64: rows are true classes, columns predicted
+
+    @classmethod
+    def zeros(cls, num_classes: int) -> SegmentationCounts:
+        return cls(torch.zeros(num_classes, num_classes, dtype=torch.int64))
+
+    def update(self, predicted: Tensor, labels: Tensor) -> None:
+        """Add pixels: classes and labels of one shape; `IGNORED` labels do not count."""
+        counted = labels != IGNORED
+        classes = self.confusion.shape[0]
+        flat = labels[counted].long() * classes + predicted[counted].long()
+        found = torch.bincount(flat, minlength=classes**2)
+        self.confusion += found.view(classes, classes).to(self.confusion.device)
+
+    def class_iou(self) -> Tensor:
+        """Intersection over union of each class, [C] float64; NaN where it never comes up."""
+        hits = self.confusion.diagonal().double()
+        return hits / (self.confusion.sum(0) + self.confusion.sum(1) - hits)
+
+    def class_accuracy(self) -> Tensor:
+        """The share of each class's pixels that are found, [C] float64; NaN where it has none."""
+        return self.confusion.diagonal().double() / self.confusion.sum(1)
+
+    def summary(self) -> dict[str, float]:
+        """Mean IoU, mean class accuracy and pixel accuracy."""
+        total = int(self.confusion.sum())
+        return {
+            "miou": _mean(self.class_iou()),
+            "class_accuracy": _mean(self.class_accuracy()),
+            "pixel_accuracy": int(self.confusion.diagonal().sum()) / max(total, 1),
+        }
+
+
+def _mean(values: Tensor) -> float:
+    return 0.0 if bool(values.isnan().all()) else float(values.nanmean())
+
+
+def write_table(counts: SegmentationCounts, names: Sequence[str], file: Path) -> None:
+    """One line a class as CSV: name, IoU, accuracy, its share of the labelled pixels."""
+    shares = counts.confusion.sum(1) / counts.confusion.sum().clamp(min=1)
+    rows = zip(names, counts.class_iou(), counts.class_accuracy(), shares, strict=True)
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["class", "iou", "accuracy", "share_of_pixels"])
+        for name, *values in rows:
+            writer.writerow([name, *(f"{float(value):.6f}" for value in values)])
+
+
+def draw_table(counts: SegmentationCounts, names: Sequence[str], file: Path) -> None:
+    """The table as a picture: IoU and accuracy of each class as bars, best class on top."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    iou, accuracy = counts.class_iou().nan_to_num(), counts.class_accuracy().nan_to_num()
+    order = iou.argsort().tolist()
+    figure = Figure(figsize=(7, 1 + 0.25 * len(names)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Any = figure.add_subplot()
+    places = range(len(order))
+    axes.barh(places, accuracy[order].tolist(), color="0.85", label="accuracy")
+    axes.barh(places, iou[order].tolist(), height=0.5, color="tab:blue", label="IoU")
+    axes.set_yticks(list(places), [names[index] for index in order], fontsize=8)
+    axes.set(xlim=(0, 1), ylim=(-0.7, len(order) - 0.3), xlabel="share of pixels")
+    axes.set_title(f"mean IoU {counts.summary()['miou']:.4f}", fontsize=10)
+    axes.legend(loc="lower right", fontsize=8)
+    figure.savefig(file, dpi=120)

@@ -1,0 +1,160 @@
+"""Four maps of falling resolution from any timm backbone, plain or hierarchical."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from timm.models import group_parameters
+from torch import Tensor, nn
+
+from tokenlabel.errors import InputError
+from tokenlabel.models.dense import timm_model
+from tokenlabel.models.layout import image_shape, on_meta
+
+__all__ = ["HeadKind", "Pyramid", "any_size_backbone", "initialize_convolutions"]
+
+HeadKind = Literal["upernet", "fcn"]
+
+_LEVELS = 4
+_BLOCKS_BETWEEN = 3  # taps of a plain backbone, as published: blocks 6, 9, 12, 15 of LV-ViT-S
+_UPERNET_WIDTH = 2048  # of the published fourth side layer
+_FCN_WIDTH = 768
+
+
+class Pyramid(nn.Module):
+    """A timm backbone and, where all its blocks have one resolution, the published side layers.
+
+    Maps images [B, 3, H, W], of sides divisible by `divisor`, to four maps [B, channels[i], h, w].
+
+    - hierarchical backbones give the deepest map at each of their four coarsest strides;
+    - plain ones give every third block, counted from the last, through `side_layers`. For UPerNet
+      these make strides 4, 8, 16, 16 of a stride of 16; for FCN the fourth comes out at stride 8.
+
+    What the maps do not need (final norm, heads) is taken off the backbone. Raises InputError for a
+    backbone that has neither kind of maps.
+    """
+
+    def __init__(self, backbone: nn.Module, head: HeadKind) -> None:
+        super().__init__()
+        shapes = _map_shapes(backbone)
+        strides = [max(image_shape(backbone)[1:]) // max(shape[1:]) for shape in shapes]
+        plain = len(set(strides)) == 1
+        wanted = _plain_taps(len(strides)) if plain else _hierarchical_taps(strides)
+        channels = [shapes[index][0] for index in wanted]
+        model: Any = backbone
+        self.indices = list(model.prune_intermediate_layers(wanted, prune_norm=True))
+        self.backbone = backbone
+        self.side_layers = _side_layers(channels, head) if plain else None
+        if plain:
+            channels[-1] = _UPERNET_WIDTH if head == "upernet" else _FCN_WIDTH
+        self.channels = tuple(channels)
+        self.divisor = max(strides[index] for index in wanted)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        backbone: Any = self.backbone
+        maps: list[Tensor] = backbone.forward_intermediates(
+            images, indices=self.indices, norm=False, intermediates_only=True
+        )
+        if self.side_layers is None:
+            return maps
+        return [layer(x) for layer, x in zip(self.side_layers, maps, strict=True)]
+
+    def layer_ids(self) -> dict[str, int]:
+        """The depth of each backbone parameter, from 0, for layer-wise learning rates."""
+        backbone: Any = self.backbone
+        if not hasattr(backbone, "group_matcher"):
+            raise InputError(
+                f"{type(backbone).__name__} does not tell its layers apart: no layer decay"
+            )
+        ids: dict[str, int] = group_parameters(
+            backbone, backbone.group_matcher(coarse=False), reverse=True
+        )
+        return ids
+
+
+def any_size_backbone(name: str, **arguments: Any) -> nn.Module:
+    """A timm model that takes images of any size its stride divides, where the family can."""
+    for flexible in ({"dynamic_img_size": True}, {"strict_img_size": False}):
+        try:
+            return timm_model(name, arguments | flexible)
+        except InputError as error:
+            if next(iter(flexible)) not in str(error):
+                raise
+    return timm_model(name, arguments)
+
+
+def _map_shapes(backbone: nn.Module) -> list[tuple[int, int, int]]:
+    """(channels, height, width) of every intermediate map, from a run without data."""
+    twin = on_meta(backbone)
+    images = torch.empty(2, *image_shape(backbone), device="meta")
+    try:
+        maps = twin.forward_intermediates(images, norm=False, intermediates_only=True)
+    except (AttributeError, TypeError) as error:
+        raise InputError(
+            f"{type(backbone).__name__} gives no intermediate maps, which segmentation needs:"
+            " choose another backbone"
+        ) from error
+    return [(x.shape[1], x.shape[2], x.shape[3]) for x in maps]
+
+
+def _plain_taps(blocks: int) -> list[int]:
+    step = min(_BLOCKS_BETWEEN, blocks // _LEVELS)
+    if step == 0:
+        raise InputError(f"a backbone of {blocks} blocks is too shallow: segmentation takes four")
+    return [blocks - 1 - step * back for back in reversed(range(_LEVELS))]
+
+
+def _hierarchical_taps(strides: Sequence[int]) -> list[int]:
+    deepest = {stride: index for index, stride in enumerate(strides)}
+    coarsest = sorted(deepest)[-_LEVELS:]
+    if len(coarsest) < _LEVELS:
+        raise InputError(
+            f"the backbone has maps of strides {sorted(deepest)}: segmentation takes four strides,"
+            " or a single one"
+        )
+    return [deepest[stride] for stride in coarsest]
+
+
+def _side_layers(channels: Sequence[int], head: HeadKind) -> nn.ModuleList:
+    """The published side layers of a plain backbone (released code, `side_layer1` to `4`)."""
+    first, second, third, fourth = channels
+    if head == "upernet":
+        return nn.ModuleList(
+            [
+                nn.Sequential(*_upsample(first, 4), *_project(first, first)),
+                nn.Sequential(*_upsample(second, 2), *_project(second, second)),
+                nn.Sequential(*_project(third, third)),
+                nn.Sequential(*_project(fourth, _UPERNET_WIDTH)),
+            ]
+        )
+    return nn.ModuleList(
+        [
+            nn.Identity(),
+            nn.Identity(),
+            nn.Sequential(*_project(third, third)),
+            nn.Sequential(*_upsample(fourth, 2), *_project(fourth, _FCN_WIDTH)),
+        ]
+    )
+
+
+def _upsample(channels: int, factor: int) -> list[nn.Module]:
+    enlarge = nn.ConvTranspose2d(channels, channels, factor, stride=factor, bias=False)
+    return [enlarge, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+
+
+def _project(channels: int, out_channels: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(channels, out_channels, 1, bias=False)
+    return [convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+
+
+def initialize_convolutions(module: nn.Module) -> None:
+    """He initialisation of every convolution; biases start at zero."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+            fan_in = part.weight[0].numel() if isinstance(part, nn.Conv2d) else part.in_channels
+            nn.init.normal_(part.weight, std=math.sqrt(2 / fan_in))
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

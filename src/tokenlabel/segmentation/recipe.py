@@ -1,0 +1,162 @@
+"""A segmentation run as data: what `tokenlabel.training.recipe` is to classification."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from tokenlabel.training.recipe import (
+    About,
+    Checkpoints,
+    Count,
+    Course,
+    Ema,
+    Engine,
+    NotNegative,
+    Optimizer,
+    Positive,
+    Share,
+)
+
+__all__ = [
+    "SegmentationAugment",
+    "SegmentationData",
+    "SegmentationLoss",
+    "SegmentationModelChoice",
+    "SegmentationRecipe",
+    "SegmentationTest",
+    "UpdateSchedule",
+]
+
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+Updates = Annotated[int, Field(ge=0)]
+Index = Annotated[int, Field(ge=0, le=65535)]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SegmentationData:
+    """The images and their masks (layouts: see `tokenlabel.segmentation.pairs.open_pairs`)."""
+
+    root: str = ""
+    """Folder of the data set."""
+    layout: Literal["ade20k", "cityscapes", "folder"] | None = None
+    """None finds it by the folders that are there."""
+    train_split: str = "training"
+    val_split: str | None = "validation"
+    """None validates nothing."""
+    classes: str | None = None
+    """File of the class names; None takes the one in `root`."""
+    ignore_index: Index | None = None
+    """The mask value of unlabelled pixels; None takes the layout's: 0 for ADE20K, else 255."""
+    workers: Annotated[int, Field(ge=0)] = 4
+    """Loader processes per rank. Never changes the result."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SegmentationAugment:
+    """How training samples are drawn (see `tokenlabel.segmentation.augment.PairAugmentation`)."""
+
+    crop: tuple[Count, Count] = (512, 512)
+    """(height, width) in pixels."""
+    scale: tuple[Positive, Positive] = (0.5, 2.0)
+    """Random factor on the size that `test` prescribes."""
+    largest_share: Share = 0.75
+    """A crop in which one class fills more is drawn again."""
+    hflip: Share = 0.5
+    color: bool = True
+    """Photometric distortion."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SegmentationModelChoice:
+    """Backbone and head."""
+
+    backbone: str = "lvvit_s"
+    """Any timm model name with intermediate maps."""
+    weights: str | None = None
+    """Checkpoint to start from, of a classifier or student (`tokenlabel train`), or "pretrained"."""
+    head: Literal["upernet", "fcn"] = "upernet"
+    channels: Count = 256
+    """Width of the heads."""
+    dropout: Share = 0.1
+    drop_path: Share = 0.0
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further timm arguments of the backbone."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SegmentationLoss:
+    """Cross-entropy of both heads."""
+
+    auxiliary_weight: NotNegative = 0.4
+    class_balance: Share = 0.0
+    """Weigh pixels by class frequency to this negative power: 0 not at all, 1 all classes alike."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class UpdateSchedule:
+    """How long, in updates, and the learning rate's course."""
+
+    batch_size: Count = 16
+    """Images an update, over all ranks and accumulated passes together."""
+    updates: Count = 160_000
+    warmup_updates: Updates = 1500
+    warmup_lr: NotNegative = 6e-11
+    min_lr: NotNegative = 0.0
+    decay: Literal["poly", "cosine", "constant"] = "poly"
+    """"poly" has power 1: a straight line."""
+    max_steps: Count | None = None
+    """Stop after so many updates, for trials; the learning rate's course stays that of `updates`."""
+
+    def course(self, updates_per_epoch: int) -> Course:  # noqa: ARG002
+        return Course(self.warmup_updates, self.updates, 0)
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SegmentationTest:
+    """How images are shown when they are segmented (see `tokenlabel.segmentation.inference`)."""
+
+    short_side: Count | None = 512
+    """Pixels to which the shorter side is scaled, in training before `augment.scale`; None: as is."""
+    window: Count | None = 512
+    """Side of the sliding window; None shows the whole image at once."""
+    stride: Count = 341
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SegmentationRecipe:
+    """One segmentation run."""
+
+    name: str = "custom"
+    seed: int = 0
+    about: About = About()
+    data: SegmentationData = SegmentationData()
+    augment: SegmentationAugment = SegmentationAugment()
+    model: SegmentationModelChoice = SegmentationModelChoice()
+    loss: SegmentationLoss = SegmentationLoss()
+    optimizer: Optimizer = Optimizer(lr=6e-5, weight_decay=0.01)
+    schedule: UpdateSchedule = UpdateSchedule()
+    test: SegmentationTest = SegmentationTest()
+    ema: Ema = Ema(decay=None)
+    engine: Engine = Engine(device_batch=16)
+    checkpoints: Checkpoints = Checkpoints()
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """Any of accelerate's trackers that is installed."""
+    validate_every: Count = 6
+    """Passes over the images between two validations; the end is always validated."""
+    log_every: Count = 50
+    """Updates between two lines of the metrics file."""
+
+    @property
+    def measure(self) -> str:
+        """The validation's measure that decides which checkpoint is best."""
+        return "miou"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What tells this run from others of its kind, for its results."""
+        return {"backbone": self.model.backbone, "head": self.model.head}

@@ -1,0 +1,272 @@
+"""From a recipe to a segmentation model, and from a run's folder back to one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from tokenlabel.errors import InputError
+from tokenlabel.models.checkpoints import load_weights
+from tokenlabel.progress import console
+from tokenlabel.segmentation.augment import PairAugmentation
+from tokenlabel.segmentation.checkpoints import load_segmentation_weights
+from tokenlabel.segmentation.classes import IGNORED, ClassList
+from tokenlabel.segmentation.dataset import PairBatch, pair_loader
+from tokenlabel.segmentation.evaluate import evaluate_pairs
+from tokenlabel.segmentation.files import read_pair
+from tokenlabel.segmentation.inference import Inference, Segmenter
+from tokenlabel.segmentation.model import SegmentationModel
+from tokenlabel.segmentation.pairs import Pairs, open_pairs
+from tokenlabel.segmentation.pyramid import any_size_backbone
+from tokenlabel.segmentation.recipe import SegmentationRecipe
+from tokenlabel.segmentation.task import SegmentationTask, class_weights
+from tokenlabel.training.loop import Validation, fit
+from tokenlabel.training.ranks import Ranks, accumulation
+from tokenlabel.training.recipe_file import read_recipe
+from tokenlabel.training.result import TrainResult
+from tokenlabel.training.run_folder import RunFolder
+from tokenlabel.training.trainer import Trainer
+
+__all__ = [
+    "TrainedSegmenter",
+    "create_segmenter",
+    "load_checkpoint",
+    "load_segmenter",
+    "normalization",
+    "open_split",
+    "train",
+]
+
+
+def train(recipe: SegmentationRecipe, output: str | Path) -> TrainResult:
+    """Train as the recipe says, in the folder `output`; a run that is there already goes on.
+
+    May be called by every rank of a torchrun. Raises InputError for what the user can mend, before
+    anything is written.
+    """
+    _check(recipe)
+    pairs = open_split(recipe, recipe.data.train_split)
+    folder = RunFolder(output, recipe)
+    if folder.results is not None:
+        console.print(f"{folder.path} is complete: nothing to train", soft_wrap=True)
+        return TrainResult(folder.path, folder.results)
+    ranks = Ranks(recipe.engine, recipe.trackers, str(folder.path))
+    torch.manual_seed(recipe.seed)
+    model = create_segmenter(recipe, len(pairs.classes), fresh=True)
+    task = SegmentationTask(
+        model,
+        **normalization(model),
+        auxiliary_weight=recipe.loss.auxiliary_weight,
+        class_weights=_class_weights(recipe, pairs),
+    )
+    batches = _Batches(recipe, pairs, model, ranks)
+    validation = _validation(recipe, pairs, ranks)
+    trainer = Trainer(task, recipe, ranks, batches.updates_per_epoch)
+    if ranks.first:
+        classes = pairs.classes
+        folder.open(
+            recipe,
+            {
+                "images": len(pairs),
+                "classes": classes.names,
+                "values": classes.values,
+                "ignored": classes.ignored,
+            },
+        )
+    ranks.wait()
+    with ranks.tracking(recipe):
+        return TrainResult(folder.path, fit(trainer, batches, folder, recipe, validation))
+
+
+def open_split(recipe: SegmentationRecipe, split: str) -> Pairs:
+    """The pairs of a split of the recipe's data set."""
+    data = recipe.data
+    if not data.root:
+        raise InputError("data.root is empty: name the folder of the images and masks")
+    return open_pairs(
+        Path(data.root),
+        split,
+        layout=data.layout,
+        class_file=None if data.classes is None else Path(data.classes),
+        ignore_index=data.ignore_index,
+    )
+
+
+def create_segmenter(
+    recipe: SegmentationRecipe, num_classes: int, *, fresh: bool = False
+) -> SegmentationModel:
+    """The recipe's model; `fresh` gives its backbone the weights that training starts from."""
+    choice = recipe.model
+    options = dict(choice.kwargs)
+    if choice.drop_path:
+        options["drop_path_rate"] = choice.drop_path
+    backbone: Any = any_size_backbone(
+        choice.backbone,
+        img_size=recipe.augment.crop,
+        pretrained=fresh and choice.weights == "pretrained",
+        **options,
+    )
+    if fresh and choice.weights not in (None, "pretrained"):
+        load_weights(backbone, choice.weights)
+    if recipe.engine.activation_checkpointing:
+        backbone.set_grad_checkpointing(True)
+    return SegmentationModel(
+        backbone,
+        num_classes,
+        head=choice.head,
+        channels=choice.channels,
+        dropout=choice.dropout,
+    )
+
+
+def normalization(model: SegmentationModel) -> dict[str, tuple[float, ...]]:
+    """Mean and standard deviation of pixels in [0, 1], as the backbone wants them."""
+    config = resolve_model_data_config(model.pyramid.backbone)
+    return {"mean": tuple(config["mean"]), "std": tuple(config["std"])}
+
+
+def _segmenter(
+    model: SegmentationModel, recipe: SegmentationRecipe, device: torch.device, **changes: Any
+) -> Segmenter:
+    """A model shown images as the recipe says, with changes of its `Inference`."""
+    test = recipe.test
+    plan = Inference(short_side=test.short_side, window=test.window, stride=test.stride)
+    plan = dataclasses.replace(plan, **changes)
+    return Segmenter(model, **normalization(model), inference=plan, device=device)
+
+
+class _Batches:
+    """The loader's batches, as many together as an update accumulates."""
+
+    def __init__(
+        self, recipe: SegmentationRecipe, pairs: Pairs, model: SegmentationModel, ranks: Ranks
+    ) -> None:
+        augment = recipe.augment
+        mean = normalization(model)["mean"]
+        red, green, blue = (round(255 * value) for value in mean)
+        self.passes = accumulation(recipe, ranks.count)
+        self.loader = pair_loader(
+            pairs,
+            PairAugmentation(
+                crop=augment.crop,
+                short_side=recipe.test.short_side,
+                scale=augment.scale,
+                largest_share=augment.largest_share,
+                hflip=augment.hflip,
+                color=augment.color,
+                fill=(red, green, blue),
+            ),
+            batch_size=recipe.schedule.batch_size // ranks.count // self.passes,
+            seed=recipe.seed,
+            workers=min(recipe.data.workers, os.cpu_count() or 1),
+            rank=ranks.rank,
+            world=ranks.count,
+            pin_memory=ranks.device.type == "cuda",
+        )
+        self.updates_per_epoch = len(self.loader) // self.passes
+        if not self.updates_per_epoch:
+            raise InputError(
+                f"{len(pairs)} images do not fill one batch of {recipe.schedule.batch_size}:"
+                " choose a smaller schedule.batch_size"
+            )
+
+    def epoch(self, epoch: int, start: int) -> Iterator[list[PairBatch]]:
+        batches = self.loader.epoch(epoch, start * self.passes)
+        for _ in range(start, self.updates_per_epoch):
+            yield [next(batches) for _ in range(self.passes)]
+
+
+def _check(recipe: SegmentationRecipe) -> None:
+    if recipe.schedule.warmup_updates >= recipe.schedule.updates:
+        raise InputError(
+            f"schedule.warmup_updates = {recipe.schedule.warmup_updates} leaves nothing of"
+            f" {recipe.schedule.updates} updates to train at the full rate"
+        )
+    window, stride = recipe.test.window, recipe.test.stride
+    if window is not None and stride > window:
+        raise InputError(f"test.stride = {stride} leaves gaps between windows of {window} pixels")
+
+
+def _class_weights(recipe: SegmentationRecipe, pairs: Pairs) -> Tensor | None:
+    """Weights by the pixel counts of all training masks."""
+    if not recipe.loss.class_balance:
+        return None
+    counts = torch.zeros(len(pairs.classes), dtype=torch.int64)
+    for pair in pairs.items:
+        labels = torch.from_numpy(read_pair(pair, pairs.classes)[1])
+        counts += torch.bincount(labels[labels != IGNORED].long(), minlength=len(counts))
+    return class_weights(counts, recipe.loss.class_balance)
+
+
+def _validation(recipe: SegmentationRecipe, pairs: Pairs, ranks: Ranks) -> Validation | None:
+    if recipe.data.val_split is None:
+        return None
+    held_out = open_split(recipe, recipe.data.val_split)
+    if held_out.items[0].image == pairs.items[0].image:
+        raise InputError(
+            f"{recipe.data.root} has no {recipe.data.val_split!r} of its own: make a folder of that"
+            " name, or set data.val_split to null"
+        )
+
+    def measure(model: nn.Module) -> dict[str, float]:
+        assert isinstance(model, SegmentationModel)
+        segmenter = _segmenter(model, recipe, ranks.device)
+        return evaluate_pairs(segmenter, held_out, ranks, show=False).summary()
+
+    return measure
+
+
+@dataclass(frozen=True)
+class TrainedSegmenter:
+    """A trained model with all that is needed to use it."""
+
+    model: SegmentationModel  # in evaluation mode, on the CPU
+    recipe: SegmentationRecipe
+    classes: ClassList
+
+    def segmenter(self, device: torch.device, **changes: Any) -> Segmenter:
+        """The model on a device, shown images as its recipe says, with changes."""
+        return _segmenter(self.model.to(device), self.recipe, device, **changes)
+
+
+def load_segmenter(run: Path, *, best: bool = True) -> TrainedSegmenter:
+    """The model of a run's folder: its best checkpoint, or its newest one.
+
+    The moving average of the weights is taken where the run keeps one. Raises InputError if the
+    folder holds no run, or one that has saved nothing yet.
+    """
+    if run.is_file():
+        raise InputError(
+            f"{run} is a file of weights: give its run's folder, or (to eval) --recipe"
+        )
+    if not (run / "recipe.yaml").is_file():
+        raise InputError(f"{run} holds no segmentation run: `tokenlabel segment train` makes one")
+    recipe = read_recipe(run / "recipe.yaml", SegmentationRecipe)
+    known = json.loads((run / "environment.json").read_text())
+    classes = ClassList(tuple(known["classes"]), tuple(known["values"]), tuple(known["ignored"]))
+    checkpoints = RunFolder(run, recipe).checkpoints
+    chosen = (checkpoints.best() if best else None) or next(reversed(checkpoints.steps()), None)
+    if chosen is None:
+        raise InputError(f"{run} has saved no checkpoint yet: train it further")
+    weights = chosen / "ema.safetensors"
+    if not weights.exists():
+        weights = chosen / "model.safetensors"
+    return load_checkpoint(weights, recipe, classes)
+
+
+def load_checkpoint(
+    weights: Path, recipe: SegmentationRecipe, classes: ClassList
+) -> TrainedSegmenter:
+    """A model of the recipe's shape with the weights of a file, ours or mmsegmentation's."""
+    model = create_segmenter(recipe, len(classes))
+    load_segmentation_weights(model, weights)
+    return TrainedSegmenter(model.eval(), recipe, classes)

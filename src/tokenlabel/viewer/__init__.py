@@ -1,0 +1,1 @@
+"""A local page to browse images with their labels."""

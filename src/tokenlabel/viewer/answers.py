@@ -1,0 +1,176 @@
+"""What the page asks for, as plain values: everything is found by an image's number."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional as F
+
+from tokenlabel.data.decode import decode_image
+from tokenlabel.errors import InputError
+from tokenlabel.evaluation.classifier import Classifier, class_titles
+from tokenlabel.geometry import Box, View
+from tokenlabel.labels import LabelMap, LabelStore, token_targets
+from tokenlabel.viewer.catalog import Catalog, Query
+from tokenlabel.visualize.explain import token_map
+
+__all__ = ["Answers", "student_loss"]
+
+_TOP = 5  # classes of a cell that the page shows
+_MAX_LIMIT, _MAX_SIDE, _MAX_GRID = 500, 2048, 64
+
+
+class Answers:
+    """Answers the page's questions, each given as a mapping of words. Raises InputError."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        other: LabelStore | None = None,
+        student: Classifier | None = None,
+        smoothing: float = 0.0,
+    ) -> None:
+        self.catalog, self.other, self.student = catalog, other, student
+        self.smoothing = smoothing
+
+    def info(self, _words: Mapping[str, str]) -> dict[str, Any]:
+        source, store = self.catalog.source, self.catalog.store
+        return {
+            "images": len(source),
+            "classes": list(source.class_names),
+            "titles": class_titles(source.class_names),
+            "label_titles": class_titles(self._label_names()),
+            "scores": list(self.catalog.scores),
+            "scored": self.catalog.scored,
+            "store": store.location,
+            "other": None if self.other is None else self.other.location,
+            "student": None if self.student is None else self.student.facts["model"],
+        }
+
+    def list(self, words: Mapping[str, str]) -> dict[str, Any]:
+        found = self.catalog.find(
+            Query(
+                label=_number(words, "class", len(self.catalog.source.class_names))
+                if words.get("class")
+                else None,
+                text=words.get("text", ""),
+                sort=words.get("sort", "key"),
+                descending=words.get("descending") == "1",
+                offset=_number(words, "offset", math.inf, default=0),
+                limit=_number(words, "limit", _MAX_LIMIT + 1, default=60),
+            )
+        )
+        items = [self._line(index) for index in found.indices]
+        return {"total": found.total, "scored": self.catalog.scored, "items": items}
+
+    def item(self, words: Mapping[str, str]) -> dict[str, Any]:
+        """All label maps of one image: its own, the other store's, the student's tokens."""
+        index = self._index(words)
+        image = self._pixels(index)
+        maps = {"labels": self.catalog.label_map(index)}
+        if self.other is not None:
+            maps["other"] = self.catalog.label_map(index, self.other)
+        if self.student is not None and self.student.has_tokens:
+            maps["student"] = token_map(self.student, image, min(_TOP, self.student.num_classes))
+        return {
+            **self._line(index),
+            "size": list(image.shape[:2]),
+            "maps": {name: found and _plain(found) for name, found in maps.items()},
+        }
+
+    def crop(self, words: Mapping[str, str]) -> dict[str, Any]:
+        """The student's targets for a crop of an image: `x0`, `y0`, `x1`, `y1` and `grid`."""
+        index = self._index(words)
+        label_map = self.catalog.label_map(index)
+        if label_map is None:
+            raise InputError("this image has no label")
+        try:
+            box = Box(*(float(words[name]) for name in ("x0", "y0", "x1", "y1")))
+        except (KeyError, ValueError):
+            raise InputError("a crop needs numbers x0 < x1 and y0 < y1") from None
+        side = max(_number(words, "grid", _MAX_GRID + 1, default=14), 1)
+        target = token_targets(
+            [label_map], [View.crop(box)], (side, side), smoothing=self.smoothing
+        )
+        dense = target.dense()[0, 1:].T.reshape(-1, side, side)
+        dense[:, ~target.mask[0, 1:].reshape(side, side)] = 0  # no target there
+        best = dense.topk(min(_TOP, len(dense)), 0)
+        return _cells(best.values, best.indices, box)
+
+    def picture(self, words: Mapping[str, str]) -> bytes:
+        """The image as JPEG, at most `side` pixels wide and high."""
+        side = max(_number(words, "side", _MAX_SIDE + 1, default=160), 1)
+        picture = Image.fromarray(self._pixels(self._index(words)))
+        picture.thumbnail((side, side))
+        buffer = io.BytesIO()
+        picture.save(buffer, format="JPEG", quality=88)
+        return buffer.getvalue()
+
+    # -- what they share -------------------------------------------------------------------------
+
+    def _label_names(self) -> Sequence[str]:
+        """The store's classes: as it names them, the images' where there are as many, or numbers."""
+        source, store = self.catalog.source, self.catalog.store
+        if store.manifest.class_names is not None:
+            return store.manifest.class_names
+        if store.num_classes == len(source.class_names):
+            return source.class_names
+        return tuple(map(str, range(store.num_classes)))
+
+    def _line(self, index: int) -> dict[str, Any]:
+        scores = {name: float(values[index]) for name, values in self.catalog.scores.items()}
+        return {
+            "index": index,
+            "key": self.catalog.source.keys[index],
+            "class": int(self.catalog.labels[index]),
+            "scores": {name: None if math.isnan(v) else v for name, v in scores.items()},
+        }
+
+    def _index(self, words: Mapping[str, str]) -> int:
+        return _number(words, "index", len(self.catalog.source))
+
+    def _pixels(self, index: int) -> NDArray[np.uint8]:
+        source = self.catalog.source
+        return decode_image(source.read(index), source.keys[index])
+
+
+def student_loss(catalog: Catalog, student: Classifier, index: int) -> float:
+    """Cross-entropy of the student's class token with the image's class, in nats."""
+    source = catalog.source
+    image = decode_image(source.read(index), source.keys[index])
+    with torch.inference_mode():
+        output = student.output(student.preprocessing.pixels(image)[None])
+    return float(F.cross_entropy(output.logits, torch.tensor([int(catalog.labels[index])])))
+
+
+def _number(words: Mapping[str, str], name: str, end: float, default: int | None = None) -> int:
+    """A whole number in [0, end)."""
+    text = words.get(name, "" if default is None else str(default))
+    if not text.isascii() or not text.isdecimal() or int(text) >= end:
+        raise InputError(f"{name} must be a whole number below {end}, not {text[:40]!r}")
+    return int(text)
+
+
+def _plain(label_map: LabelMap) -> dict[str, Any]:
+    return _cells(
+        label_map.probabilities()[:_TOP].clamp(0, 1), label_map.classes[:_TOP], label_map.extent
+    )
+
+
+def _cells(probabilities: torch.Tensor, classes: torch.Tensor, extent: Box) -> dict[str, Any]:
+    """The best classes of each cell, row by row: [cells][K] ids and probabilities."""
+    return {
+        "extent": extent.as_tuple(),
+        "grid": list(classes.shape[1:]),
+        "classes": classes.flatten(1).T.tolist(),
+        "probabilities": [
+            [round(p, 4) for p in cell] for cell in probabilities.flatten(1).T.tolist()
+        ],
+    }

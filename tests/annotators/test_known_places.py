@@ -1,0 +1,112 @@
+"""Masks and boxes: every cell holds the share of its area that each class fills."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tokenlabel.annotators.boxes import BoxAnnotator
+from tokenlabel.annotators.masks import MaskAnnotator
+from tokenlabel.errors import InputError
+from tokenlabel.labels import LabelMap
+
+PIXELS = np.zeros((8, 12, 3), np.uint8)
+
+
+def dense(label: LabelMap) -> torch.Tensor:
+    """Probabilities [C, h, w] of all classes."""
+    named = label.probabilities()
+    rest = (1 - named.sum(0)) / max(label.num_classes - label.k, 1)
+    full = rest.expand(label.num_classes, *label.grid).clone()
+    return full.scatter_(0, label.classes, named)
+
+
+def write_mask(folder, values, name="a.png"):
+    (folder / "cat").mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values.astype(np.uint8)).save(folder / "cat" / name)
+
+
+def test_masks_become_area_shares(tmp_path) -> None:
+    values = np.ones((8, 12), int)
+    values[:, 6:] = 2
+    values[4:, :2] = 3  # half of the lower left cell's columns
+    values[:4, 8:] = 255
+    write_mask(tmp_path, values)
+    annotator = MaskAnnotator(tmp_path, 5, grid=(2, 3), first_value=1)
+    (label,) = annotator.annotate([annotator.prepare("cat/a.jpg", PIXELS)])
+    found = dense(label)
+    torch.testing.assert_close(found[:, 0, 0], torch.tensor([1.0, 0, 0, 0, 0]))
+    torch.testing.assert_close(found[:, 1, 0], torch.tensor([0.5, 0, 0.5, 0, 0]))
+    torch.testing.assert_close(found[:, 0, 1], torch.tensor([0.5, 0.5, 0, 0, 0]))
+    torch.testing.assert_close(found[:, 0, 2], torch.full((5,), 0.2))  # unlabelled: no opinion
+    torch.testing.assert_close(found[:, 1, 2], torch.tensor([0, 1.0, 0, 0, 0]))
+
+
+def test_masks_that_do_not_fit_are_refused(tmp_path) -> None:
+    write_mask(tmp_path, np.full((8, 12), 7))
+    annotator = MaskAnnotator(tmp_path, 5)
+    with pytest.raises(InputError, match="value 7, beyond the 5 classes"):
+        annotator.prepare("cat/a.jpg", PIXELS)
+    with pytest.raises(InputError, match=r"cannot read the mask .*b.png"):
+        annotator.prepare("cat/b.jpg", PIXELS)
+    with pytest.raises(InputError, match=r"is \[8, 12\], its image \[8, 13\]"):
+        annotator.prepare("cat/a.jpg", np.zeros((8, 13, 3), np.uint8))
+    with pytest.raises(InputError, match="no folder of masks"):
+        MaskAnnotator(tmp_path / "none", 5)
+
+
+def test_an_empty_mask_says_nothing(tmp_path) -> None:
+    write_mask(tmp_path, np.full((8, 12), 255))
+    annotator = MaskAnnotator(tmp_path, 5, grid=(2, 2))
+    (label,) = annotator.annotate([annotator.prepare("cat/a.jpg", PIXELS)])
+    torch.testing.assert_close(dense(label), torch.full((5, 2, 2), 0.2))
+
+
+def write_coco(path, annotations, categories=("dog", "cat")):
+    content = {
+        "images": [
+            {"id": 7, "file_name": "a.jpg", "height": 8, "width": 12},
+            {"id": 8, "file_name": "empty.jpg", "height": 8, "width": 12},
+        ],
+        "categories": [{"id": 10 + i, "name": name} for i, name in enumerate(categories)],
+        "annotations": [
+            {"image_id": 7, "category_id": c, "bbox": box, **more} for c, box, more in annotations
+        ],
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_boxes_become_area_shares(tmp_path) -> None:
+    file = write_coco(
+        tmp_path / "coco.json",
+        [
+            (10, [0, 0, 4, 4], {}),
+            (10, [0, 0, 2, 2], {}),  # inside the first: nothing more
+            (11, [2, 4, 4, 4], {}),
+            (10, [8, 0, 4, 4], {}),
+            (11, [8, 0, 4, 4], {}),  # shares the cell
+            (11, [0, 0, 12, 8], {"iscrowd": 1}),
+        ],
+    )
+    annotator = BoxAnnotator(file, ["cat", "dog"], grid=(2, 3))
+    (label,) = annotator.annotate([annotator.prepare("train/a.jpg", PIXELS)])
+    dog = dense(label)[1]
+    torch.testing.assert_close(dog, torch.tensor([[1.0, 0.5, 0.5], [0.25, 0.25, 0.5]]))
+    (empty,) = annotator.annotate([annotator.prepare("empty.jpg", PIXELS)])
+    torch.testing.assert_close(dense(empty), torch.full((2, 2, 3), 0.5))
+
+
+def test_annotation_files_that_do_not_fit_are_refused(tmp_path) -> None:
+    file = write_coco(tmp_path / "coco.json", [])
+    with pytest.raises(InputError, match=r"category 'dog' is none .* \(did you mean 'dogs'"):
+        BoxAnnotator(file, ["cat", "dogs"])
+    with pytest.raises(InputError, match=r"does not list b\.jpg"):
+        BoxAnnotator(file, ["cat", "dog"]).prepare("b.jpg", PIXELS)
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(InputError, match="no COCO annotation file"):
+        BoxAnnotator(tmp_path / "bad.json", ["cat"])

@@ -1,0 +1,213 @@
+"""Network annotators: cells through the model's own head, views, windows and class maps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+from tokenlabel.annotators.cells import CellScores
+from tokenlabel.annotators.class_map import match_classes
+from tokenlabel.annotators.fit import fit_image
+from tokenlabel.annotators.image_model import (
+    ImageAnnotator,
+    Preprocessing,
+    Views,
+    largest_batch,
+)
+from tokenlabel.annotators.timm_classifier import TimmAnnotator, create_classifier
+from tokenlabel.errors import InputError
+from tokenlabel.geometry import Box
+
+
+def small(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model(name, num_classes=7).eval()
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "regnetx_002", "swin_tiny_patch4_window7_224"])
+def test_cells_of_a_linear_head_average_to_the_classifiers_output(name) -> None:
+    model = small(name)
+    images = torch.randn(2, 3, 224, 224)
+    with torch.inference_mode():
+        cells = CellScores(model)(images)
+        torch.testing.assert_close(cells.mean((1, 2)), model(images), atol=1e-4, rtol=1e-4)
+    assert cells.shape == (2, 7, 7, 7)
+
+
+def test_each_cell_is_the_classifiers_output_on_that_cell_alone() -> None:
+    model = small("resnet10t")
+    images = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        cells = CellScores(model)(images)
+        features = model.forward_features(images)
+        assert cells.shape == (1, 2, 3, 7)
+        for row in range(2):
+            for col in range(3):
+                alone = features[:, :, row : row + 1, col : col + 1]
+                torch.testing.assert_close(cells[:, row, col], model.forward_head(alone))
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "deit_tiny_distilled_patch16_224"])
+def test_other_families_have_cells_too(name) -> None:
+    with torch.inference_mode():
+        cells = CellScores(small(name))(torch.randn(1, 3, 224, 224))
+    assert cells.shape[0] == 1
+    assert cells.shape[3] == 7
+    assert cells.shape[1] == cells.shape[2] > 1
+    assert cells.std((1, 2)).min() > 0  # cells differ
+
+
+def test_heads_that_never_saw_a_patch_are_told_apart() -> None:
+    assert not CellScores(small("vit_tiny_patch16_224")).head_reads_patches
+    assert CellScores(small("resnet10t")).head_reads_patches
+
+
+def test_models_without_a_map_are_refused() -> None:
+    with pytest.raises(InputError, match="no single map"), torch.inference_mode():
+        CellScores(small("crossvit_tiny_240"))(torch.randn(1, 3, 240, 240))
+
+
+class Bright(nn.Module):
+    """Scores 8-pixel cells by their red and green: the place of every score is known."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        pooled = nn.functional.avg_pool2d(images[:, :2], 8)
+        return pooled.permute(0, 2, 3, 1) * 5
+
+
+def bright(size: tuple[int, int] = (32, 48), **kwargs) -> ImageAnnotator:
+    preprocessing = Preprocessing(size=size, mean=(0, 0, 0), std=(1, 1, 1), multiple=8)
+    return ImageAnnotator(Bright(), 2, preprocessing, top_k=2, **kwargs)
+
+
+def probabilities(annotator: ImageAnnotator, pixels: np.ndarray) -> torch.Tensor:
+    """[2, h, w], class 0 first."""
+    (label,) = annotator.annotate([annotator.prepare("", pixels)])
+    return label.probabilities().gather(0, label.classes.argsort(0))
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("views", [Views(flip=True), Views(window=16), Views(window=24, flip=True)])
+def test_views_put_every_score_back_in_its_place(pixels, views) -> None:
+    # the scores depend on their own cell alone, so mirrored or windowed views must agree with one
+    torch.testing.assert_close(
+        probabilities(bright(views=views), pixels), probabilities(bright(), pixels)
+    )
+
+
+def test_scales_are_averaged_on_the_first_ones_grid(pixels) -> None:
+    smooth = np.broadcast_to(np.linspace(0, 255, 48, dtype=np.uint8)[None, :, None], (32, 48, 3))
+    smooth = np.concatenate([smooth[..., :1], 255 - smooth[..., :1], smooth[..., :1]], -1)
+    both = probabilities(bright(views=Views(scales=(1.0, 2.0))), np.ascontiguousarray(smooth))
+    assert both.shape == (2, 4, 6)
+    torch.testing.assert_close(
+        both, probabilities(bright(), np.ascontiguousarray(smooth)), atol=0.05, rtol=0
+    )
+
+
+def test_raw_logits_of_one_view_are_kept(pixels) -> None:
+    annotator = bright()
+    image, _ = annotator.prepare("", pixels)
+    (label,) = annotator.annotate([(image, Box())])
+    expected = Bright()(image[None].float() / 255)[0].permute(2, 0, 1)
+    torch.testing.assert_close(label.scores, expected.topk(2, 0).values)
+
+
+def test_images_of_different_shapes_share_a_batch() -> None:
+    rng = np.random.default_rng(0)
+    annotator = bright((32, 32))
+    annotator.preprocessing = Preprocessing((32, 32), (0, 0, 0), (1, 1, 1), "keep", 8)
+    shapes = [(40, 80, 3), (64, 64, 3), (80, 40, 3), (41, 82, 3)]
+    batch = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
+    items = [annotator.prepare("", image) for image in batch]
+    together = annotator.annotate(items)
+    assert [label.grid for label in together] == [(3, 6), (4, 4), (6, 3), (3, 6)]
+    for item, label in zip(items, together, strict=True):
+        torch.testing.assert_close(annotator.annotate([item])[0].scores, label.scores)
+
+
+def test_a_crop_says_what_it_shows() -> None:
+    pixels = np.zeros((100, 200, 3), np.uint8)
+    pixels[:, 50:150] = 255  # the centre square is white
+    image, extent = fit_image(pixels, (32, 32), "crop")
+    assert image.shape == (3, 32, 32)
+    assert image.min() == 255
+    assert extent == Box(0.25, 0, 0.75, 1)
+    assert fit_image(pixels, (32, 32), "squash")[1] == Box()
+    assert fit_image(pixels, (32, 32), "keep", 8)[0].shape == (3, 24, 48)
+
+
+def test_the_largest_batch_is_found_by_trying() -> None:
+    def attempt(size: int) -> None:
+        if size > 100:
+            raise torch.OutOfMemoryError
+
+    assert largest_batch(attempt) == 64
+    assert largest_batch(lambda size: None, most=256) == 256
+
+
+def test_classes_are_matched_by_name() -> None:
+    assert match_classes(["a", "b"], 2, ["a", "b"]) is None
+    assert match_classes(None, 2, ["x", "y"]) is None
+    subset = match_classes(["a", "b", "c"], 3, ["c", "a"])
+    logits = torch.tensor([1.0, 9.0, 2.0])
+    assert subset(logits).tolist() == [2.0, 1.0]
+    with pytest.raises(InputError, match=r"'bee' for one \(did you mean 'bees'"):
+        match_classes(["a", "bees"], 2, ["a", "bee"])
+    with pytest.raises(InputError, match="3 classes without names, the data set has 2"):
+        match_classes(None, 3, ["a", "b"])
+
+
+def test_a_class_table_sums_what_it_merges(tmp_path) -> None:
+    table = tmp_path / "map.csv"
+    table.write_text("tabby,cat\nsiamese,cat\n2,dog\n")
+    mapping = match_classes(["tabby", "siamese", "poodle", "car"], 4, ["dog", "cat", "owl"], table)
+    logits = torch.randn(5, 4)
+    mapped = mapping(logits).softmax(-1)
+    known = logits[:, :3].softmax(-1)
+    torch.testing.assert_close(mapped[:, 0], known[:, 2])
+    torch.testing.assert_close(mapped[:, 1], known[:, :2].sum(-1))
+    assert mapped[:, 2].max() < 1e-30  # nothing stands for an owl
+    table.write_text("taby,cat\n")
+    with pytest.raises(InputError, match=r"line 1: the annotator has no class 'taby' \(did you"):
+        match_classes(["tabby"], 1, ["cat"], table)
+
+
+def test_names_that_do_not_exist_are_named() -> None:
+    with pytest.raises(InputError, match=r"no model 'resnet10x' \(did you mean"):
+        create_classifier("resnet10x", False, None, {})
+    with pytest.raises(InputError, match="cannot create nowhere:model"):
+        create_classifier("nowhere:model", False, None, {})
+
+
+def test_any_function_may_make_the_classifier(pixels) -> None:
+    annotator = TimmAnnotator(
+        "timm.models.resnet:resnet10t", model_kwargs={"num_classes": 5}, image_size=64
+    )
+    (label,) = annotator.annotate([annotator.prepare("", pixels)])
+    assert label.grid == (2, 2)
+    assert label.num_classes == 5
+    assert annotator.description["preprocessing"]["size"] == (64, 64)
+
+
+def test_models_of_one_size_are_asked_for_one_size_only(pixels) -> None:
+    vit = "vit_tiny_patch16_224"
+    with pytest.raises(InputError, match="images of one size"):
+        TimmAnnotator(vit, pretrained=False, image_size=32, fit="keep")
+    sliding = TimmAnnotator(vit, pretrained=False, image_size=96, views=Views(window=32))
+    (label,) = sliding.annotate([sliding.prepare("", pixels)])
+    assert label.grid == (6, 6)
+
+
+def test_same_weights_same_hash() -> None:
+    a, b = (TimmAnnotator(small("resnet10t"), image_size=32) for _ in range(2))
+    assert a.description == b.description
+    c = TimmAnnotator(timm.create_model("resnet10t", num_classes=7), image_size=32)
+    assert c.description["weights_sha256"] != a.description["weights_sha256"]

@@ -1,0 +1,127 @@
+"""Students, image-text models and taught classifiers as annotators."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tokenlabel.annotators.image_text import ImageTextAnnotator, PatchTextScores
+from tokenlabel.annotators.student import StudentAnnotator
+from tokenlabel.annotators.teach import teach
+from tokenlabel.annotators.timm_classifier import TimmAnnotator
+from tokenlabel.data.source import open_source
+from tokenlabel.errors import InputError
+from tokenlabel.models import DenseModel
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+
+
+def test_a_students_token_head_labels(tmp_path) -> None:
+    torch.manual_seed(0)
+    student = DenseModel("vit_tiny_patch16_224", 6, img_size=64).eval()
+    torch.save({"state_dict": student.state_dict()}, tmp_path / "student.pth")
+    annotator = StudentAnnotator(tmp_path / "student.pth", "vit_tiny_patch16_224", image_size=64)
+    image, extent = annotator.prepare("", PIXELS)
+    (label,) = annotator.annotate([(image, extent)])
+    p = annotator.preprocessing
+    mean, std = (torch.tensor(v)[:, None, None] for v in (p.mean, p.std))
+    with torch.inference_mode():
+        tokens = student(((image / 255 - mean) / std)[None]).tokens[0]
+    assert label.grid == (4, 4)
+    torch.testing.assert_close(
+        label.scores, tokens.permute(2, 0, 1).topk(5, 0).values, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_a_student_without_token_labels_is_refused(tmp_path) -> None:
+    import timm
+
+    plain = timm.create_model("vit_tiny_patch16_224", num_classes=6, img_size=64)
+    torch.save(plain.state_dict(), tmp_path / "plain.pth")
+    with pytest.raises(InputError, match="trained without token labels"):
+        StudentAnnotator(tmp_path / "plain.pth", "vit_tiny_patch16_224", image_size=64)
+
+
+def small_clip():
+    open_clip = pytest.importorskip("open_clip")
+    torch.manual_seed(0)
+    vision = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    return open_clip.CLIP(48, vision, text).eval()
+
+
+def test_patches_are_scored_against_texts() -> None:
+    model = small_clip()
+    texts = F.normalize(torch.randn(3, 48), dim=-1)
+    with torch.inference_mode():
+        scores = PatchTextScores(model, texts)(torch.randn(2, 3, 32, 32))
+    assert scores.shape == (2, 4, 4, 3)
+    assert scores.abs().max() <= model.logit_scale.exp() * 1.001
+    assert scores.std((1, 2)).min() > 0
+
+
+def test_a_patch_sees_its_own_place_only_in_the_last_layer() -> None:
+    # with all layers but the last cut out, what a far patch shows cannot change a patch's score
+    model = small_clip()
+    model.visual.transformer.resblocks = model.visual.transformer.resblocks[-1:]
+    scores = PatchTextScores(model, F.normalize(torch.randn(3, 48), dim=-1))
+    image = torch.randn(1, 3, 32, 32)
+    changed = image.clone()
+    changed[:, :, :8, :8] = 0
+    with torch.no_grad():
+        difference = (scores(image) - scores(changed)).abs().sum(-1)[0]
+    assert difference[0, 0] > 1e-3
+    difference[0, 0] = 0
+    assert difference.max() < 1e-4
+
+
+@pytest.mark.slow
+def test_an_open_clip_model_labels_by_class_names() -> None:
+    pytest.importorskip("open_clip")
+    annotator = ImageTextAnnotator("ViT-B-32", ["cat", "polar_bear"], top_k=2)
+    (label,) = annotator.annotate([annotator.prepare("", PIXELS)])
+    assert label.grid == (7, 7)
+    torch.testing.assert_close(label.probabilities().sum(0), torch.ones(7, 7))
+
+
+def test_unknown_image_text_models_are_named() -> None:
+    pytest.importorskip("open_clip")
+    with pytest.raises(InputError, match=r"no model 'ViT-B-61' \(did you mean"):
+        ImageTextAnnotator("ViT-B-61", ["cat"])
+
+
+def test_a_taught_classifier_annotates_what_it_was_taught_on(tmp_path) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for number in range(60):  # reddish or bluish noise
+        pixels = rng.integers(0, 120, (24, 24, 3))
+        pixels[..., 2 * (number % 2)] += 100
+        path = tmp_path / "images" / ("red", "blue")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    source = open_source(str(tmp_path / "images"))
+    options = {
+        "model": "resnet10t",
+        "pretrained": False,
+        "model_kwargs": {"output_stride": 16, "stem_width": 8, "channels": (8, 16, 16, 32)},
+        "image_size": 32,
+        "batch_size": 8,
+        "epochs": 4,
+        "lr": 5e-3,
+    }
+    taught = teach(source, tmp_path / "teacher", **options)
+    assert taught.held_out == 6
+    assert taught.accuracy == 1.0
+    annotator = TimmAnnotator(str(tmp_path / "teacher"), class_names=source.class_names, top_k=2)
+    assert annotator.preprocessing.size == (32, 32)
+    blue = np.full((24, 24, 3), (60, 60, 160), np.uint8)
+    (label,) = annotator.annotate([annotator.prepare("", blue)])
+    assert label.grid == (2, 2)
+    assert (label.classes[0] == source.class_names.index("blue")).all()
+    with pytest.raises(InputError, match="is not empty"):
+        teach(source, tmp_path / "teacher", **options)
+    with pytest.raises(InputError, match="does not know 1 of the data set's 2 classes"):
+        TimmAnnotator(str(tmp_path / "teacher"), class_names=["red", "green"])

@@ -1,0 +1,112 @@
+"""`run` labels each image once, whatever happens on the way and however many take part."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tokenlabel.annotators.run import run
+from tokenlabel.data.source import open_source
+from tokenlabel.errors import InputError
+from tokenlabel.labels import LabelStore
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix != ".tmp"}
+
+
+def test_every_image_gets_the_annotators_label(images, colours, tmp_path) -> None:
+    source = open_source(str(images))
+    manifest = run(source, colours, tmp_path / "store", shard_size=8, codec="exact")
+    store = LabelStore(tmp_path / "store")
+    assert list(store) == list(source.keys)
+    assert [shard.records for shard in manifest.shards] == [8, 8, 6]
+    assert colours.batches == [4, 4, 4, 4, 4, 2]
+    assert manifest.class_names == ("cat", "dog", "owl")
+    assert manifest.annotator == {"kind": "colours", "batch_size": 4}
+    from tokenlabel.data.decode import decode_image
+
+    for index in (0, 9, 21):
+        pixels = decode_image(source.read(index), "")
+        (expected,) = colours.annotate([colours.prepare("", pixels)])
+        assert torch.equal(store[source.keys[index]].classes, expected.classes)
+
+
+def _slow_run(images: Path, folder: Path, annotator, pause: float, rank: int, world: int) -> None:
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world))
+    annotate = annotator.annotate
+    annotator.annotate = lambda batch: (time.sleep(pause), annotate(batch))[1]
+    run(open_source(str(images)), annotator, folder, shard_size=8, threads=1)
+
+
+def test_kills_lose_and_double_nothing(images, colours, tmp_path) -> None:
+    run(open_source(str(images)), colours, tmp_path / "whole", shard_size=8)
+    folder, rng = tmp_path / "killed", random.Random(0)
+    fork = multiprocessing.get_context("fork")
+    for _ in range(15):
+        process = fork.Process(target=_slow_run, args=(images, folder, colours, 0.02, 0, 1))
+        process.start()
+        time.sleep(rng.uniform(0, 0.4))
+        process.kill()
+        process.join()
+    run(open_source(str(images)), colours, folder, shard_size=8)
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_several_processes_write_the_bytes_of_one(images, colours, tmp_path, world) -> None:
+    run(open_source(str(images)), colours, tmp_path / "one", shard_size=8)
+    fork, folder = multiprocessing.get_context("fork"), tmp_path / "many"
+    processes = [
+        fork.Process(target=_slow_run, args=(images, folder, colours, 0.05, rank, world))
+        for rank in range(world)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert contents(folder) == contents(tmp_path / "one")
+
+
+def test_unreadable_images_are_left_out_until_they_are_mended(images, colours, tmp_path) -> None:
+    run(open_source(str(images)), colours, tmp_path / "whole", shard_size=8)
+    victim = images / "dog" / "004.png"
+    good = victim.read_bytes()
+    victim.write_bytes(good[:50])
+    folder = tmp_path / "store"
+    for _ in range(2):
+        manifest = run(open_source(str(images)), colours, folder, shard_size=8)
+        assert [left.key for left in manifest.left_out] == ["dog/004.png"]
+        assert "dog/004.png" in manifest.left_out[0].reason
+        assert len(LabelStore(folder)) == 21
+    victim.write_bytes(good)
+    manifest = run(open_source(str(images)), colours, folder, shard_size=8)
+    assert manifest.left_out == ()
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_a_store_is_continued_with_its_own_settings_only(images, colours, tmp_path) -> None:
+    source = open_source(str(images))
+    run(source, colours, tmp_path / "store", batch_size=3)
+    run(source, colours, tmp_path / "store")  # keeps the batch size of 3
+    with pytest.raises(InputError, match=r"annotator.batch_size = 3, now it is 5"):
+        run(source, colours, tmp_path / "store", batch_size=5, shard_size=258)
+    (images / "cat" / "000.png").rename(images / "cat" / "999.png")
+    with pytest.raises(InputError, match=r"dataset.fingerprint"):
+        run(open_source(str(images)), colours, tmp_path / "store")
+
+
+def test_scores_that_are_no_numbers_are_named(images, colours, tmp_path) -> None:
+    good = colours.prepare
+    colours.prepare = lambda key, pixels: torch.full((3, 2, 2), float("nan"))
+    with pytest.raises(InputError, match=r"label of cat/000.png cannot be stored: scores must be"):
+        run(open_source(str(images)), colours, tmp_path / "store")
+    colours.prepare = good  # what failed can be continued, in this very process too
+    assert run(open_source(str(images)), colours, tmp_path / "store").shards[0].records == 22

@@ -1,0 +1,116 @@
+"""The verbs `annotate`, `teach` and `labels ...`, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tokenlabel.cli.main import main
+from tokenlabel.labels import LabelStore
+
+TINY = ["output_stride", "16", "stem_width", "8", "num_classes", "3"]
+
+
+def run(*words: object) -> int:
+    with pytest.raises(SystemExit) as exit_:
+        main([str(word) for word in words])
+    return int(exit_.value.code)
+
+
+@pytest.fixture
+def store(images, tmp_path) -> Path:
+    folder = tmp_path / "store"
+    options = ["--image-size", 32, "--model-kwargs", *TINY, "--no-pretrained", "--top-k", 2]
+    assert (
+        run("annotate", "--data", images, "--output", folder, "--model", "resnet10t", *options) == 0
+    )
+    return folder
+
+
+def test_annotate_then_look_at_the_labels(images, store, tmp_path, capsys) -> None:
+    assert len(LabelStore(store)) == 22
+    assert run("labels", "info", "--labels", store) == 0
+    assert run("labels", "verify", "--labels", store) == 0
+    assert run("labels", "diff", "--first", store, "--second", store) == 0
+    pictures = tmp_path / "health"
+    code = run("labels", "health", "--labels", store, "--data", images, "--output", pictures)
+    found = json.loads((pictures / "health.json").read_text())
+    assert code == bool(found["warnings"])
+    assert len(list(pictures.glob("*.png"))) == 5
+    said = " ".join(capsys.readouterr().err.split())
+    assert "2 x 2 cells, top 2" in said
+    assert "no faults in 22 labels" in said
+    assert "same best class: 100.00%" in said
+
+
+def test_export_then_import_through_the_verbs(images, store, tmp_path, capsys) -> None:
+    tree = tmp_path / "tree"
+    assert run("labels", "export", "--labels", store, "--output", tree) == 0
+    assert torch.load(tree / "cat" / "000.pt").shape == (2, 2, 2, 2)
+    (tree / "cat" / "000.pt").unlink()
+    again = tmp_path / "again"
+    words = ["--tree", tree, "--data", images, "--output", again, "--extent", "whole"]
+    assert run("labels", "import", *words) == 3
+    assert "21 of 22 images have labels" in " ".join(capsys.readouterr().err.split())
+
+
+def test_unreadable_images_end_with_exit_code_3(images, tmp_path, capsys) -> None:
+    from PIL import Image
+
+    (images / "dog" / "004.png").write_bytes(b"nonsense")
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for path in images.rglob("*.png"):
+        Image.new("L", (16, 12), 1).save(masks / path.name)
+    words = ["--data", images, "--output", tmp_path / "store", "--masks", masks]
+    assert run("annotate", *words) == 3
+    said = " ".join(capsys.readouterr().err.split())
+    assert "left out dog/004.png" in said
+    assert "run the same command again" in said
+
+
+def test_mistakes_end_with_exit_code_2(images, tmp_path, capsys) -> None:
+    words = ["annotate", "--data", images, "--output", tmp_path / "store"]
+    assert run(*words) == 2
+    assert "choose one annotator" in capsys.readouterr().err
+    assert run(*words, "--model", "resnet10t", "--masks", images) == 2
+    assert run(*words, "--model", "resnet10x") == 2
+    assert "did you mean" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+    assert run("labels", "info", "--labels", images) == 2
+    assert run("labels", "merge", "--labels", images, "--output", tmp_path / "x") == 2
+
+
+def test_help_needs_no_torch() -> None:
+    for words in (["annotate"], ["teach"], ["labels", "health"]):
+        code = (
+            "import sys; from tokenlabel.cli.main import main\n"
+            f"try: main({[*words, '--help']})\n"
+            "except SystemExit: pass\n"
+            "sys.exit('torch' in sys.modules)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.mark.slow
+def test_two_ranks_of_torchrun_write_the_bytes_of_one(images, tmp_path) -> None:
+    taught = tmp_path / "teacher"
+    words = ["--data", images, "--output", taught, "--model", "resnet10t", "--image-size", 32]
+    assert run("teach", *words, "--no-pretrained", "--epochs", 1, "--batch-size", 8) == 0
+    for ranks, name in ((1, "one"), (2, "two")):
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
+        command += ["--master-port", "0", "-m", "tokenlabel", "annotate", "--data", str(images)]
+        command += ["--output", str(tmp_path / name), "--model", str(taught), "--device", "cpu"]
+        command += ["--batch-size", "4", "--shard-size", "4"]
+        subprocess.run(command, check=True, timeout=280)
+    one, two = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("one", "two")
+    )
+    assert one == two
+    assert len(one) == 8  # six shards, index, manifest

@@ -1,0 +1,65 @@
+"""The contact sheet shows the very samples that training draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tokenlabel.cli.view_batch import view_batch
+from tokenlabel.data.augment import Augmentation
+from tokenlabel.data.loader import train_loader
+from tokenlabel.data.source import ImageSource
+from tokenlabel.errors import InputError
+from tokenlabel.labels import LabelStore
+
+POLICY = "rand-m9-mstd0.5-inc1"
+
+
+def test_students_column_is_the_loaders_batch(
+    source: ImageSource, make_labels: Callable[..., LabelStore], tmp_path: Path
+) -> None:
+    labels = make_labels()
+    path = view_batch(
+        images=str(source.root),  # type: ignore[attr-defined]
+        labels=labels.location,
+        output=tmp_path / "out" / "sheet.png",
+        count=5,
+        image_size=64,
+        grid=4,
+        seed=3,
+        epoch=2,
+    )
+    sheet = np.asarray(Image.open(path))
+    augmentation = Augmentation(policy=POLICY, erasing=0.25)
+    loader = train_loader(source, augmentation, image_size=(64, 64), batch_size=5, seed=3)
+    batch = next(loader.epoch(2))
+    height, left = sheet.shape[0] // 5, 6 + 2 * 70
+    assert sheet.shape == (5 * 84, 4 * 70 + 6, 3)
+    for i in range(5):
+        column = sheet[i * height + 14 : i * height + 78, left : left + 64]
+        np.testing.assert_array_equal(column, batch.images[i].permute(1, 2, 0))
+        coloured = sheet[i * height + 14 : i * height + 78, left + 70 : left + 134]
+        assert (coloured != column).any()
+
+
+def test_without_labels_there_are_two_columns(source: ImageSource, tmp_path: Path) -> None:
+    root = str(source.root)  # type: ignore[attr-defined]
+    path = view_batch(images=root, output=tmp_path / "sheet.png", count=100, image_size=32)
+    assert Image.open(path).size == (2 * 38 + 6, 26 * 52)
+    with pytest.raises(InputError, match="at least 1"):
+        view_batch(images=root, count=0)
+
+
+def test_masked_tokens_keep_the_pictures_colours() -> None:
+    from tokenlabel.data.contact_sheet import _overlay
+
+    picture = Image.new("RGB", (4, 2), (10, 20, 30))
+    shares = torch.tensor([[0.0, 1.0]])
+    pixels = np.asarray(_overlay(picture, torch.tensor([[3, 3]]), shares))
+    assert (pixels[:, :2] == (10, 20, 30)).all()
+    assert (pixels[:, 2:] != (10, 20, 30)).any()

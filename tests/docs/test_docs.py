@@ -1,0 +1,163 @@
+"""The documentation is true: links lead somewhere, code runs, commands are understood."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tyro
+from PIL import Image
+from safetensors.torch import save_file
+
+from tokenlabel import recipes
+from tokenlabel.cli.main import VERBS, _find_verb
+from tokenlabel.training.recipe_file import override
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+TEXTS = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """The contents of a page's fenced blocks of some languages."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.M | re.S)
+    return [content for language, content in found if language in languages]
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.S), re.M
+    )
+    return {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith(("https://", "http://")):
+            continue
+        place, _, anchor = target.partition("#")
+        file = (page.parent / place) if place else page
+        assert file.exists(), f"{page.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(file), f"{page.name} links to {target}"
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the pages speak of: photos of two classes, and a student's weights."""
+    from tokenlabel.models import DenseModel
+
+    root = tmp_path_factory.mktemp("desk")
+    for split in ("train", "val"):
+        for name in ("ant", "bee"):
+            (root / "photos" / split / name).mkdir(parents=True)
+            Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(
+                root / "photos" / split / name / "1.jpg"
+            )
+    torch.manual_seed(0)
+    save_file(DenseModel("test_vit", 2).state_dict(), root / "student.safetensors")
+    return root
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name
+)
+def test_python_runs(page: Path, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page's blocks run one after the other, as a reader would type them."""
+    monkeypatch.chdir(desk)
+    names: dict[str, Any] = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), names)
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Words of every `tokenlabel` command of a page, after `tokenlabel`."""
+    for block in blocks(page, "console", "bash", ""):
+        for line in re.sub(r"\\\n\s*", " ", block).splitlines():
+            line = re.sub(r"\s+#.*", "", line.removeprefix("$ "))
+            _, found, rest = line.partition("-m tokenlabel ")
+            if not found and line.startswith("tokenlabel "):
+                found, rest = "tokenlabel", line.removeprefix("tokenlabel ")
+            if found and "..." not in rest:
+                yield shlex.split(rest)
+
+
+WRITTEN = [
+    pytest.param(words, id=" ".join([page.name, *words])[:80])
+    for page in [*PAGES, ROOT / "README.md"]
+    for words in commands(page)
+]
+
+
+@pytest.mark.parametrize("words", WRITTEN)
+def test_commands_are_understood(words: list[str]) -> None:
+    """Parsed by the verb's own parser, without running it; recipes and their values exist."""
+    if words[0].startswith("--"):
+        assert words in (["--help"], ["--version"])
+        return
+    verb, rest = _find_verb(words)
+    given = parsed(verb, rest)
+    if verb == "train":
+        override(recipes.get(given["recipe"]), given["overrides"])
+
+
+def parsed(verb: str, words: list[str]) -> dict[str, Any]:
+    module, _, name = VERBS[verb][0].partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    given: dict[str, Any] = {}
+
+    @functools.wraps(function)
+    def record(**options: Any) -> None:
+        given.update(options)
+
+    tyro.cli(record, args=words)
+    return given
+
+
+def test_there_are_commands() -> None:
+    """So that a change of layout does not silently test nothing."""
+    assert len(WRITTEN) > 30
+    assert sum(len(blocks(page, "python")) for page in PAGES) > 7
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_shell_scripts_are_well_formed(page: Path) -> None:
+    for block in blocks(page, "bash"):
+        subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+
+
+def test_every_verb_has_its_help_on_the_page() -> None:
+    spec = importlib.util.spec_from_file_location("verbs", ROOT / "docs" / "verbs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    verbs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(verbs)
+    page = verbs.on_page_markdown((ROOT / "docs" / "cli.md").read_text())
+    for verb in VERBS:
+        _, found, section = page.partition(f"\n## {verb}\n")
+        assert found
+        assert f"usage: tokenlabel {verb}" in section.split("\n## ")[0]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("mkdocstrings") is None,
+    reason="needs mkdocs and mkdocstrings",
+)
+def test_the_site_is_built_without_warnings(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=ROOT, env={"NO_MKDOCS_2_WARNING": "1"})
+    reference = (tmp_path / "api" / "index.html").read_text()
+    for name in ("token_targets", "DenseModel", "load_classifier"):
+        assert f'.{name}"' in reference

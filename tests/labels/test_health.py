@@ -1,0 +1,101 @@
+"""Health tells good labels from nonsense."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tokenlabel.errors import InputError
+from tokenlabel.geometry import Box
+from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter
+from tokenlabel.labels.health import Health, check_health
+from tokenlabel.labels.health_pictures import draw_health
+
+CLASSES, COUNT, CELLS = 4, 24, 8
+COLOURS = np.random.default_rng(1).integers(0, 256, (CLASSES, 3))
+NAMES = ["ant", "bee", "cat", "dog"]
+
+
+def scene(number: int) -> torch.Tensor:
+    """Class of each cell: mostly the image's own, and a block of the next one in a corner."""
+    classes = torch.full((CELLS, CELLS), number % CLASSES)
+    classes[1:3, 4:7] = (number + 1) % CLASSES
+    return classes
+
+
+def pixels_of(key: str) -> np.ndarray:
+    return COLOURS[scene(int(key)).numpy().repeat(4, 0).repeat(4, 1)].astype(np.uint8)
+
+
+def health_of(tmp_path, classes_of, strength: float = 5.0, **kwargs) -> Health:
+    with LabelStoreWriter(tmp_path / "store", num_classes=CLASSES, codec="exact") as writer:
+        for number in range(COUNT):
+            logits = torch.nn.functional.one_hot(classes_of(number), CLASSES).permute(2, 0, 1)
+            writer.add(str(number), LabelMap.from_logits(logits * strength, 2, Box()))
+    truth = {str(number): number % CLASSES for number in range(COUNT)}
+    return check_health(LabelStore(tmp_path / "store"), truth, NAMES, pixels_of, **kwargs)
+
+
+def test_good_labels_pass(tmp_path) -> None:
+    health = health_of(tmp_path, scene)
+    assert health.warnings == []
+    assert health.means["agreement"] == 1
+    assert health.means["true_class_cells"] > 58 / 64 - 1e-6
+    e = np.exp(5.0)
+    assert health.means["top_k_mass"] == pytest.approx((e + 1) / (e + 3), abs=2e-3)
+    p = np.array([e, 1, 1, 1]) / (e + 3)
+    entropy = -(p * np.log(p)).sum() / np.log(4)
+    assert health.means["entropy"] == pytest.approx(entropy, abs=5e-3)
+    assert health.never_named == []
+    assert health.orientation["as stored"] == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("turn", "name"),
+    [
+        (lambda c: c.flip(1), "mirrored"),
+        (lambda c: c.flip(0), "upside down"),
+        (lambda c: c.flip(0, 1), "turned by 180 degrees"),
+        (lambda c: c.T, "x and y exchanged"),
+    ],
+)
+def test_turned_labels_are_noticed(tmp_path, turn, name) -> None:
+    health = health_of(tmp_path, lambda number: turn(scene(number)))
+    assert max(health.orientation, key=health.orientation.get) == name
+    assert any(f"better when {name}" in warning for warning in health.warnings)
+
+
+def test_labels_of_another_class_order_are_noticed(tmp_path) -> None:
+    health = health_of(tmp_path, lambda number: (scene(number) + 2) % CLASSES)
+    assert "agree with only 0%" in health.warnings[0]
+
+
+def test_empty_labels_are_noticed(tmp_path) -> None:
+    health = health_of(tmp_path, lambda number: torch.zeros(CELLS, CELLS, dtype=int), 0.01)
+    said = " ".join(health.warnings)
+    assert "say almost nothing" in said
+    assert "3 of 4 classes are never a cell's best, 'bee' for one" in said
+
+
+def test_labels_of_other_images_are_refused(tmp_path) -> None:
+    health_of(tmp_path, scene)
+    with pytest.raises(InputError, match="no label of any of the 1 images"):
+        check_health(LabelStore(tmp_path / "store"), {"x": 0}, NAMES)
+
+
+def test_labels_of_other_classes_are_refused(tmp_path) -> None:
+    with LabelStoreWriter(
+        tmp_path / "store", num_classes=2, class_names=("ant", "elk"), codec="exact"
+    ) as writer:
+        writer.add("0", LabelMap.from_logits(torch.randn(2, 3, 3), 1, Box()))
+    with pytest.raises(InputError, match="labels 2 classes, 'ant' first; the data set has 4"):
+        check_health(LabelStore(tmp_path / "store"), {"0": 0}, NAMES)
+
+
+def test_a_sample_is_enough_and_is_drawn(tmp_path) -> None:
+    health = health_of(tmp_path, scene, sample=5)
+    assert health.images == 5
+    paths = draw_health(health, tmp_path / "pictures")
+    assert len(paths) == 5
+    assert all(path.stat().st_size > 1000 for path in paths)

@@ -1,0 +1,336 @@
+"""The three verbs, from a folder of pairs to overlays, as a user runs them."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tokenlabel.cli import segment
+from tokenlabel.cli.main import VERBS
+from tokenlabel.errors import InputError
+from tokenlabel.recipes.segmentation import get_segmentation_recipe, segmentation_recipe_names
+from tokenlabel.segmentation.augment import PairAugmentation
+from tokenlabel.segmentation.evaluate import evaluate_pairs
+from tokenlabel.segmentation.pairs import open_pairs
+from tokenlabel.segmentation.run import create_segmenter, load_segmenter
+from tokenlabel.segmentation.task import SegmentationTask
+from tokenlabel.training.recipe_file import from_mapping, to_mapping
+from tokenlabel.training.signals import Preempted
+
+QUICK = (
+    "augment.crop=[32, 32]",
+    "augment.color=false",
+    "test.short_side=48",
+    "test.window=null",
+    "model.kwargs={channels: [8, 8, 16, 16], stem_width: 8}",
+    "model.channels=8",
+    "schedule.batch_size=4",
+    "schedule.warmup_updates=2",
+    "loss.class_balance=0",
+    "optimizer.lr=0.01",
+    "trackers=[]",
+    "data.workers=0",
+)
+
+
+def train(scenes: Path, output: Path, updates: int, *more: str) -> dict[str, Any]:
+    result = segment.train(
+        data=scenes,
+        output=output,
+        recipe="camvid_cpu",
+        updates=updates,
+        overrides=(*QUICK, *more),
+    )
+    assert result is not None
+    return result.results
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, make_scenes: Callable[[Path], None]
+) -> tuple[Path, Path]:
+    """A data set and the run of a small network on it."""
+    root = tmp_path_factory.mktemp("segment")
+    make_scenes(root / "scenes")
+    train(root / "scenes", root / "run", 45)
+    return root / "scenes", root / "run"
+
+
+def test_training_learns_and_leaves_its_results(trained: tuple[Path, Path]) -> None:
+    results = json.loads((trained[1] / "results.json").read_text())
+    assert results["best_miou"] > 0.8
+    assert results["measures"]["val/pixel_accuracy"] > 0.85
+    assert (results["backbone"], results["head"]) == ("resnet10t", "upernet")
+    assert (trained[1] / "curves.png").exists()
+
+
+def test_eval_agrees_with_training_and_writes_the_table(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenes, run = trained
+    summary = segment.evaluate(data=scenes, checkpoint=run, output=tmp_path)
+    results = json.loads((run / "results.json").read_text())
+    assert summary["miou"] == pytest.approx(results["best_miou"])
+    assert f"miou {summary['miou']:.4f}" in capsys.readouterr().out
+    assert json.loads((tmp_path / "results.json").read_text()) == summary
+    with (tmp_path / "table.csv").open() as stream:
+        ious = [float(row["iou"]) for row in csv.DictReader(stream)]
+    assert np.mean(ious) == pytest.approx(summary["miou"], abs=1e-5)
+    assert (tmp_path / "table.png").exists()
+
+
+def test_a_file_of_weights_measures_as_its_run(trained: tuple[Path, Path]) -> None:
+    scenes, run = trained
+    results = json.loads((run / "results.json").read_text())
+    weights = run / results["best_checkpoint"] / "model.safetensors"
+    summary = segment.evaluate(data=scenes, checkpoint=weights, recipe=str(run / "recipe.yaml"))
+    assert summary["miou"] == pytest.approx(results["best_miou"])
+
+
+def test_eval_takes_windows_scales_and_mirror_images(trained: tuple[Path, Path]) -> None:
+    scenes, run = trained
+    slid = segment.evaluate(data=scenes, checkpoint=run, window=32, stride=21)
+    assert slid["miou"] > 0.6
+    assert segment.evaluate(data=scenes, checkpoint=run, multi_scale=True)["miou"] > 0.6
+
+
+def test_neither_batch_size_nor_ranks_change_the_result(trained: tuple[Path, Path]) -> None:
+    scenes, run = trained
+
+    @dataclasses.dataclass
+    class Rank:
+        rank: int
+        count: int
+        first: bool = False
+
+        def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+            return tensor
+
+    pairs = open_pairs(scenes, "validation")
+
+    def confusion(batch: int, ranks: int) -> torch.Tensor:
+        plan = {"window": 32, "stride": 16, "batch": batch}
+        segmenter = load_segmenter(run).segmenter(torch.device("cpu"), **plan)
+        parts = [evaluate_pairs(segmenter, pairs, Rank(r, ranks)) for r in range(ranks)]  # type: ignore[arg-type]
+        return sum((part.confusion for part in parts), torch.zeros(3, 3, dtype=torch.int64))
+
+    alone = confusion(4, 1)
+    assert int(alone.sum()) == 3 * (48 * 64 - 16)
+    for ranks in (2, 4):  # of four, one has nothing to do
+        assert torch.equal(confusion(4, ranks), alone)
+    for batch in (1, 9):
+        assert int((confusion(batch, 1) - alone).abs().sum()) <= 2  # sums round differently
+
+
+def test_predictions_read_as_masks_of_the_data_set(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    scenes, run = trained
+    images = scenes / "images" / "validation"
+    for name, mode in [("grey", "L"), ("clear", "RGBA")]:
+        Image.open(images / "s0.png").convert(mode).save(tmp_path / f"{name}.png")
+    segment.predict(images=images, checkpoint=run, output=tmp_path / "out", tile=40)
+    mask = np.asarray(Image.open(scenes / "annotations" / "validation" / "s1.png"))
+    found = np.asarray(Image.open(tmp_path / "out" / "labels" / "s1.png"))
+    assert found.shape == mask.shape
+    assert set(np.unique(found)) <= {1, 2, 3}
+    assert (found == mask)[mask > 0].mean() > 0.8
+    painted = np.asarray(Image.open(tmp_path / "out" / "overlays" / "s1.png"))
+    assert painted.shape == (*mask.shape, 3)
+    segment.predict(images=tmp_path / "grey.png", checkpoint=run, output=tmp_path / "grey")
+    segment.predict(images=tmp_path / "clear.png", checkpoint=run, output=tmp_path / "clear")
+    clear = np.asarray(Image.open(tmp_path / "clear" / "labels" / "clear.png"))
+    first = np.asarray(Image.open(tmp_path / "out" / "labels" / "s0.png"))
+    assert (clear == first).mean() > 0.999
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(scenes, tmp_path / "whole", 5)
+    forward, passes = SegmentationTask.forward, []
+
+    def stopping(self: SegmentationTask, *arguments: Any) -> Any:
+        passes.append(1)
+        if len(passes) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(SegmentationTask, "forward", stopping)
+    with pytest.raises(Preempted):
+        train(scenes, tmp_path / "parts", 5)
+    assert len(passes) == 3
+    parts = train(scenes, tmp_path / "parts", 5)
+    assert len(passes) == 5
+    assert parts["measures"] == whole["measures"]
+    files = [
+        tmp_path / run / whole["checkpoint"] / "model.safetensors" for run in ("whole", "parts")
+    ]
+    weights = [load_file(file) for file in files]
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+
+
+def test_accumulated_passes_make_the_same_update(scenes: Path) -> None:
+    """A loss over halves of a batch, averaged, is the loss over the batch (without batch norm)."""
+    from tokenlabel.segmentation.dataset import pair_loader
+
+    class Linear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer = nn.Conv2d(3, 3, 1)
+
+        def forward_heads(self, images: torch.Tensor) -> Any:
+            from tokenlabel.segmentation.model import SegmentationOutput
+
+            return SegmentationOutput(self.layer(images), self.layer(images))
+
+    task = SegmentationTask(Linear(), mean=(0.5,) * 3, std=(0.2,) * 3)  # type: ignore[arg-type]
+    pairs = open_pairs(scenes, "training")
+    augment = PairAugmentation(crop=(32, 32), short_side=24, scale=(0.5, 1.0))
+    whole = task(next(iter(pair_loader(pairs, augment, batch_size=8))))["loss"]
+    halves = [task(batch)["loss"].detach() for batch in pair_loader(pairs, augment, batch_size=4)]
+    assert float(sum(halves) / 2) == pytest.approx(float(whole.detach()), rel=1e-5)
+
+
+def test_training_starts_from_a_student_of_another_size_and_classes(tmp_path: Path) -> None:
+    """The backbone of what `tokenlabel train` leaves, its positions resized to the crop."""
+    from tokenlabel.models import DenseModel
+
+    thin = {"depth": 4, "embed_dim": 32, "num_heads": 2, "stem_width": 8}
+    student = DenseModel("lvvit_t", 7, img_size=32, **thin)
+    save_file(student.state_dict(), tmp_path / "student.safetensors")
+    recipe = get_segmentation_recipe("camvid_transfer_smoke")
+    model = dataclasses.replace(
+        recipe.model, kwargs=thin, weights=str(tmp_path / "student.safetensors")
+    )
+    segmenter = create_segmenter(dataclasses.replace(recipe, model=model), 3, fresh=True)
+    backbone = segmenter.pyramid.backbone
+    for name in ("patch_embed.conv1.weight", "blocks.3.mlp.fc2.weight", "cls_token"):
+        assert torch.equal(backbone.get_parameter(name), student.backbone.get_parameter(name))
+    assert backbone.get_parameter("pos_embed").shape[1] == 1 + 16
+
+
+# -- recipes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "channels", "drop_path"),
+    [
+        ("lvvit_s_upernet_ade20k", "lvvit_s", 256, 0.1),
+        ("lvvit_m_upernet_ade20k", "lvvit_m", 256, 0.2),
+        ("lvvit_l_upernet_ade20k", "lvvit_l", 512, 0.5),
+    ],
+)
+def test_recipes_hold_the_published_values(
+    name: str, backbone: str, channels: int, drop_path: float
+) -> None:
+    recipe = get_segmentation_recipe(name)
+    model, schedule, test = recipe.model, recipe.schedule, recipe.test
+    assert (model.backbone, model.channels, model.drop_path) == (backbone, channels, drop_path)
+    assert (model.head, model.dropout, recipe.loss.auxiliary_weight) == ("upernet", 0.1, 0.4)
+    assert (recipe.optimizer.name, recipe.optimizer.lr) == ("adamw", 6e-5)
+    assert recipe.optimizer.weight_decay == 0.01
+    assert (schedule.updates, schedule.batch_size, schedule.warmup_updates) == (160_000, 16, 1500)
+    assert (schedule.decay, schedule.min_lr) == ("poly", 0.0)
+    assert schedule.warmup_lr == pytest.approx(6e-5 * 1e-6)
+    assert (recipe.augment.crop, recipe.augment.scale) == ((512, 512), (0.5, 2.0))
+    assert (recipe.augment.largest_share, recipe.augment.hflip) == (0.75, 0.5)
+    assert (test.short_side, test.window, test.stride) == (512, 512, 341)
+    assert recipe.engine.sync_batchnorm
+
+
+def test_learning_rate_follows_the_published_course() -> None:
+    from tokenlabel.training.optimize import create_optimizer, create_schedule
+
+    recipe = get_segmentation_recipe("lvvit_s_upernet_ade20k")
+    optimizer = create_optimizer(nn.Linear(2, 2), recipe.optimizer)
+    schedule = create_schedule(optimizer, recipe, updates_per_epoch=1263)
+
+    def rate(update: int) -> float:
+        schedule.step_update(update)
+        return float(optimizer.param_groups[0]["lr"])
+
+    assert rate(0) == pytest.approx(6e-11)
+    assert rate(750) == pytest.approx(3e-5, rel=1e-3)
+    for update in (1500, 80_000, 159_999):
+        assert rate(update) == pytest.approx(6e-5 * (1 - update / 160_000), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", segmentation_recipe_names())
+def test_every_recipe_is_data_and_has_a_smoke_variant(name: str) -> None:
+    recipe = get_segmentation_recipe(name)
+    assert from_mapping(to_mapping(recipe), "recipe", type(recipe)) == recipe
+    smoke = get_segmentation_recipe(f"{name}_smoke")
+    model = create_segmenter(smoke, 3).eval()
+    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 3, 64, 64)
+
+
+def test_a_published_recipe_trains_in_its_smoke_variant(scenes: Path, tmp_path: Path) -> None:
+    result = segment.train(
+        data=scenes, output=tmp_path / "run", recipe="lvvit_s_upernet_ade20k_smoke"
+    )
+    assert result is not None
+    assert result.results["updates"] == 4
+
+
+# -- what users get wrong --------------------------------------------------------------------------
+
+
+def test_faults_are_named_before_anything_is_written(scenes: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    with pytest.raises(InputError, match=r"did you mean 'lvvit_s_upernet_ade20k'"):
+        segment.train(data=scenes, output=output, recipe="lvvit_s_upernet_ade20")
+    with pytest.raises(InputError, match=r"unknown key 'chanels'.*did you mean 'channels'"):
+        train(scenes, output, 5, "model.chanels=4")
+    with pytest.raises(InputError, match="leaves gaps"):
+        train(scenes, output, 5, "test.window=32", "test.stride=33")
+    for part in ("images", "annotations"):
+        for kind in ("training", "validation"):
+            for file in sorted((scenes / part / kind).iterdir()):
+                file.rename(scenes / part / file.name)
+            (scenes / part / kind).rmdir()
+    with pytest.raises(InputError, match="has no 'validation' of its own"):
+        train(scenes, output, 5)
+    assert not output.exists()
+
+
+def test_namesakes_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    with pytest.raises(InputError, match=r"a\.jpg has a namesake"):
+        segment.predict(images=tmp_path, checkpoint=trained[1], output=tmp_path / "out")
+
+
+def test_eval_says_what_it_lacks(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    scenes, run = trained
+    with pytest.raises(InputError, match="holds no segmentation run"):
+        segment.evaluate(data=scenes, checkpoint=tmp_path)
+    weights = next((run / "checkpoints").glob("step-*/model.safetensors"))
+    with pytest.raises(InputError, match="is a file of weights: give its run"):
+        segment.evaluate(data=scenes, checkpoint=weights)
+    other = tmp_path / "classes.json"
+    other.write_text('["a", "b", "c", "d"]')
+    with pytest.raises(InputError, match=r"knows 3 classes and .* has 4"):
+        segment.evaluate(data=scenes, checkpoint=run, classes=other)
+    with pytest.raises(InputError, match="no images at"):
+        segment.predict(images=tmp_path / "nothing", checkpoint=run)
+
+
+def test_the_verbs_are_listed() -> None:
+    for verb in ("train", "eval", "predict"):
+        module, _, name = VERBS[f"segment {verb}"][0].partition(":")
+        assert module == segment.__name__
+        assert getattr(segment, name).__doc__

@@ -1,0 +1,151 @@
+"""Pictures show things where they are, whatever the shape of the image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import nn
+
+from tokenlabel.cli.show import show
+from tokenlabel.errors import InputError
+from tokenlabel.evaluation.classifier import Classifier
+from tokenlabel.evaluation.preprocessing import Preprocessing
+from tokenlabel.geometry import Box
+from tokenlabel.labels import LabelMap, LabelStoreWriter
+from tokenlabel.output import DenseOutput
+from tokenlabel.visualize.explain import class_probability, token_map
+from tokenlabel.visualize.overlay import class_colors, draw_heat, draw_label_map, highlight_colors
+
+COLUMNS = 6
+
+
+def certain(classes: list[list[int]], extent: Box, num_classes: int = COLUMNS) -> LabelMap:
+    """A map that is sure of one class in each cell."""
+    ids = torch.tensor(classes)[None]
+    return LabelMap(torch.zeros(ids.shape), ids, torch.zeros(ids.shape[1:]), extent, num_classes)
+
+
+def drawn(size: tuple[int, int], draw) -> np.ndarray:
+    """What is drawn for a black image of `size`, one screen pixel for one of its own: [H, W, 3]."""
+    height, width = size
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    draw(figure.add_axes((0, 0, 1, 1)), np.zeros((height, width, 3), np.uint8))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3] / 255
+
+
+@pytest.mark.parametrize("size", [(200, 500), (300, 180), (240, 240)])
+def test_each_cell_lies_on_its_part_of_the_image(size: tuple[int, int]) -> None:
+    extent = Box(0.2, 0.1, 0.8, 0.7)
+    label_map = certain([[0, 1, 2], [3, 4, 5]], extent)
+    picture = drawn(size, lambda axes, image: draw_label_map(axes, image, label_map, 1.0))
+    colors = class_colors(COLUMNS)
+    for row in range(2):
+        for column in range(3):
+            x = extent.x0 + (column + 0.5) / 3 * extent.width
+            y = extent.y0 + (row + 0.5) / 2 * extent.height
+            pixel = picture[int(y * size[0]), int(x * size[1])]
+            assert pixel == pytest.approx(colors[row * 3 + column], abs=0.02)
+    for x, y in ((0.1, 0.4), (0.9, 0.4), (0.5, 0.05), (0.5, 0.9)):
+        assert picture[int(y * size[0]), int(x * size[1])].max() == 0
+    # the border of the map, to the pixel
+    row = picture[int(0.4 * size[0])].max(-1) > 0
+    assert row.nonzero()[0][[0, -1]] == pytest.approx([0.2 * size[1], 0.8 * size[1] - 1], abs=1)
+
+
+def test_heat_is_where_its_value_is() -> None:
+    values = np.array([[0.0, 1.0, 0.0, 0.0]])
+    picture = drawn((100, 400), lambda axes, image: draw_heat(axes, image, values, Box()))
+    brightness = picture[50].sum(-1)
+    assert brightness[110:190].min() > 3 * brightness[[50, 250, 350]].max()
+
+
+def test_colours_go_to_the_classes_that_fill_most() -> None:
+    label_map = certain([[900, 900, 900], [17, 17, 3]], Box(), 1000)
+    colors, chosen = highlight_colors([label_map])
+    assert chosen == [900, 17, 3]
+    assert len({tuple(colors[c]) for c in (900, 17, 3, 500)}) == 4
+
+
+def test_a_class_has_probability_zero_where_it_is_not_among_the_best() -> None:
+    label_map = certain([[0, 1], [1, 0]], Box())
+    assert class_probability(label_map, 1).tolist() == [[0.0, 1.0], [1.0, 0.0]]
+
+
+class _ColumnReader(nn.Module):
+    """A model of 4 x 4 tokens whose classes are ranges of the red channel."""
+
+    num_classes = COLUMNS
+
+    def forward(self, images: torch.Tensor) -> DenseOutput:
+        red = nn.functional.adaptive_avg_pool2d(images[:, :1], (4, 4))[:, 0]
+        middles = (torch.arange(COLUMNS) + 0.5) / COLUMNS
+        tokens = -((red[..., None] - middles) ** 2)
+        return DenseOutput(tokens.mean((1, 2)), tokens)
+
+
+@pytest.mark.parametrize("size", [(120, 360), (360, 120)])
+def test_token_predictions_lie_where_the_model_looked(size: tuple[int, int]) -> None:
+    """On an image whose red is x, the class of each token says which x it saw."""
+    height, width = size
+    image = np.zeros((height, width, 3), np.uint8)
+    image[..., 0] = np.round((np.arange(width) + 0.5) / width * 255)
+    settings = Preprocessing((64, 64), 0.9, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    names = tuple(map(str, range(COLUMNS)))
+    label_map = token_map(Classifier(_ColumnReader(), settings, names, True), image)
+    x = label_map.extent.x0 + (torch.arange(4) + 0.5) / 4 * label_map.extent.width
+    expected = (x * COLUMNS).long().expand(4, 4)
+    assert (label_map.classes[0] == expected).all()
+    seen = label_map.extent.width * width, label_map.extent.height * height
+    assert seen == pytest.approx((108, 108), abs=3)
+
+
+def test_show_writes_a_picture_and_a_page_from_a_store(tmp_path: Path) -> None:
+    image = tmp_path / "photos" / "cat" / "1.png"
+    image.parent.mkdir(parents=True)
+    Image.fromarray(np.zeros((40, 90, 3), np.uint8)).save(image)
+    writer = LabelStoreWriter(tmp_path / "labels", num_classes=3)
+    writer.add("cat/1.png", certain([[0, 1], [2, 2]], Box(), 3))
+    writer.close()
+    for name in ("out.png", "out.html"):
+        show(images=(image,), labels=tmp_path / "labels", output=tmp_path / name)
+    assert Image.open(tmp_path / "out.png").width > 600
+    page = (tmp_path / "out.html").read_text()
+    assert page.count("data:image/png;base64,") == 1
+    assert "http" not in page
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "nothing to show"),
+        ({"labels": "labels", "images": ("nowhere.png",)}, "no image at"),
+        ({"labels": "labels", "images": ("cat/2.png",)}, "has no label for"),
+        ({"labels": "labels", "classes": ("zebra",)}, "no such class: 'zebra'"),
+        ({"labels": "labels", "output": "out.gif"}, "as .png or .html"),
+        ({"labels": "labels", "relevance": True}, "--relevance explains a student"),
+    ],
+)
+def test_mistakes_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cat").mkdir()
+    for name in ("1.png", "2.png"):
+        Image.fromarray(np.zeros((4, 9, 3), np.uint8)).save(f"cat/{name}")
+    writer = LabelStoreWriter("labels", num_classes=3)
+    writer.add("cat/1.png", certain([[0, 1], [2, 2]], Box(), 3))
+    writer.close()
+    arguments = {"images": ("cat/1.png",)} | options
+    paths = {"images": tuple(map(Path, arguments["images"]))}
+    paths |= {k: Path(v) for k, v in arguments.items() if k in ("labels", "output")}
+    with pytest.raises(InputError, match=message):
+        show(**(arguments | paths))
