@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import colorsys
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from tokenlabel.data.batch import Batch
-from tokenlabel.data.loader import Loader
+from tokenlabel.data.loader import Loader, Samples
 from tokenlabel.geometry import View
 from tokenlabel.geometry.render import Pixels
 from tokenlabel.labels import LabelMap
 from tokenlabel.targets import TokenTarget
+from tokenlabel.visualize.overlay import class_colors
 
 __all__ = ["contact_sheet"]
 
@@ -24,21 +22,25 @@ _STRENGTH = 0.65  # of the colour where the annotator is sure
 _OUTLINE = (255, 220, 0)
 
 
-def contact_sheet(loader: Loader, class_names: tuple[str, ...], epoch: int = 0) -> Image.Image:
+def contact_sheet(
+    loader: Loader[Batch], class_names: tuple[str, ...], epoch: int = 0
+) -> Image.Image:
     """The samples of the first batch of an epoch, one a row.
 
     From the left: the image with the outline of its view; the same under its label map; what the
     student sees; the same under its token targets. A class has one colour throughout, the stronger
     the surer; tokens without a target keep the picture's own colours.
     """
+    samples = loader.samples
+    assert isinstance(samples, Samples)  # what `train_loader` makes
     batch = next(loader.epoch(epoch))
     loader.order.epoch, loader.order.start = epoch, 0
     rows = []
     for i, request in enumerate(next(iter(loader.order))):
-        drawn, image = loader.samples.draw(request)
-        panels = _before(image, drawn.view, _label_map(loader, batch.keys[i])) + _after(batch, i)
+        drawn, image = samples.draw(request)
+        panels = _before(image, drawn.view, _label_map(samples, batch.keys[i])) + _after(batch, i)
         name = class_names[int(batch.labels[i])]
-        rows.append(_row(panels, f"{batch.keys[i]}   {name}", loader.samples.size))
+        rows.append(_row(panels, f"{batch.keys[i]}   {name}", samples.size))
     width, height = rows[0].size
     sheet = Image.new("RGB", (width, height * len(rows)), "white")
     for i, row in enumerate(rows):
@@ -46,8 +48,8 @@ def contact_sheet(loader: Loader, class_names: tuple[str, ...], epoch: int = 0) 
     return sheet
 
 
-def _label_map(loader: Loader, key: str) -> LabelMap | None:
-    targets = loader.samples.targets
+def _label_map(samples: Samples, key: str) -> LabelMap | None:
+    targets = samples.targets
     return targets.labels[key] if targets else None
 
 
@@ -62,7 +64,7 @@ def _before(image: Pixels, view: View, label_map: LabelMap | None) -> list[Image
         left, top, right, bottom = (round(corner) for corner in corners)
         region = Image.fromarray(image).crop((left, top, right, bottom))
         overlaid = panels[0].copy()
-        overlaid.paste(_overlay(region, best, share), (left, top))
+        overlaid.paste(_overlay(region, best, share, label_map.num_classes), (left, top))
         panels.append(overlaid)
     for panel in panels:
         corners_xy = view.source_points(np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]], float))
@@ -76,7 +78,7 @@ def _after(batch: Batch, i: int) -> list[Image.Image]:
     if batch.target is None:
         return [picture]
     share, best = _best_classes(batch.target, i)
-    return [picture, _overlay(picture, best, share)]
+    return [picture, _overlay(picture, best, share, batch.target.num_classes)]
 
 
 def _best_classes(target: TokenTarget, i: int) -> tuple[Tensor, Tensor]:
@@ -85,22 +87,15 @@ def _best_classes(target: TokenTarget, i: int) -> tuple[Tensor, Tensor]:
     return (share * target.mask[i, 1:]).view(target.grid), best.view(target.grid)
 
 
-def _overlay(picture: Image.Image, classes: Tensor, share: Tensor) -> Image.Image:
+def _overlay(picture: Image.Image, classes: Tensor, share: Tensor, num_classes: int) -> Image.Image:
     """Cells [h, w] of class colours over a picture, as strong as their share."""
-    colours = Image.fromarray(_colours(classes)).resize(picture.size, Image.Resampling.NEAREST)
-    strength = Image.fromarray((share.clamp(0, 1) * _STRENGTH * 255).byte().numpy())
-    return Image.composite(
-        colours, picture, strength.resize(picture.size, Image.Resampling.NEAREST)
+    colours = (class_colors(num_classes)[classes.numpy()] * 255).astype(np.uint8)
+    strength = (share.clamp(0, 1) * _STRENGTH * 255).byte().numpy()
+    over, mask = (
+        Image.fromarray(cells).resize(picture.size, Image.Resampling.NEAREST)
+        for cells in (colours, strength)
     )
-
-
-def _colours(classes: Tensor) -> NDArray[np.uint8]:
-    """A colour [h, w, 3] for each class: neighbouring ids get far hues."""
-    hues = {
-        int(c): colorsys.hsv_to_rgb(int(c) * 0.618034 % 1, 0.85, 1.0) for c in torch.unique(classes)
-    }
-    rgb = [[hues[int(c)] for c in row] for row in classes]
-    return (np.array(rgb) * 255).astype(np.uint8)
+    return Image.composite(over, picture, mask)
 
 
 def _row(panels: list[Image.Image], caption: str, size: tuple[int, int]) -> Image.Image:
