@@ -25,7 +25,7 @@ def test_students_column_is_the_loaders_batch(
 ) -> None:
     labels = make_labels()
     path = view_batch(
-        images=str(source.root),  # type: ignore[attr-defined]
+        data=str(source.root),  # type: ignore[attr-defined]
         labels=labels.location,
         output=tmp_path / "out" / "sheet.png",
         count=5,
@@ -49,17 +49,17 @@ def test_students_column_is_the_loaders_batch(
 
 def test_without_labels_there_are_two_columns(source: ImageSource, tmp_path: Path) -> None:
     root = str(source.root)  # type: ignore[attr-defined]
-    path = view_batch(images=root, output=tmp_path / "sheet.png", count=100, image_size=32)
+    path = view_batch(data=root, output=tmp_path / "sheet.png", count=100, image_size=32)
     assert Image.open(path).size == (2 * 38 + 6, 26 * 52)
     with pytest.raises(InputError, match="at least 1"):
-        view_batch(images=root, count=0)
+        view_batch(data=root, count=0)
 
 
 def test_masked_tokens_keep_the_pictures_colours() -> None:
-    from tokenlabel.data.contact_sheet import _overlay
+    from tokenlabel.visualize.contact_sheet import _overlay
 
     picture = Image.new("RGB", (4, 2), (10, 20, 30))
     shares = torch.tensor([[0.0, 1.0]])
-    pixels = np.asarray(_overlay(picture, torch.tensor([[3, 3]]), shares))
+    pixels = np.asarray(_overlay(picture, torch.tensor([[3, 3]]), shares, 9))
     assert (pixels[:, :2] == (10, 20, 30)).all()
     assert (pixels[:, 2:] != (10, 20, 30)).any()

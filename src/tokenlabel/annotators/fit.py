@@ -11,13 +11,19 @@ from torchvision.transforms.v2 import functional as F
 from tokenlabel.annotators.protocol import Pixels
 from tokenlabel.geometry import Box
 
-__all__ = ["Fit", "fit_image"]
+__all__ = ["Fit", "Interpolation", "fit_image"]
 
 Fit = Literal["squash", "keep", "crop"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 def fit_image(
-    pixels: Pixels, size: tuple[int, int], fit: Fit, multiple: int = 1, crop_pct: float = 1.0
+    pixels: Pixels,
+    size: tuple[int, int],
+    fit: Fit,
+    multiple: int = 1,
+    crop_pct: float = 1.0,
+    interpolation: Interpolation = "bicubic",
 ) -> tuple[Tensor, Box]:
     """uint8 [3, h, w] and the part of the image it shows.
 
@@ -38,5 +44,7 @@ def fit_image(
         scale = (size[0] * size[1] / (rows * cols)) ** 0.5
         height, width = (max(round(n * scale / multiple), 1) * multiple for n in (rows, cols))
         size = (height, width)
-    resized: Tensor = F.resize(image, list(size), F.InterpolationMode.BICUBIC, antialias=True)
+    resized: Tensor = F.resize(
+        image, list(size), F.InterpolationMode(interpolation), antialias=True
+    )
     return resized, extent

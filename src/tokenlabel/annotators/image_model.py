@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenlabel.annotators.class_map import ClassMap
-from tokenlabel.annotators.fit import Fit, fit_image
+from tokenlabel.annotators.fit import Fit, Interpolation, fit_image
 from tokenlabel.annotators.protocol import Pixels
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
@@ -33,6 +33,7 @@ class Preprocessing:
     std: tuple[float, ...]
     fit: Fit = "squash"
     multiple: int = 32  # sides of `keep` inputs are multiples of this many pixels
+    interpolation: Interpolation = "bicubic"
     crop_pct: float = 1.0  # side of `crop`, as a part of the image's shorter side
 
 
@@ -112,7 +113,7 @@ class ImageAnnotator:
 
     def prepare(self, key: str, pixels: Pixels) -> Item:  # noqa: ARG002 (the protocol's)
         p = self.preprocessing
-        return fit_image(pixels, p.size, p.fit, p.multiple, p.crop_pct)
+        return fit_image(pixels, p.size, p.fit, p.multiple, p.crop_pct, p.interpolation)
 
     @torch.inference_mode()
     def annotate(self, batch: Sequence[Item]) -> list[LabelMap]:

@@ -92,6 +92,7 @@ class ImageTextAnnotator(ImageAnnotator):
                 std=tuple(settings["std"]),
                 fit=fit,
                 multiple=size[0] // rows,
+                interpolation="bilinear" if settings["interpolation"] == "bilinear" else "bicubic",
             ),
             origin={
                 "kind": "image-text model",

@@ -76,6 +76,7 @@ class StudentAnnotator(ImageAnnotator):
                 std=tuple(found.preprocessing.std),
                 fit=fit,
                 multiple=size[0] // rows,
+                interpolation=found.preprocessing.interpolation,
                 crop_pct=found.preprocessing.crop_pct,
             ),
             class_map=class_map,

@@ -81,6 +81,7 @@ class TimmAnnotator(ImageAnnotator):
                 std=tuple(config["std"]),
                 fit=fit,
                 multiple=_multiple(network),
+                interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
                 crop_pct=config["crop_pct"],
             ),
             class_map=class_map,

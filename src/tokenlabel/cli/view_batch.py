@@ -9,7 +9,7 @@ __all__ = ["view_batch"]
 
 def view_batch(
     *,
-    images: str,
+    data: str,
     labels: str | None = None,
     split: str | None = None,
     output: Path = Path("view-batch.png"),
@@ -28,7 +28,7 @@ def view_batch(
     last two columns do not fit the picture, neither would the training.
 
     Args:
-        images: Folder, tar, WebDataset shards or Hugging Face data set.
+        data: Folder, tar, WebDataset shards or Hugging Face data set.
         labels: Label store made by `tokenlabel annotate`; without it only the images are shown.
         split: Part of the data set, where it has several.
         output: The picture to write.
@@ -41,15 +41,15 @@ def view_batch(
         epoch: The epoch to look into.
     """
     from tokenlabel.data.augment import Augmentation
-    from tokenlabel.data.contact_sheet import contact_sheet
     from tokenlabel.data.loader import Targets, train_loader
     from tokenlabel.data.source import open_source
     from tokenlabel.errors import InputError
     from tokenlabel.labels import LabelStore
+    from tokenlabel.visualize.contact_sheet import contact_sheet
 
     if min(count, image_size, grid) < 1:
         raise InputError("count, image-size and grid must each be at least 1")
-    source = open_source(images, split)
+    source = open_source(data, split)
     loader = train_loader(
         source,
         Augmentation(policy=policy, erasing=erasing),

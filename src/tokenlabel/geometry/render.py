@@ -38,7 +38,7 @@ def render(
     """The pixels [h, w, 3] uint8 of a view of `image` [H, W, 3] uint8; `size` = (h, w).
 
     Crops and flips are resized with an antialiasing filter, as `PIL.Image.resize` does. Other views
-    are resized by the filter to nearly the output's scale and then warped once. Output pixels that
+    are resized by the filter to nearly the output's scale and then warped once, bilinearly. Pixels that
     show no source content get the colour `fill`.
     """
     if view.axis_aligned:
@@ -105,7 +105,7 @@ def _render_slanted(
         (size[1], size[0]),
         Image.Transform.AFFINE,
         tuple(matrix.ravel().tolist()),
-        _PIL_FILTERS[interpolation],
+        Image.Resampling.BILINEAR,
         fillcolor=fill,
     )
     out: Pixels = np.array(warped)

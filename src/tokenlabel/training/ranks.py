@@ -18,6 +18,7 @@ from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
 from tokenlabel.errors import InputError, nearest
@@ -49,10 +50,8 @@ class Ranks:
         _check_trackers(trackers)
         cpu = engine.device == "cpu" or not torch.accelerator.is_available()
         world = int(os.environ.get("WORLD_SIZE", "1"))
-        if world > 1 and not cpu and not distributed.is_initialized():
-            # gloo beside nccl, so that ranks can agree on small matters without stopping the GPU
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-            distributed.init_process_group("cpu:gloo,cuda:nccl")
+        if world > 1 and not distributed.is_initialized():
+            _join(cpu, world)
         # a second run in one process may want another precision, which accelerate refuses otherwise
         AcceleratorState._reset_state()
         self.accelerator = Accelerator(
@@ -130,7 +129,11 @@ class Ranks:
             return self.shard(task)
         if self.count == 1:
             return task
-        self.accelerator.ddp_handler = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+        # of all buffers, only batch norm's statistics come to differ between ranks
+        statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in task.modules())
+        self.accelerator.ddp_handler = DistributedDataParallelKwargs(
+            gradient_as_bucket_view=True, broadcast_buffers=statistics
+        )
         distributed_task: nn.Module = self.accelerator.prepare_model(task)
         return distributed_task
 
@@ -163,6 +166,27 @@ class Ranks:
             return nullcontext()
         context: AbstractContextManager[Any] = self.accelerator.no_sync(task)
         return context
+
+
+def _join(cpu: bool, world: int) -> None:
+    """Start the process group, before accelerate does."""
+    if not cpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # gloo beside nccl, so that ranks can agree on small matters without stopping the GPU
+    backend = "gloo" if cpu else "cpu:gloo,cuda:nccl"
+    if os.environ.get("LOCAL_WORLD_SIZE") != str(world):
+        distributed.init_process_group(backend)  # several machines
+        return
+    # torchrun may keep its store when it starts ranks again: these must not find the addresses of
+    # those before them. (Machines count their restarts each for itself, so only within one.)
+    store, rank, _ = next(rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    distributed.init_process_group(
+        backend,
+        store=distributed.PrefixStore(f"attempt-{attempt}", store),  # type: ignore[attr-defined]
+        rank=rank,
+        world_size=world,
+    )
 
 
 def _check_trackers(wanted: tuple[str, ...]) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import colorsys
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -16,6 +13,7 @@ from tokenlabel.geometry import View
 from tokenlabel.geometry.render import Pixels
 from tokenlabel.labels import LabelMap
 from tokenlabel.targets import TokenTarget
+from tokenlabel.visualize.overlay import class_colors
 
 __all__ = ["contact_sheet"]
 
@@ -66,7 +64,7 @@ def _before(image: Pixels, view: View, label_map: LabelMap | None) -> list[Image
         left, top, right, bottom = (round(corner) for corner in corners)
         region = Image.fromarray(image).crop((left, top, right, bottom))
         overlaid = panels[0].copy()
-        overlaid.paste(_overlay(region, best, share), (left, top))
+        overlaid.paste(_overlay(region, best, share, label_map.num_classes), (left, top))
         panels.append(overlaid)
     for panel in panels:
         corners_xy = view.source_points(np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]], float))
@@ -80,7 +78,7 @@ def _after(batch: Batch, i: int) -> list[Image.Image]:
     if batch.target is None:
         return [picture]
     share, best = _best_classes(batch.target, i)
-    return [picture, _overlay(picture, best, share)]
+    return [picture, _overlay(picture, best, share, batch.target.num_classes)]
 
 
 def _best_classes(target: TokenTarget, i: int) -> tuple[Tensor, Tensor]:
@@ -89,20 +87,15 @@ def _best_classes(target: TokenTarget, i: int) -> tuple[Tensor, Tensor]:
     return (share * target.mask[i, 1:]).view(target.grid), best.view(target.grid)
 
 
-def _overlay(picture: Image.Image, classes: Tensor, share: Tensor) -> Image.Image:
+def _overlay(picture: Image.Image, classes: Tensor, share: Tensor, num_classes: int) -> Image.Image:
     """Cells [h, w] of class colours over a picture, as strong as their share."""
-    colours = Image.fromarray(_colours(classes)).resize(picture.size, Image.Resampling.NEAREST)
-    strength = Image.fromarray((share.clamp(0, 1) * _STRENGTH * 255).byte().numpy())
-    return Image.composite(
-        colours, picture, strength.resize(picture.size, Image.Resampling.NEAREST)
+    colours = (class_colors(num_classes)[classes.numpy()] * 255).astype(np.uint8)
+    strength = (share.clamp(0, 1) * _STRENGTH * 255).byte().numpy()
+    over, mask = (
+        Image.fromarray(cells).resize(picture.size, Image.Resampling.NEAREST)
+        for cells in (colours, strength)
     )
-
-
-def _colours(classes: Tensor) -> NDArray[np.uint8]:
-    """A colour [h, w, 3] for each class: neighbouring ids get far hues."""
-    hues = {c: colorsys.hsv_to_rgb(c * 0.618034 % 1, 0.85, 1.0) for c in classes.flatten().tolist()}
-    rgb = [[hues[c] for c in row] for row in classes.tolist()]
-    return (np.array(rgb) * 255).astype(np.uint8)
+    return Image.composite(over, picture, mask)
 
 
 def _row(panels: list[Image.Image], caption: str, size: tuple[int, int]) -> Image.Image:
