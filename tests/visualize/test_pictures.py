@@ -16,11 +16,15 @@ from tokenlabel.cli.show import show
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import Classifier
 from tokenlabel.evaluation.preprocessing import Preprocessing
+from tokenlabel.export.timm_folder import export_timm
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStoreWriter
+from tokenlabel.models import DenseModel
 from tokenlabel.output import DenseOutput
+from tokenlabel.visualize import panels
 from tokenlabel.visualize.explain import class_probability, token_map
 from tokenlabel.visualize.overlay import class_colors, draw_heat, draw_label_map, highlight_colors
+from tokenlabel.visualize.panels import Row
 
 COLUMNS = 6
 
@@ -121,6 +125,38 @@ def test_show_writes_a_picture_and_a_page_from_a_store(tmp_path: Path) -> None:
     assert page.count("data:image/png;base64,") == 1
     assert "http" not in page
     assert not list(tmp_path.glob(".*"))
+
+
+def test_show_sets_annotator_and_student_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A taught annotator's folder and a student of the same classes, with names and relevance."""
+    names = ("ant", "bee", "cow")
+    settings = Preprocessing((160, 160), 0.9, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    for place, model in (("annotator", "test_resnet"), ("student", "test_vit")):
+        dense = DenseModel(model, 3).eval()
+        made = Classifier(dense, settings, names, place == "student", {"model": model})
+        export_timm(made, tmp_path / place)
+    image = tmp_path / "1.png"
+    Image.fromarray(np.zeros((40, 90, 3), np.uint8)).save(image)
+    rows: list[Row] = []
+    monkeypatch.setattr(panels, "write_pictures", lambda _file, given: rows.extend(given))
+    show(
+        images=(image,),
+        annotator=str(tmp_path / "annotator"),
+        checkpoint=tmp_path / "student",
+        classes=("bee",),
+        relevance=True,
+    )
+    assert [panel.title for panel in rows[0].panels] == [
+        "annotator",
+        "student's tokens",
+        "bee: annotator",
+        "bee: student's tokens",
+        "attention rollout",
+        "relevance for bee",
+    ]
+    assert rows[0].class_names == names
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 if TYPE_CHECKING:
-    from tokenlabel.evaluation.classifier import Classifier
+    from tokenlabel.annotators.timm_classifier import TimmAnnotator
     from tokenlabel.labels import LabelMap, LabelStore
-    from tokenlabel.visualize.panels import Panel, Row
 
 __all__ = ["show"]
 
@@ -47,9 +45,11 @@ def show(
             gradient-weighted relevance for the classes of the heat maps.
         output: Picture to write: .png, or .html for a page that needs nothing else.
     """
+    from tokenlabel.data.decode import decode_image
     from tokenlabel.errors import InputError
     from tokenlabel.evaluation.classifier import load_classifier
     from tokenlabel.labels import LabelStore
+    from tokenlabel.visualize.explain import explain
     from tokenlabel.visualize.panels import write_pictures
 
     if labels is None and annotator is None and checkpoint is None and model is None:
@@ -60,77 +60,34 @@ def show(
     if relevance and student is None:
         raise InputError("--relevance explains a student: give its --checkpoint or --model")
     store = None if labels is None else LabelStore(labels)
-    teacher = None if annotator is None else _annotator(annotator)
-    rows = [_row(path, store, teacher, student, classes, heat, relevance) for path in images]
+    known = None if store is None else store.manifest.class_names
+    teacher = None
+    if annotator is not None:
+        teacher, known = _annotator(annotator)
+    rows = []
+    for path in images:
+        if not path.is_file():
+            raise InputError(f"no image at {path}")
+        image = decode_image(path.read_bytes(), str(path))
+        maps: dict[str, LabelMap] = {}
+        if store is not None:
+            maps["label map"] = store[_key(store, path)]
+        if teacher is not None:
+            maps["annotator"] = teacher.annotate([teacher.prepare(str(path), image)])[0]
+        name = "/".join(path.parts[-2:])
+        rows.append(explain(name, image, maps, student, known, classes, heat, relevance))
     write_pictures(output, rows)
     print(f"written to {output}")
 
 
-def _row(
-    path: Path,
-    store: LabelStore | None,
-    teacher: Any,
-    student: Classifier | None,
-    classes: Sequence[str],
-    heat: int,
-    relevance: bool,
-) -> Row:
-    from tokenlabel.data.decode import decode_image
-    from tokenlabel.errors import InputError
-    from tokenlabel.visualize.explain import (
-        best_classes,
-        class_probability,
-        heat_panel,
-        map_panel,
-        relevance_panels,
-        token_map,
-    )
-    from tokenlabel.visualize.overlay import highlight_colors
-    from tokenlabel.visualize.panels import Row
-
-    if not path.is_file():
-        raise InputError(f"no image at {path}")
-    image = decode_image(path.read_bytes(), str(path))
-    maps: dict[str, LabelMap] = {}
-    if store is not None:
-        maps["label map"] = store[_key(store, path)]
-    if teacher is not None:
-        maps["annotator"] = teacher.annotate([teacher.prepare(str(path), image)])[0]
-    if student is not None and student.has_tokens:
-        maps["student's tokens"] = token_map(student, image)
-    counts = {label_map.num_classes for label_map in maps.values()}
-    counts |= set() if student is None else {student.num_classes}
-    if len(counts) > 1:
-        raise InputError(
-            f"labels and models know different classes ({', '.join(map(str, sorted(counts)))} of"
-            " them): show them one at a time"
-        )
-    names = _names(counts.pop(), store, student)
-    chosen = _numbers(classes, names)
-    if not chosen:
-        likely = highlight_colors(list(maps.values())[:1])[1] if maps else None
-        if likely is None:
-            assert student is not None
-            likely = best_classes(student, image)
-        chosen = likely[:heat]
-    panels: list[Panel] = [map_panel(title, image, found) for title, found in maps.items()]
-    for number in chosen:
-        panels += [
-            heat_panel(
-                f"{names[number]}: {title}", image, class_probability(found, number), found.extent
-            )
-            for title, found in maps.items()
-        ]
-    if relevance:
-        assert student is not None
-        panels += relevance_panels(student, image, chosen, names)
-    return Row("/".join(path.parts[-2:]), image, panels, list(maps.values()), names)
-
-
-def _annotator(name: str) -> Any:
+def _annotator(name: str) -> tuple[TimmAnnotator, tuple[str, ...]]:
+    """A timm classifier or taught folder as annotator, and its classes."""
     from tokenlabel.annotators.timm_classifier import TimmAnnotator
+    from tokenlabel.evaluation.classifier import load_classifier
 
-    return TimmAnnotator(name)
+    folder = Path(name) if Path(name).is_dir() else None
+    found = load_classifier(folder, None if folder else name)
+    return TimmAnnotator(found.model.backbone), found.class_names
 
 
 def _key(store: LabelStore, path: Path) -> str:
@@ -144,26 +101,3 @@ def _key(store: LabelStore, path: Path) -> str:
         near = nearest(ends[-1], store.keys()[:1000])
         raise InputError(f"{store.location} has no label for {path}{near}")
     return found
-
-
-def _names(
-    num_classes: int, store: LabelStore | None, student: Classifier | None
-) -> tuple[str, ...]:
-    from tokenlabel.evaluation.classifier import class_titles
-
-    if student is not None:
-        return student.titles()
-    if store is not None and store.manifest.class_names is not None:
-        return class_titles(store.manifest.class_names)
-    return tuple(map(str, range(num_classes)))
-
-
-def _numbers(wanted: Sequence[str], names: Sequence[str]) -> list[int]:
-    """Classes by name or number."""
-    from tokenlabel.errors import InputError, nearest
-
-    numbers = {str(i): i for i in range(len(names))} | {name: i for i, name in enumerate(names)}
-    strangers = [name for name in wanted if name not in numbers]
-    if strangers:
-        raise InputError(f"no such class: {strangers[0]!r}{nearest(strangers[0], numbers)}")
-    return [numbers[name] for name in wanted]

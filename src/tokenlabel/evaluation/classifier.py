@@ -22,7 +22,14 @@ from tokenlabel.models import DenseModel, create_model
 from tokenlabel.models.checkpoints import build_from, load_weights
 from tokenlabel.output import DenseOutput
 
-__all__ = ["TOKEN_HEAD_FILE", "Classifier", "Weights", "class_titles", "load_classifier"]
+__all__ = [
+    "TOKEN_HEAD_FILE",
+    "Classifier",
+    "Weights",
+    "class_titles",
+    "default_names",
+    "load_classifier",
+]
 
 Weights = Literal["auto", "ema", "model"]
 
@@ -72,6 +79,13 @@ def class_titles(class_names: Sequence[str]) -> tuple[str, ...]:
     if not set(class_names) <= {*info.label_names(), *smaller.label_names()}:
         return tuple(class_names)
     return tuple(info.label_name_to_description(name).split(",")[0] for name in class_names)
+
+
+def default_names(num_classes: int) -> tuple[str, ...]:
+    """ImageNet's ids where the class count is that of one of its well-known sets, else numbers."""
+    subset = infer_imagenet_subset({"num_classes": num_classes})
+    names = range(num_classes) if subset is None else ImageNetInfo(subset).label_names()
+    return tuple(map(str, names))
 
 
 def load_classifier(
@@ -190,10 +204,8 @@ def _timm_classifier(student: DenseModel, taught: bool, facts: dict[str, Any]) -
     if (height_width := student.image_shape[1:]) != settings.image_size:
         settings = dataclasses.replace(settings, image_size=height_width)
     names = student.backbone.pretrained_cfg.get("label_names")
-    if names is None:
-        subset = _imagenet(student.num_classes)
-        names = range(student.num_classes) if subset is None else subset.label_names()
-    return Classifier(student, settings, tuple(map(str, names)), taught, facts)
+    names = tuple(names or default_names(student.num_classes))
+    return Classifier(student, settings, names, taught, facts)
 
 
 def _locate(folder: Path) -> tuple[Path, Path]:
@@ -210,9 +222,3 @@ def _locate(folder: Path) -> tuple[Path, Path]:
     if not steps:
         raise InputError(f"{folder} has no checkpoint yet: let the run go on")
     return folder, steps[-1]
-
-
-def _imagenet(num_classes: int) -> ImageNetInfo | None:
-    """ImageNet, or the subset of it that has so many classes."""
-    subset = infer_imagenet_subset({"num_classes": num_classes})
-    return None if subset is None else ImageNetInfo(subset)

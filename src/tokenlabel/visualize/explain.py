@@ -2,30 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokenlabel.evaluation.classifier import Classifier
+from tokenlabel.errors import InputError, nearest
+from tokenlabel.evaluation.classifier import Classifier, class_titles, default_names
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap
-from tokenlabel.visualize.overlay import draw_heat, draw_label_map
-from tokenlabel.visualize.panels import Panel
+from tokenlabel.visualize.overlay import draw_heat, draw_label_map, highlight_colors
+from tokenlabel.visualize.panels import Panel, Row
 from tokenlabel.visualize.relevance import attention_rollout, gradient_relevance
 
-__all__ = [
-    "best_classes",
-    "class_probability",
-    "heat_panel",
-    "map_panel",
-    "relevance_panels",
-    "token_map",
-]
+__all__ = ["class_probability", "explain", "token_map"]
 
 Pixels = NDArray[np.uint8]
+
+
+def explain(
+    name: str,
+    image: Pixels,
+    maps: Mapping[str, LabelMap],
+    student: Classifier | None = None,
+    class_names: Sequence[str] | None = None,
+    classes: Sequence[str] = (),
+    heat: int = 1,
+    relevance: bool = False,
+) -> Row:
+    """All pictures of one image [H, W, 3]: label maps, the student's tokens, heat maps, relevance.
+
+    Heat maps are of `classes` (names or numbers), else of the `heat` most probable ones. `class_names`
+    are those of the maps; a student knows its own. Raises InputError where these do not go together.
+    """
+    maps = dict(maps)
+    if student is not None and student.has_tokens:
+        maps["student's tokens"] = token_map(student, image)
+    names = _names(maps, student, class_names)
+    chosen = _numbers(classes, names) or _likely(image, maps, student)[:heat]
+    panels = [_map_panel(title, image, found) for title, found in maps.items()]
+    panels += [
+        _heat_panel(
+            f"{names[number]}: {title}", image, class_probability(found, number), found.extent
+        )
+        for number in chosen
+        for title, found in maps.items()
+    ]
+    if relevance and student is not None:
+        panels += _relevance_panels(student, image, chosen, names)
+    return Row(name, image, panels, list(maps.values()), names)
 
 
 @torch.inference_mode()
@@ -39,30 +66,67 @@ def token_map(classifier: Classifier, image: Pixels, k: int | None = None) -> La
     return LabelMap.from_logits(logits, k or classifier.num_classes, _shown(classifier, image))
 
 
-@torch.inference_mode()
-def best_classes(classifier: Classifier, image: Pixels) -> list[int]:
-    """The classes of an image by the model's class token, the most probable first."""
-    output = classifier.output(classifier.preprocessing.pixels(image)[None])
-    return output.logits[0].argsort(descending=True).tolist()
-
-
 def class_probability(label_map: LabelMap, chosen: int) -> NDArray[np.float64]:
     """The probability of one class in each cell, [H, W]; 0 where it is not among the cell's best."""
     is_it = (label_map.classes == chosen).float()
     return np.asarray((label_map.probabilities() * is_it).sum(0).clamp(0, 1), dtype=np.float64)
 
 
-def map_panel(title: str, image: Pixels, label_map: LabelMap) -> Panel:
+# -- what to show --------------------------------------------------------------------------------
+
+
+def _names(
+    maps: Mapping[str, LabelMap], student: Classifier | None, known: Sequence[str] | None
+) -> tuple[str, ...]:
+    """The titles of the classes that maps and student share."""
+    counts = {label_map.num_classes for label_map in maps.values()}
+    counts |= set() if student is None else {student.num_classes}
+    if len(counts) > 1:
+        raise InputError(
+            f"labels and models know different classes ({', '.join(map(str, sorted(counts)))} of"
+            " them): show them one at a time"
+        )
+    if student is not None:
+        return student.titles()
+    return class_titles(known or default_names(counts.pop()))
+
+
+def _numbers(wanted: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Classes by name or number."""
+    numbers = {str(i): i for i in range(len(names))} | {name: i for i, name in enumerate(names)}
+    strangers = [name for name in wanted if name not in numbers]
+    if strangers:
+        raise InputError(f"no such class: {strangers[0]!r}{nearest(strangers[0], numbers)}")
+    return [numbers[name] for name in wanted]
+
+
+def _likely(
+    image: Pixels, maps: Mapping[str, LabelMap], student: Classifier | None
+) -> Sequence[int]:
+    """The classes that fill most of the first map; without one, the student's best."""
+    if maps:
+        return highlight_colors(list(maps.values())[:1])[1]
+    assert student is not None
+    with torch.inference_mode():
+        logits = student.output(student.preprocessing.pixels(image)[None]).logits[0]
+    best: list[int] = logits.argsort(descending=True).tolist()
+    return best
+
+
+# -- panels --------------------------------------------------------------------------------------
+
+
+def _map_panel(title: str, image: Pixels, label_map: LabelMap) -> Panel:
     """The best class of each cell."""
     return Panel(title, lambda axes, colors: draw_label_map(axes, image, label_map, 0.75, colors))
 
 
-def heat_panel(title: str, image: Pixels, values: NDArray[np.float64], extent: Box) -> Panel:
+def _heat_panel(title: str, image: Pixels, values: NDArray[np.float64], extent: Box) -> Panel:
     """Values in [0, 1] of the cells [h, w] that cover `extent`."""
     return Panel(title, lambda axes, _colors: draw_heat(axes, image, values, extent))
 
 
-def relevance_panels(
+def _relevance_panels(
     classifier: Classifier, image: Pixels, classes: Sequence[int], names: Sequence[str]
 ) -> list[Panel]:
     """Attention rollout, and the gradient-weighted relevance for each of `classes`.
@@ -74,11 +138,11 @@ def relevance_panels(
     inputs = classifier.preprocessing.normalize(pixels.to(device))
     extent = _shown(classifier, image)
     rollout = _scaled(attention_rollout(classifier.model, inputs))
-    panels = [heat_panel("attention rollout", image, rollout, extent)]
+    panels = [_heat_panel("attention rollout", image, rollout, extent)]
     for chosen in classes:
         target = torch.tensor([chosen], device=device)
         values = _scaled(gradient_relevance(classifier.model, inputs, target))
-        panels.append(heat_panel(f"relevance for {names[chosen]}", image, values, extent))
+        panels.append(_heat_panel(f"relevance for {names[chosen]}", image, values, extent))
     return panels
 
 
