@@ -30,6 +30,8 @@ def test_accuracies_and_confusion_equal_scikit_learns() -> None:
     counts = counted(logits, labels)
     expected = confusion_matrix(labels, logits.argmax(-1), labels=range(CLASSES))
     assert (counts.confusion.numpy() == expected).all()
+    assert (counts.correct.numpy() == expected.diagonal()).all()
+    assert (counts.images.numpy() == expected.sum(1)).all()
     for k, accuracy in [(1, counts.top1_accuracy), (5, counts.top5_accuracy)]:
         reference = top_k_accuracy_score(labels, logits.numpy(), k=k, labels=range(CLASSES))
         assert accuracy == pytest.approx(reference)
@@ -79,3 +81,15 @@ def test_scores_that_are_not_finite_spoil_no_count() -> None:
     counts.update(torch.full((2, 3), float("nan")), torch.tensor([0, 1]))
     assert counts.total == 2
     assert counts.mean_loss == 1e4
+
+
+def test_very_many_classes_need_no_matrix_of_them() -> None:
+    """ImageNet-21k's would take 3.8 GB."""
+    counts = ClassificationCounts.zeros(21_841)
+    counts.update(
+        torch.nn.functional.one_hot(torch.tensor([20_000, 7, 7]), 21_841) * 9.0,
+        torch.tensor([20_000, 7, 8]),
+    )
+    assert sum(tensor.numel() for tensor in counts.tensors()) < 100_000
+    assert counts.top1_accuracy == pytest.approx(2 / 3)
+    assert counts.per_class_accuracy()[[20_000, 7, 8]].tolist() == [1.0, 1.0, 0.0]

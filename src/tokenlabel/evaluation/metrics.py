@@ -16,6 +16,7 @@ from tokenlabel.output import DenseOutput, fuse
 __all__ = ["ClassificationCounts", "accepted_label", "predictions"]
 
 _BINS = 15  # of confidence, as in Guo et al. 2017
+_MOST_CONFUSED = 4096  # classes up to which the confusion matrix is kept: C * C numbers
 _ONE = 2**32  # fixed point: 31 bits are left for the sum, 2e9 images of confidence 1
 
 
@@ -46,8 +47,10 @@ class ClassificationCounts:
     All tensors add up across batches and ranks. Accuracies are fractions in [0, 1].
     """
 
-    confusion: Tensor  # [C, C] int64: rows are true classes, columns predicted
-    top5: Tensor  # [C] int64: images of each class whose class is among the five best
+    images: Tensor  # [C] int64: images of each class
+    correct: Tensor  # [C] int64: those of them predicted right
+    top5: Tensor  # [C] int64: those of them whose class is among the five best
+    confusion: Tensor  # [C, C] int64: true class, predicted class; [0, 0] beyond 4096 classes
     bin_count: Tensor  # [bins] int64: predictions by confidence
     bin_confidence: Tensor  # [bins] int64: summed confidence, in fixed point
     bin_correct: Tensor  # [bins] int64
@@ -58,9 +61,12 @@ class ClassificationCounts:
         def whole(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.int64, device=device)
 
+        confusable = num_classes if num_classes <= _MOST_CONFUSED else 0
         return cls(
-            whole(num_classes, num_classes),
             whole(num_classes),
+            whole(num_classes),
+            whole(num_classes),
+            whole(confusable, confusable),
             whole(_BINS),
             whole(_BINS),
             whole(_BINS),
@@ -77,9 +83,12 @@ class ClassificationCounts:
         log_q = logits.float().log_softmax(-1)
         confidence, predicted = log_q.exp().nan_to_num(0.0).max(-1)
         correct = predicted == labels
-        classes = self.confusion.shape[0]
-        flat = labels * classes + predicted
-        self.confusion += torch.bincount(flat, minlength=classes**2).view(classes, classes)
+        classes = len(self.images)
+        self.images += torch.bincount(labels, minlength=classes)
+        self.correct += torch.bincount(labels[correct], minlength=classes)
+        if len(self.confusion):
+            places = labels * classes + predicted
+            self.confusion.view(-1).scatter_add_(0, places, torch.ones_like(places))
         best = logits.topk(min(5, classes), -1).indices
         hits = (best == labels[:, None]).any(-1)
         self.top5 += torch.bincount(labels[hits], minlength=classes)
@@ -92,8 +101,10 @@ class ClassificationCounts:
     def tensors(self) -> tuple[Tensor, ...]:
         """Every count, to be summed over ranks in place."""
         return (
-            self.confusion,
+            self.images,
+            self.correct,
             self.top5,
+            self.confusion,
             self.bin_count,
             self.bin_confidence,
             self.bin_correct,
@@ -106,11 +117,11 @@ class ClassificationCounts:
 
     @property
     def total(self) -> int:
-        return int(self.confusion.sum())
+        return int(self.images.sum())
 
     @property
     def top1_accuracy(self) -> float:
-        return int(self.confusion.diagonal().sum()) / max(self.total, 1)
+        return int(self.correct.sum()) / max(self.total, 1)
 
     @property
     def top5_accuracy(self) -> float:
@@ -129,7 +140,7 @@ class ClassificationCounts:
 
     def per_class_accuracy(self) -> Tensor:
         """Top-1 of each true class, [C]; NaN where a class has no image."""
-        return self.confusion.diagonal() / self.confusion.sum(1)
+        return self.correct / self.images
 
     def summary(self) -> dict[str, float]:
         return {

@@ -54,10 +54,14 @@ def write_results(
     counts: ClassificationCounts,
     class_names: Sequence[str],
 ) -> None:
-    """Write results.json, classes.csv and confusion.png; the JSON file last, as the sign of success."""
+    """Write results.json, classes.csv and, up to 4096 classes, confusion.png.
+
+    The JSON file comes last, as the sign of success.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _write_classes(folder / "classes.csv", counts, class_names)
-    _draw_confusion(folder / "confusion.png", counts, class_names)
+    if len(counts.confusion):
+        _draw_confusion(folder / "confusion.png", counts, class_names)
     aside = folder / ".results.json.writing"
     aside.write_text(json.dumps(results, indent=2))
     aside.replace(folder / "results.json")
@@ -70,15 +74,15 @@ def _write_classes(file: Path, counts: ClassificationCounts, names: Sequence[str
         table.writerow(["class", "images", "top1", "top5", "most confused with", "times"])
         wrong = counts.confusion.clone().fill_diagonal_(0)
         for i, name in enumerate(names):
-            images = int(counts.confusion[i].sum())
+            images = int(counts.images[i])
             if not images:
                 continue
-            rival, times = int(wrong[i].argmax()), int(wrong[i].max())
+            rival, times = (int(wrong[i].argmax()), int(wrong[i].max())) if len(wrong) else (0, 0)
             table.writerow(
                 [
                     name,
                     images,
-                    f"{int(counts.confusion[i, i]) / images:.4f}",
+                    f"{int(counts.correct[i]) / images:.4f}",
                     f"{int(counts.top5[i]) / images:.4f}",
                     names[rival] if times else "",
                     times,
