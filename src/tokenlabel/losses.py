@@ -119,14 +119,13 @@ def _loss_and_gradient(
     dtype = torch.promote_types(logits.dtype, torch.float32)
     buffer = torch.softmax(logits, dim=-1, dtype=dtype)
     # logits are taken relative to the best of their token, so that nothing large cancels
-    top, best = logits.max(-1)
-    log_sum = -buffer.gather(2, best[..., None])[..., 0].log()
+    top, log_sum = logits.amax(-1), -buffer.amax(-1).log()
     index = classes[:, None].expand(excess.shape)
     picked = (logits.gather(2, index) - top[..., None]).to(dtype)
     total = logits.sum(-1, dtype=dtype) - logits.shape[-1] * top
     mass = excess.sum(-1) + residual * logits.shape[-1]
     loss = (mass * log_sum).sum() - (excess * picked).sum() - (residual * total).sum()
-    gradient = torch.addcmul(-residual[..., None].to(dtype), buffer, mass[..., None], out=buffer)
+    gradient = buffer.mul_(mass[..., None]).sub_(residual[..., None])
     gradient.scatter_add_(2, index, -excess.to(dtype))
     return loss, gradient
 
