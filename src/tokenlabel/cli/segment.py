@@ -191,7 +191,8 @@ def predict(
     Args:
         images: a picture, or a folder of pictures.
         checkpoint: a run's folder; its best checkpoint is taken.
-        output: labels/NAME.png (mask values as in the training data) and overlays/NAME.png.
+        output: labels/NAME.png (mask values as in the training data), overlays/NAME.png and
+            legend.png with the colours of the classes.
         multi_scale: average over six scales and mirror images: slower, a little better.
         tile: pixels on a side that are made at once; less takes less memory, with the same result.
         device: auto takes a GPU where there is one.
@@ -199,7 +200,7 @@ def predict(
     from tokenlabel.progress import progress_bar
     from tokenlabel.segmentation.files import read_image
     from tokenlabel.segmentation.pairs import find_images
-    from tokenlabel.segmentation.pictures import overlay, save_labels
+    from tokenlabel.segmentation.pictures import overlay, save_labels, save_legend
     from tokenlabel.segmentation.run import load_segmenter
     from tokenlabel.training.ranks import Ranks
     from tokenlabel.training.recipe import Engine
@@ -226,6 +227,7 @@ def predict(
             labels = segmenter(image)
             save_labels(labels, trained.classes, output / "labels" / name)
             overlay(image, labels, colors, output / "overlays" / name)
+    save_legend(trained.classes.names, colors, output / "legend.png")
 
 
 def _recipe(recipe: str) -> SegmentationRecipe:
