@@ -2,8 +2,9 @@
 
 With residual r and palette excesses e_p, the cross-entropy of a token is
 `-sum_c t_c log q_c = -sum_p e_p log q_p - r * sum_c log q_c`, so no [tokens, classes] target is ever
-made. The gradient, `(sum_c t_c) * q - t`, is formed in the forward pass in the buffer that held log q:
-one buffer of the logits' size in all. Autograd over the formula would keep several.
+made. The gradient, `(sum_c t_c) * q - t`, is formed in the forward pass in the buffer that held q: one
+buffer of the logits' size in all, so a loss can be differentiated once. Autograd over the formula would
+keep several.
 
 Shapes: B images, N tokens an image, P palette entries, C classes, D features.
 """
@@ -111,13 +112,21 @@ def _token_rows(target: TokenTarget) -> tuple[Tensor, Tensor, Tensor]:
 def _loss_and_gradient(
     logits: Tensor, classes: Tensor, excess: Tensor, residual: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Summed cross-entropy of logits [B, N, C] and its gradient, float32 [B, N, C]."""
-    log_q = F.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    """Summed cross-entropy of logits [B, N, C] and its gradient, float32 [B, N, C].
+
+    One buffer of the logits' size, which holds the softmax and then the gradient.
+    """
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    buffer = torch.softmax(logits, dim=-1, dtype=dtype)
+    # logits are taken relative to the best of their token, so that nothing large cancels
+    top, log_sum = logits.amax(-1), -buffer.amax(-1).log()
     index = classes[:, None].expand(excess.shape)
-    loss = -(excess * log_q.gather(2, index)).sum() - (residual * log_q.sum(-1)).sum()
+    picked = (logits.gather(2, index) - top[..., None]).to(dtype)
+    total = logits.sum(-1, dtype=dtype) - logits.shape[-1] * top
     mass = excess.sum(-1) + residual * logits.shape[-1]
-    gradient = log_q.exp_().mul_(mass[..., None]).sub_(residual[..., None])
-    gradient.scatter_add_(2, index, -excess.to(gradient.dtype))
+    loss = (mass * log_sum).sum() - (excess * picked).sum() - (residual * total).sum()
+    gradient = buffer.mul_(mass[..., None]).sub_(residual[..., None])
+    gradient.scatter_add_(2, index, -excess.to(dtype))
     return loss, gradient
 
 
@@ -128,13 +137,20 @@ class _TokenCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         loss, gradient = _loss_and_gradient(logits, classes, excess, residual)
         ctx.save_for_backward(gradient.to(logits.dtype))
+        ctx.spent = False
         return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        if ctx.spent:
+            raise RuntimeError("the token loss was already differentiated: compute it once more")
         (gradient,) = ctx.saved_tensors
-        return gradient * grads[0].to(gradient.dtype), None, None, None
+        scale = grads[0].to(gradient.dtype)
+        if torch.compiler.is_compiling():
+            return gradient * scale, None, None, None
+        ctx.spent = True  # the gradient is scaled where it stands: no second buffer
+        return gradient.mul_(scale), None, None, None
 
 
 class _FusedTokenCrossEntropy(torch.autograd.Function):

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -58,6 +58,8 @@ views = st.builds(
 
 @settings(deadline=None, max_examples=40)
 @given(views, st.sampled_from([(48, 32), (64, 64)]), st.sampled_from(["bilinear", "bicubic"]))
+@example(View.crop(Box(0.1, 0.2, 0.8, 0.7)).then(View.hflip()), (64, 64), "bilinear")
+@example(View.crop(Box(0.1, 0.2, 0.8, 0.7)).then(View.vflip()), (48, 32), "bicubic")
 def test_image_and_label_map_agree(
     view: View, size: tuple[int, int], interpolation: Interpolation
 ) -> None:

@@ -176,3 +176,15 @@ def test_how_often_and_how_an_update_mixes() -> None:
     switched = kinds(Mixing(kind="cutmix-or-mixup"))
     assert 80 < switched.count("box") < 120
     assert switched.count("none") == 0
+
+
+def test_a_compiled_task_computes_the_same(batch: MemoryBatch) -> None:
+    """Captured and differentiated ahead of time; the code generator is torch's own affair."""
+    task = supervised("mixtoken")
+    plain = task(batch, FIRST)
+    task.compile(backend="aot_eager")
+    captured = task(batch, FIRST)
+    captured["loss"].backward()
+    for name, loss in plain.items():
+        assert float(captured[name].detach()) == pytest.approx(float(loss.detach()), abs=1e-5)
+    assert all(p.grad is not None for p in task.parameters() if p.requires_grad)

@@ -283,6 +283,11 @@ def test_links_out_of_the_data_are_not_images_unless_they_are(place: Path) -> No
         link.unlink()
 
 
+def test_a_port_that_is_taken_is_named(server: ViewerServer) -> None:
+    with pytest.raises(InputError, match=f"cannot listen on port {server.port}"):
+        ViewerServer(server.answers, server.port)
+
+
 # -- in a browser -------------------------------------------------------------------------------
 
 

@@ -109,8 +109,7 @@ def _print(results: dict[str, Any]) -> None:
     from rich.table import Table
 
     side = "x".join(map(str, results["image_size"]))
-    title = f"{results['model']} at {side} on {results['data']}: {results['images']} images"
-    table = Table("rule", "top-1", "top-5", "loss", "ECE", title=title, title_justify="left")
+    table = Table("rule", "top-1", "top-5", "loss", "ECE")
     for rule, line in results["rules"].items():
         table.add_row(
             rule,
@@ -119,7 +118,9 @@ def _print(results: dict[str, Any]) -> None:
             f"{line['loss']:.4f}",
             f"{line['ece']:.4f}",
         )
-    console = Console()
+    console = Console(highlight=False)
+    what = f"{results['model']} at {side} on {results['data']}: {results['images']} images"
+    console.print(what, soft_wrap=True)
     console.print(table)
     if results["published"]:
         console.print(f"published: {results['published']}")
