@@ -9,15 +9,13 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from tokenlabel.errors import InputError
-from tokenlabel.segmentation.recipe import SegmentationRecipe
+from tokenlabel.segmentation.recipe import HeadKind, Layout, SegmentationRecipe
 from tokenlabel.training.recipe_file import override, read_recipe, to_yaml
 from tokenlabel.training.result import TrainResult
 
 __all__ = ["evaluate", "predict", "train"]
 
 _MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-
-Layout = Literal["ade20k", "cityscapes", "folder"]
 
 
 def train(
@@ -27,7 +25,7 @@ def train(
     recipe: str = "lvvit_s_upernet_ade20k",
     backbone: str | None = None,
     weights: str | None = None,
-    head: Literal["upernet", "fcn"] | None = None,
+    head: HeadKind | None = None,
     classes: Path | None = None,
     ignore_index: int | None = None,
     layout: Layout | None = None,
