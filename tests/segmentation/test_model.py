@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from tokenlabel.errors import InputError
 from tokenlabel.segmentation.checkpoints import from_mmsegmentation, load_segmentation_weights
 from tokenlabel.segmentation.model import SegmentationModel
-from tokenlabel.segmentation.pyramid import HeadKind, Pyramid, any_size_backbone
+from tokenlabel.segmentation.pyramid import Pyramid, any_size_backbone
+from tokenlabel.segmentation.recipe import HeadKind
 
 THIN = {"depth": 4, "embed_dim": 24, "num_heads": 2, "stem_width": 8}
 

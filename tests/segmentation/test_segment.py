@@ -149,6 +149,7 @@ def test_predictions_read_as_masks_of_the_data_set(
     assert (found == mask)[mask > 0].mean() > 0.8
     painted = np.asarray(Image.open(tmp_path / "out" / "overlays" / "s1.png"))
     assert painted.shape == (*mask.shape, 3)
+    assert (tmp_path / "out" / "legend.png").exists()
     segment.predict(images=tmp_path / "grey.png", checkpoint=run, output=tmp_path / "grey")
     segment.predict(images=tmp_path / "clear.png", checkpoint=run, output=tmp_path / "clear")
     clear = np.asarray(Image.open(tmp_path / "clear" / "labels" / "clear.png"))

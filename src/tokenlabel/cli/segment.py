@@ -9,15 +9,13 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from tokenlabel.errors import InputError
-from tokenlabel.segmentation.recipe import SegmentationRecipe
+from tokenlabel.segmentation.recipe import HeadKind, Layout, SegmentationRecipe
 from tokenlabel.training.recipe_file import override, read_recipe, to_yaml
 from tokenlabel.training.result import TrainResult
 
 __all__ = ["evaluate", "predict", "train"]
 
 _MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-
-Layout = Literal["ade20k", "cityscapes", "folder"]
 
 
 def train(
@@ -27,7 +25,7 @@ def train(
     recipe: str = "lvvit_s_upernet_ade20k",
     backbone: str | None = None,
     weights: str | None = None,
-    head: Literal["upernet", "fcn"] | None = None,
+    head: HeadKind | None = None,
     classes: Path | None = None,
     ignore_index: int | None = None,
     layout: Layout | None = None,
@@ -191,7 +189,8 @@ def predict(
     Args:
         images: a picture, or a folder of pictures.
         checkpoint: a run's folder; its best checkpoint is taken.
-        output: labels/NAME.png (mask values as in the training data) and overlays/NAME.png.
+        output: labels/NAME.png (mask values as in the training data), overlays/NAME.png and
+            legend.png with the colours of the classes.
         multi_scale: average over six scales and mirror images: slower, a little better.
         tile: pixels on a side that are made at once; less takes less memory, with the same result.
         device: auto takes a GPU where there is one.
@@ -199,7 +198,7 @@ def predict(
     from tokenlabel.progress import progress_bar
     from tokenlabel.segmentation.files import read_image
     from tokenlabel.segmentation.pairs import find_images
-    from tokenlabel.segmentation.pictures import overlay, save_labels
+    from tokenlabel.segmentation.pictures import overlay, save_labels, save_legend
     from tokenlabel.segmentation.run import load_segmenter
     from tokenlabel.training.ranks import Ranks
     from tokenlabel.training.recipe import Engine
@@ -226,6 +225,7 @@ def predict(
             labels = segmenter(image)
             save_labels(labels, trained.classes, output / "labels" / name)
             overlay(image, labels, colors, output / "overlays" / name)
+    save_legend(trained.classes.names, colors, output / "legend.png")
 
 
 def _recipe(recipe: str) -> SegmentationRecipe:

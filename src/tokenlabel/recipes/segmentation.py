@@ -66,7 +66,8 @@ def camvid_cpu() -> SegmentationRecipe:
     return SegmentationRecipe(
         about=About(
             command="tokenlabel segment train --data camvid --recipe camvid_cpu",
-            hardware="2 CPU cores",
+            hardware="one or two CPU cores: 47 minutes on one thread of a busy machine",
+            accuracy="CamVid validation, 101 scenes, 11 classes: 59.2 mIoU (61.2 multi-scale), seed 0",
         ),
         data=SegmentationData(workers=1),
         augment=SegmentationAugment(crop=(192, 256), scale=(0.75, 1.5), color=False),

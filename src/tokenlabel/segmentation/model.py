@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from transformers.models.upernet import UperNetConfig
 from transformers.models.upernet.modeling_upernet import UperNetFCNHead, UperNetHead
 
-from tokenlabel.segmentation.pyramid import HeadKind, Pyramid, initialize_convolutions
+from tokenlabel.segmentation.pyramid import Pyramid, initialize_convolutions
+from tokenlabel.segmentation.recipe import HeadKind
 
 __all__ = ["SegmentationModel", "SegmentationOutput"]
 

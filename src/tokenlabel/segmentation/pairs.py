@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from timm.utils.misc import natural_key
 
 from tokenlabel.data.folders import is_image
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.segmentation.classes import ClassList, cityscapes_classes, read_class_names
+from tokenlabel.segmentation.recipe import Layout
 
-__all__ = ["Layout", "Pair", "Pairs", "Role", "find_images", "open_pairs"]
+__all__ = ["Pair", "Pairs", "find_images", "open_pairs"]
 
-Layout = Literal["ade20k", "cityscapes", "folder"]
-Role = Literal["training", "validation"]
-
-_SPLITS: dict[Role, tuple[str, ...]] = {
-    "training": ("training", "train"),
-    "validation": ("validation", "val", "valid"),
-}
+_SAME_SPLITS = (("training", "train"), ("validation", "val", "valid"))
 _MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 _MASK_ENDINGS = ("_mask", "_label", "_labels", "_seg")
 _CITY_IMAGE = "_leftImg8bit.png"
@@ -50,7 +44,7 @@ class Pairs:
 
 def open_pairs(
     root: Path,
-    split: str | Role,
+    split: str,
     *,
     layout: Layout | None = None,
     class_file: Path | None = None,
@@ -186,7 +180,7 @@ def _split_folder(base: Path, split: str) -> Path:
     """The folder of a split by its name or short name; `base` itself where it holds the images."""
     folders = sorted(path.name for path in base.iterdir() if path.is_dir())
     names: tuple[str, ...] = (split,)
-    for usual in _SPLITS.values():
+    for usual in _SAME_SPLITS:
         if split in usual:
             names = (split, *usual)
     for name in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from tokenlabel.geometry.render import Pixels
 from tokenlabel.segmentation.classes import ClassList, Labels
 
-__all__ = ["overlay", "save_labels"]
+__all__ = ["overlay", "save_labels", "save_legend"]
 
 
 def save_labels(labels: Labels, classes: ClassList, file: Path) -> None:
@@ -30,6 +31,20 @@ def overlay(
     painted = (np.concatenate([colors, np.zeros((1, 3))]) * 255 * strength).astype(np.float32)
     mixed = image * np.float32(1 - strength) + painted[labels]
     _save(Image.fromarray(mixed.round().astype(np.uint8)), file)
+
+
+def save_legend(names: Sequence[str], colors: NDArray[np.float64], file: Path) -> None:
+    """Write the colours [C, 3] of the overlays with the names of their classes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    columns = 1 + len(names) // 25
+    figure = Figure(figsize=(2.2 * columns, 0.4 + 0.22 * min(len(names), 25)))
+    FigureCanvasAgg(figure)
+    handles = [Patch(color=color, label=name) for name, color in zip(names, colors, strict=True)]
+    figure.legend(handles=handles, loc="center", ncols=columns, frameon=False, fontsize=9)
+    figure.savefig(file, dpi=120)
 
 
 def _save(picture: Image.Image, file: Path) -> None:

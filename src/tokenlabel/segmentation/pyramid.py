@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from timm.models import group_parameters
@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from tokenlabel.errors import InputError
 from tokenlabel.models.dense import timm_model
 from tokenlabel.models.layout import image_shape, on_meta
+from tokenlabel.segmentation.recipe import HeadKind
 
-__all__ = ["HeadKind", "Pyramid", "any_size_backbone", "initialize_convolutions"]
-
-HeadKind = Literal["upernet", "fcn"]
+__all__ = ["Pyramid", "any_size_backbone", "initialize_convolutions"]
 
 _LEVELS = 4
 _BLOCKS_BETWEEN = 3  # taps of a plain backbone, as published: blocks 6, 9, 12, 15 of LV-ViT-S

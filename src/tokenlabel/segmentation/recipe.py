@@ -22,6 +22,8 @@ from tokenlabel.training.recipe import (
 )
 
 __all__ = [
+    "HeadKind",
+    "Layout",
     "SegmentationAugment",
     "SegmentationData",
     "SegmentationLoss",
@@ -33,6 +35,8 @@ __all__ = [
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
+Layout = Literal["ade20k", "cityscapes", "folder"]
+HeadKind = Literal["upernet", "fcn"]
 Updates = Annotated[int, Field(ge=0)]
 Index = Annotated[int, Field(ge=0, le=65535)]
 
@@ -43,7 +47,7 @@ class SegmentationData:
 
     root: str = ""
     """Folder of the data set."""
-    layout: Literal["ade20k", "cityscapes", "folder"] | None = None
+    layout: Layout | None = None
     """None finds it by the folders that are there."""
     train_split: str = "training"
     val_split: str | None = "validation"
@@ -79,7 +83,7 @@ class SegmentationModelChoice:
     """Any timm model name with intermediate maps."""
     weights: str | None = None
     """Checkpoint to start from, of a classifier or student (`tokenlabel train`), or "pretrained"."""
-    head: Literal["upernet", "fcn"] = "upernet"
+    head: HeadKind = "upernet"
     channels: Count = 256
     """Width of the heads."""
     dropout: Share = 0.1
