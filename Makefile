@@ -45,8 +45,8 @@ format: setup
 
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate pyproject.toml
-EXTRAS := seg app export text data s3
+EXTRAS := seg export text data s3
 
 lock: .venv/bin/uv  ## pin the newest versions that pyproject.toml allows
-	$(LOCK) --upgrade --group build -o requirements.lock
-	$(LOCK) --upgrade --group dev $(EXTRAS:%=--extra %) -c requirements.lock -o requirements-dev.lock
+	$(LOCK) --upgrade --group dev $(EXTRAS:%=--extra %) -o requirements-dev.lock
+	$(LOCK) --group build -c requirements-dev.lock -o requirements.lock

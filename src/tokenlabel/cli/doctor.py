@@ -16,7 +16,6 @@ __all__ = ["doctor"]
 _LIBRARIES = ("tokenlabel", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 _EXTRAS = {
     "seg": "transformers",
-    "app": "gradio",
     "export": "onnxruntime",
     "text": "open_clip",
     "data": "datasets",
