@@ -5,7 +5,7 @@ export UV_COMPILE_BYTECODE := 1
 export PYTHONUNBUFFERED := 1
 UV := $(BIN)/uv
 
-.PHONY: setup demo test test-slow check format bench lock clean
+.PHONY: setup demo test test-slow check docs bench format lock
 
 setup: .venv/.ready-dev  ## the development environment: every extra and tool
 
@@ -42,6 +42,13 @@ check: setup  ## lint, types, import contract, no host names in lock files
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup  ## the documentation site, in site/
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: setup  ## every benchmark that needs no data but its own
+	for script in targets models model_lvvit engine; do \
+		OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_$$script.py || exit 1; done
 
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate pyproject.toml

@@ -12,11 +12,21 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 if TYPE_CHECKING:
+    from tokenlabel.cli import segment as segment
+    from tokenlabel.cli.annotate import annotate as annotate
+    from tokenlabel.cli.evaluate import evaluate as evaluate
+    from tokenlabel.cli.quickstart import quickstart as quickstart
+    from tokenlabel.cli.teach import teach as teach
+    from tokenlabel.cli.train import train as train
     from tokenlabel.geometry import Box as Box
     from tokenlabel.geometry import View as View
     from tokenlabel.labels import LabelMap as LabelMap
+    from tokenlabel.labels import LabelStore as LabelStore
+    from tokenlabel.labels import LabelStoreWriter as LabelStoreWriter
     from tokenlabel.labels import token_targets as token_targets
+    from tokenlabel.losses import token_labeling_loss as token_labeling_loss
     from tokenlabel.mixing import Mix as Mix
+    from tokenlabel.models import DenseModel as DenseModel
     from tokenlabel.output import DenseOutput as DenseOutput
     from tokenlabel.output import fuse as fuse
     from tokenlabel.targets import TokenTarget as TokenTarget
@@ -40,16 +50,22 @@ _EXPORTS = {
     "token_targets": "tokenlabel.labels",
     "train": "tokenlabel.cli.train",
 }
-_MODULES = {"geometry", "labels", "losses", "models"}
+_MODULES = {
+    "geometry": "tokenlabel.geometry",
+    "labels": "tokenlabel.labels",
+    "losses": "tokenlabel.losses",
+    "models": "tokenlabel.models",
+    "segment": "tokenlabel.cli.segment",  # its verbs are tl.segment.train, .evaluate, .predict
+}
 
-__all__ = sorted(_EXPORTS)
+__all__ = sorted([*_EXPORTS, "segment"])
 
 
 def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         value = getattr(importlib.import_module(_EXPORTS[name]), name)
     elif name in _MODULES:
-        value = importlib.import_module(f"tokenlabel.{name}")
+        value = importlib.import_module(_MODULES[name])
     else:
         raise AttributeError(f"module 'tokenlabel' has no attribute {name!r}")
     globals()[name] = value

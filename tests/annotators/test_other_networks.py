@@ -117,7 +117,8 @@ def test_a_taught_classifier_annotates_what_it_was_taught_on(tmp_path) -> None:
     assert taught.accuracy == 1.0
     annotator = TimmAnnotator(str(tmp_path / "teacher"), class_names=source.class_names, top_k=2)
     assert annotator.preprocessing.size == (32, 32)
-    blue = (rng.integers(0, 120, (24, 24, 3)) + [0, 0, 100]).astype(np.uint8)
+    blue = rng.integers(0, 120, (24, 24, 3)).astype(np.uint8)
+    blue[..., 2] += 100
     (label,) = annotator.annotate([annotator.prepare("", blue)])
     assert label.grid == (2, 2)
     assert (label.classes[0] == source.class_names.index("blue")).all()

@@ -20,17 +20,7 @@ def convert(*, checkpoint: Path, model: str, output: Path, img_size: int | None 
         img_size: Side of the square input image in pixels: position embeddings are resized to it.
             If left out, the size that the checkpoint was trained at.
     """
-    import tempfile
+    from tokenlabel.evaluation.classifier import load_classifier
+    from tokenlabel.export.timm_folder import export_timm
 
-    from timm.models import save_for_hf
-
-    from tokenlabel.errors import InputError
-    from tokenlabel.models.checkpoints import build_from
-
-    if output.exists():
-        raise InputError(f"{output} exists already: name another folder")
-    built = build_from(checkpoint, model, img_size)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as folder:
-        save_for_hf(built, str(Path(folder) / "model"), safe_serialization=True)
-        (Path(folder) / "model").rename(output)
+    export_timm(load_classifier(checkpoint, model, image_size=img_size), output)
