@@ -56,6 +56,7 @@ def train(
         console.print(f"{folder.path} is complete: nothing to train", soft_wrap=True)
         return TrainResult(folder.path, folder.results)
     ranks = Ranks(recipe.engine, recipe.trackers, str(folder.path))
+    _leave_cores_to_loaders(recipe, ranks)
     student = create_student(recipe, num_classes)
     task = TokenLabelingTask(
         student,
@@ -228,6 +229,13 @@ def _num_classes(recipe: Recipe, source: ImageSource) -> int:
 def _image_size(recipe: Recipe) -> tuple[int, int]:
     size = recipe.model.image_size
     return (size, size) if isinstance(size, int) else size
+
+
+def _leave_cores_to_loaders(recipe: Recipe, ranks: Ranks) -> None:
+    """On a CPU, a thread that shares its core with a loader makes all others wait for it."""
+    if ranks.device.type == "cpu":
+        own = (os.cpu_count() or 1) // ranks.count - _workers(recipe)
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), own)))
 
 
 def _workers(recipe: Recipe) -> int:
