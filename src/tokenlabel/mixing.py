@@ -51,7 +51,7 @@ class Mix:
         """Mix a batch of maps: [B, H, W, D] if `channels_last`, else [B, D, H, W]."""
         height, width = x.shape[1:3] if channels_last else x.shape[2:4]
         share = self.share_on(height, width).unsqueeze(3 if channels_last else 1)
-        other = x.index_select(0, self.partner)  # its backward is quicker than x[partner]'s
+        other = x[self.partner]
         if self.exchanges:
             return torch.where(share, other, x)
         return torch.lerp(x, other, share.to(x.dtype).expand_as(x))
