@@ -23,6 +23,8 @@ from tokenlabel.targets import TokenTarget
 
 __all__ = ["class_loss", "fused_token_loss", "token_labeling_loss", "token_loss"]
 
+_CACHED_IMAGES = 4
+
 
 def token_labeling_loss(
     output: DenseOutput,
@@ -110,24 +112,37 @@ def _token_rows(target: TokenTarget) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _loss_and_gradient(
-    logits: Tensor, classes: Tensor, excess: Tensor, residual: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Summed cross-entropy of logits [B, N, C] and its gradient, float32 [B, N, C].
+    logits: Tensor, classes: Tensor, excess: Tensor, residual: Tensor, out: Tensor
+) -> Tensor:
+    """Summed cross-entropy of logits [B, N, C]; its gradient [B, N, C] is written to `out`.
 
-    One buffer of the logits' size, which holds the softmax and then the gradient.
+    `out` may be the logits themselves. One buffer of their size in float32 holds the softmax and then
+    the gradient: `out`, where it is float32.
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    buffer = torch.softmax(logits, dim=-1, dtype=dtype)
-    # logits are taken relative to the best of their token, so that nothing large cancels
-    top, log_sum = logits.amax(-1), -buffer.amax(-1).log()
     index = classes[:, None].expand(excess.shape)
+    # logits are taken relative to the best of their token, so that nothing large cancels
+    top = logits.amax(-1)
     picked = (logits.gather(2, index) - top[..., None]).to(dtype)
     total = logits.sum(-1, dtype=dtype) - logits.shape[-1] * top
+    if out.dtype == dtype:
+        buffer = torch.softmax(logits, -1, out=out)
+    else:
+        buffer = torch.softmax(logits, -1, dtype=dtype)
+    log_sum = -buffer.amax(-1).log()
     mass = excess.sum(-1) + residual * logits.shape[-1]
     loss = (mass * log_sum).sum() - (excess * picked).sum() - (residual * total).sum()
     gradient = buffer.mul_(mass[..., None]).sub_(residual[..., None])
     gradient.scatter_add_(2, index, -excess.to(dtype))
-    return loss, gradient
+    if gradient is not out:
+        out.copy_(gradient)
+    return loss
+
+
+def _images_at_once(logits: Tensor) -> int:
+    """A lone thread takes as few images as its cache holds; many cores, or a GPU, take them all."""
+    alone = logits.is_cpu and torch.get_num_threads() == 1 and not torch.compiler.is_compiling()
+    return _CACHED_IMAGES if alone else max(len(logits), 1)
 
 
 class _TokenCrossEntropy(torch.autograd.Function):
@@ -135,8 +150,15 @@ class _TokenCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, classes: Tensor, excess: Tensor, residual: Tensor
     ) -> Tensor:
-        loss, gradient = _loss_and_gradient(logits, classes, excess, residual)
-        ctx.save_for_backward(gradient.to(logits.dtype))
+        gradient = torch.empty_like(logits)
+        loss = logits.new_zeros((), dtype=torch.promote_types(logits.dtype, torch.float32))
+        chunk = _images_at_once(logits)
+        for start in range(0, len(logits), chunk):
+            part = slice(start, start + chunk)
+            loss += _loss_and_gradient(
+                logits[part], classes[part], excess[part], residual[part], out=gradient[part]
+            )
+        ctx.save_for_backward(gradient)
         ctx.spent = False
         return loss
 
@@ -175,11 +197,10 @@ class _FusedTokenCrossEntropy(torch.autograd.Function):
         for start in range(0, len(features), chunk):
             part = slice(start, start + chunk)
             x = features[part]
-            part_loss, gradient = _loss_and_gradient(
-                F.linear(x, w, b), classes[part], excess[part], residual[part]
+            gradient = F.linear(x, w, b)  # logits so far: their gradient takes their place
+            loss += _loss_and_gradient(
+                gradient, classes[part], excess[part], residual[part], out=gradient
             )
-            loss += part_loss
-            gradient = gradient.to(features.dtype)
             grad_features[part] = gradient @ w
             flat = gradient.flatten(0, 1)
             grad_weight += flat.T @ x.flatten(0, 1)

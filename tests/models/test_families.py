@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenlabel.mixing import Mix
@@ -113,6 +113,16 @@ class Student:
         channels, *size = self.model.image_shape
         self.images = torch.randn(2, channels, *size)
         self.grid = self.model.grid((size[0], size[1]))
+        self.settle_batch_statistics()
+
+    def settle_batch_statistics(self) -> None:
+        """Those of a fresh model fit no activations: in evaluation it hardly sees its images."""
+        norms = [m for m in self.model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = 1.0  # all of the one pass below
+        if norms:
+            with torch.no_grad():
+                self.model.train()(self.images)
 
     def wrapped_logits_are_its_own(self) -> None:
         self.model.eval()

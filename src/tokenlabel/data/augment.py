@@ -193,6 +193,8 @@ def _draw_crop(
 
 def _draw_jitter(strengths: tuple[float, ...], rng: np.random.Generator) -> list[Operation]:
     """torchvision's ColorJitter: each factor drawn evenly around 1 (hue: 0), in random order."""
+    if not any(strengths):
+        return []
     operations = [
         Operation(name, (float(rng.uniform(max(0.0, 1 - strength), 1 + strength)),))
         for name, strength in zip(("Brightness", "Contrast", "Color"), strengths, strict=False)

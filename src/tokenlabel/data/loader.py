@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -192,9 +193,8 @@ class Samples(Dataset[Any]):
 
 def pixels_needed(view: View, size: tuple[int, int]) -> tuple[int, int]:
     """The least (height, width) at which the source can be decoded without loss to the view."""
-    step = np.linalg.norm(view.to_source[:, :2] / (size[1], size[0]), axis=1)  # x, y to a pixel
-    width, height = np.ceil(_DECODED_SCALE / step)
-    return int(height), int(width)
+    x, y = (math.hypot(a / size[1], b / size[0]) for a, b, _ in view.to_source.tolist())
+    return math.ceil(_DECODED_SCALE / y), math.ceil(_DECODED_SCALE / x)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -93,7 +93,7 @@ def _render_slanted(
     low, high = np.floor(np.maximum(box[0], 0.0)), np.ceil(np.minimum(box[1], source))
     if (low >= high).any():
         return np.full((*size, 3), fill, np.uint8)
-    step = np.linalg.norm(matrix[:, :2], axis=1)  # source pixels, in x and y, to an output pixel
+    step = np.hypot(matrix[:, 0], matrix[:, 1])  # source pixels, in x and y, to an output pixel
     shrink = np.maximum(step / _SHARPNESS, 1.0)
     reduced = np.maximum(np.round((high - low) / shrink), 1.0)
     width, height = reduced.astype(int).tolist()

@@ -105,8 +105,8 @@ class Resampler:
         upright = [view if view.axis_aligned else View.identity() for view in views]
         self._weights = []  # (rows [B, n, H], columns [B, m, W]) for the whole view and the tokens
         covered = []
-        for tokens in ((1, 1), grid):
-            spans = [_token_spans(upright, axis, tokens[1 - axis], extents) for axis in (1, 0)]
+        by_axis = [_token_spans(upright, axis, (1, grid[1 - axis]), extents) for axis in (1, 0)]
+        for spans in zip(*by_axis, strict=True):
             rows, cols = (
                 torch.from_numpy(rule(span, n)) for span, n in zip(spans, cells, strict=True)
             )
@@ -142,23 +142,28 @@ def _token_area_weights(spans: TokenSpans, cells: int) -> NDArray[np.float64]:
 
 
 def _token_spans(
-    views: Sequence[View], axis: int, tokens: int, extents: Sequence[Box]
-) -> TokenSpans:
-    """`TokenSpans` of one axis (0 = x, 1 = y) of axis-aligned views."""
-    scale, offset = np.stack([view.stages[0, axis] for view in views])[:, [axis, 2]].T
+    views: Sequence[View], axis: int, grids: Sequence[int], extents: Sequence[Box]
+) -> list[TokenSpans]:
+    """`TokenSpans` of one axis (0 = x, 1 = y) of axis-aligned views, for each number of tokens."""
+    scale, offset = np.array([view.to_source[axis, [axis, 2]] for view in views]).T
     valid = np.array([view.valid_interval(axis) for view in views])
     start, stop = np.array([extent.as_tuple()[axis::2] for extent in extents]).T
     ends = np.sort((np.stack([start, stop], 1) - offset[:, None]) / scale[:, None])
     low = np.maximum(valid[:, :1], ends[:, :1])
     high = np.maximum(np.minimum(valid[:, 1:], ends[:, 1:]), low)
-    edges = np.clip(np.arange(tokens + 1) / tokens, low, high)  # [B, T + 1]
     to_map = np.stack([scale, offset - start], 1) / (stop - start)[:, None]
-    in_map = edges * to_map[:, :1] + to_map[:, 1:]
-    return TokenSpans(
-        shown=np.stack([in_map[:, :-1], in_map[:, 1:]], -1),
-        share=np.clip(np.diff(edges) * tokens, 0.0, 1.0),
-        view=np.stack([to_map[:, 1], to_map.sum(1)], 1),
-    )
+    spans = []
+    for tokens in grids:
+        edges = np.clip(np.arange(tokens + 1) / tokens, low, high)  # [B, T + 1]
+        in_map = edges * to_map[:, :1] + to_map[:, 1:]
+        spans.append(
+            TokenSpans(
+                shown=np.stack([in_map[:, :-1], in_map[:, 1:]], -1),
+                share=np.clip(np.diff(edges) * tokens, 0.0, 1.0),
+                view=np.stack([to_map[:, 1], to_map.sum(1)], 1),
+            )
+        )
+    return spans
 
 
 # -- other views -----------------------------------------------------------------------------------

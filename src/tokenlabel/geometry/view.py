@@ -87,9 +87,10 @@ class View:
 
     def then(self, outer: View) -> View:
         """This view first, then `outer` on its output. Stages that cannot clip are dropped."""
-        inner = np.stack([_compose(stage, outer.to_source) for stage in self.stages])
+        inner = self.stages[:, :, :2] @ outer.to_source
+        inner[:, :, 2] += self.stages[:, :, 2]
         stages = np.concatenate([inner, outer.stages])
-        keep = [0] + [s for s in range(1, len(stages)) if not _stays_inside(stages[s])]
+        keep = _clips(stages).any(axis=1) | (np.arange(len(stages)) == 0)  # the source stays
         return View(stages[keep])
 
     # -- what it says ----------------------------------------------------------------------------
@@ -124,9 +125,9 @@ class View:
         x = (np.arange(size[1]) + 0.5) / size[1]
         y = (np.arange(size[0]) + 0.5)[:, None] / size[0]
         inside = np.ones(size, dtype=bool)
-        for row in self.stages.reshape(-1, 3):
-            position = (row[0] * x + row[2]) + row[1] * y
-            inside &= (position >= -_INSIDE_TOLERANCE) & (position <= 1 + _INSIDE_TOLERANCE)
+        for row in self.stages[_clips(self.stages)]:
+            from_middle = (row[0] * x + (row[2] - 0.5)) + row[1] * y
+            inside &= np.abs(from_middle) <= 0.5 + _INSIDE_TOLERANCE
         return inside
 
     def valid_interval(self, axis: int) -> tuple[float, float]:
@@ -148,14 +149,9 @@ class View:
         return Box(x0, y0, x1, y1)
 
 
-def _compose(first: Matrix, second: Matrix) -> Matrix:
-    """The 2x3 matrix of applying `second`, then `first`."""
-    linear = first[:, :2] @ second[:, :2]
-    return np.concatenate([linear, (first[:, :2] @ second[:, 2] + first[:, 2])[:, None]], axis=1)
-
-
-def _stays_inside(stage: Matrix) -> bool:
-    """Whether the whole output frame lies within the stage's unit square (which is convex)."""
-    low = np.minimum(stage[:, :2], 0.0).sum(1) + stage[:, 2]
-    high = np.maximum(stage[:, :2], 0.0).sum(1) + stage[:, 2]
-    return bool((low >= -_INSIDE_TOLERANCE).all() and (high <= 1 + _INSIDE_TOLERANCE).all())
+def _clips(stages: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether the output frame reaches beyond each stage's unit interval of x and of y: [S, 2]."""
+    linear, offset = stages[:, :, :2], stages[:, :, 2]
+    low = offset + np.minimum(linear, 0.0).sum(2)
+    high = offset + np.maximum(linear, 0.0).sum(2)
+    return np.asarray((low < -_INSIDE_TOLERANCE) | (high > 1 + _INSIDE_TOLERANCE))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tokenlabel.geometry import Box
 
-__all__ = ["LabelMap"]
+__all__ = ["LabelMap", "probabilities"]
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,7 @@ class LabelMap:
 
     def probabilities(self) -> Tensor:
         """Probability of each stored class, [K, H, W]; sums to at most 1 over K."""
-        if self.log_normalizer is None:
-            return self.scores.float().softmax(0)
-        return (self.scores.float() - self.log_normalizer.float()).exp()
+        return probabilities(self.scores, self.log_normalizer)
 
     @classmethod
     def from_logits(cls, logits: Tensor, k: int, extent: Box) -> LabelMap:
@@ -64,3 +62,10 @@ class LabelMap:
         logits = logits.float()
         scores, classes = logits.topk(k, dim=0)
         return cls(scores, classes, torch.logsumexp(logits, 0), extent, num_classes)
+
+
+def probabilities(scores: Tensor, log_normalizer: Tensor | None) -> Tensor:
+    """Probabilities [..., K, H, W] of such scores, with log-normalizers [..., H, W] or none."""
+    if log_normalizer is None:
+        return scores.float().softmax(-3)
+    return (scores.float() - log_normalizer.float().unsqueeze(-3)).exp_()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Resampler, View
-from tokenlabel.labels.label_map import LabelMap
+from tokenlabel.labels.label_map import LabelMap, probabilities
 from tokenlabel.labels.released_targets import bin_weights, transposed
 from tokenlabel.targets import TokenTarget
 
@@ -66,7 +66,7 @@ def _probability(
     label_maps: Sequence[LabelMap], views: Sequence[View], grid: tuple[int, int], smoothing: float
 ) -> TokenTarget:
     first = label_maps[0]
-    probability = torch.stack([label_map.probabilities() for label_map in label_maps])
+    probability = probabilities(*_stacked(label_maps))
     total = probability.sum(1, keepdim=True)  # [B, 1, H, W]
     probability /= total.clamp(min=1)  # above 1 by rounding in the store
     rest = (1 - total).clamp_(min=0) / max(first.num_classes - first.k, 1)
@@ -75,43 +75,47 @@ def _probability(
     rest = rest[:, 0] * (1 - smoothing) + smoothing / first.num_classes
     palette = _Palette.of(label_maps)
     resampler = Resampler(views, first.grid, grid, [label_map.extent for label_map in label_maps])
-    values = torch.cat(
-        [resampler(palette.planes(excess, part, rest), part.start) for part in palette.parts]
-    )
-    return palette.target(values[..., :-1], values[..., -1], resampler.covered, grid)
+    target = palette.empty_target(resampler.covered, grid)
+    for part in palette.parts:
+        planes = palette.planes(excess, part)
+        planes[..., -1] = rest[part]
+        values = resampler(planes, part.start)
+        target.excess[part], target.residual[part] = values[..., :-1], values[..., -1]
+    return target
 
 
 def _released(
     label_maps: Sequence[LabelMap], views: Sequence[View], grid: tuple[int, int], smoothing: float
 ) -> TokenTarget:
-    _require_logits(label_maps)
     first, extents = label_maps[0], [label_map.extent for label_map in label_maps]
-    scores = torch.stack([label_map.scores.float() for label_map in label_maps])
-    palette = _Palette.of(label_maps)
-    resampler = Resampler(views, first.grid, grid, extents, bin_weights)
-    # the released smoothing adds the offset without taking it from the true mass: sums exceed 1
-    offset = smoothing / first.num_classes
-    # entries that pad a shorter palette have logit 0, as every class outside it
-    others = first.num_classes - palette.classes.shape[1]
-    excess, residual = [], []
-    for part in palette.parts:
-        logits = resampler(palette.planes(scores, part), part.start)
-        # the softmax with its zeros, stable whatever the logits: subtract max(0, best)
-        top = logits.amax(-1, keepdim=True).clamp_(min=0)
-        exponentials, one = logits.sub_(top).exp_(), top.neg_().exp_()  # [b, T, P], [b, T, 1]
-        factor = (1 - smoothing + offset) / (exponentials.sum(-1, keepdim=True) + others * one)
-        excess.append(exponentials.sub_(one).mul_(factor))
-        residual.append((one * factor + offset)[..., 0])
-    return palette.target(torch.cat(excess), torch.cat(residual), resampler.covered, grid)
-
-
-def _require_logits(label_maps: Sequence[LabelMap]) -> None:
-    normalizers = (label_map.log_normalizer for label_map in label_maps)
-    if any(normalizer is not None and not normalizer.any() for normalizer in normalizers):
+    scores, log_normalizer = _stacked(label_maps)
+    if log_normalizer is not None and not log_normalizer.flatten(1).any(1).all():
         raise InputError(
             "released targets need the annotator's raw logits, these labels keep log-probabilities:"
             " use probability targets, or labels of the exact codec"
         )
+    palette = _Palette.of(label_maps)
+    resampler = Resampler(views, first.grid, grid, extents, bin_weights)
+    target = palette.empty_target(resampler.covered, grid)
+    # the released smoothing adds the offset without taking it from the true mass: sums exceed 1
+    offset = smoothing / first.num_classes
+    # entries that pad a shorter palette have logit 0, as every class outside it
+    others = first.num_classes - palette.classes.shape[1]
+    for part in palette.parts:
+        logits = resampler(palette.planes(scores, part), part.start)
+        share = logits.softmax(-1)  # as if there were one class outside the palette
+        outside = share[..., -1:]
+        factor = (1 - smoothing + offset) / (1 + (others - 1) * outside)
+        torch.mul(share[..., :-1] - outside, factor, out=target.excess[part])
+        target.residual[part] = (outside * factor + offset)[..., 0]
+    return target
+
+
+def _stacked(label_maps: Sequence[LabelMap]) -> tuple[Tensor, Tensor | None]:
+    """Scores [B, K, H, W] and log-normalizers [B, H, W] of maps that all have them, or none."""
+    scores = torch.stack([label_map.scores for label_map in label_maps]).float()
+    known = [m.log_normalizer for m in label_maps if m.log_normalizer is not None]
+    return scores, torch.stack(known).float() if known else None
 
 
 @contextmanager
@@ -149,20 +153,17 @@ class _Palette(NamedTuple):
         """A few images at a time, whose planes stay in the processor's cache."""
         return [slice(i, i + _AT_ONCE) for i in range(0, len(self.classes), _AT_ONCE)]
 
-    def planes(self, values: Tensor, part: slice, last: Tensor | None = None) -> Tensor:
-        """Values [B, K, H, W] of a part by palette entry: [b, H, W, P], 0 where absent.
+    def planes(self, values: Tensor, part: slice) -> Tensor:
+        """Values [B, K, H, W] of a part by palette entry: [b, H, W, P + 1], 0 where absent.
 
-        One more plane, `last` [B, H, W], may follow behind.
+        The last plane is that of all classes outside the palette: 0 so far.
         """
         values, slots = values[part].permute(0, 2, 3, 1), self.slots[part].permute(0, 2, 3, 1)
-        depth = self.classes.shape[1] + (last is not None)
-        planes = values.new_zeros(*values.shape[:3], depth).scatter_add_(3, slots, values)
-        if last is not None:
-            planes[..., -1] = last[part]
-        return planes
+        planes = values.new_zeros(*values.shape[:3], self.classes.shape[1] + 1)
+        return planes.scatter_add_(3, slots, values)
 
-    def target(
-        self, excess: Tensor, residual: Tensor, covered: Tensor, grid: tuple[int, int]
-    ) -> TokenTarget:
-        mask = covered >= _MIN_COVERAGE
+    def empty_target(self, covered: Tensor, grid: tuple[int, int]) -> TokenTarget:
+        """The targets of `covered` [B, T] tokens, whose excess and residual are yet to be filled."""
+        excess = torch.empty(*covered.shape, self.classes.shape[1])
+        residual, mask = torch.empty(covered.shape), covered >= _MIN_COVERAGE
         return TokenTarget(self.classes, excess, residual, mask, grid, self.num_classes)
