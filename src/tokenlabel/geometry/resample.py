@@ -24,7 +24,7 @@ from tokenlabel.geometry.view import View
 
 __all__ = ["Resampler", "TokenSpans", "area_weights", "coverage", "resample"]
 
-_LATTICE = 4  # points a side and token, for views that are not axis-aligned
+_LATTICE = 6  # points a side and token, for views that are not axis-aligned
 
 
 class TokenSpans(NamedTuple):
