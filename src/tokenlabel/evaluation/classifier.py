@@ -115,6 +115,8 @@ def load_classifier(
         found = _of_timm(model, size)
     elif (Path(checkpoint) / "config.json").is_file():
         found = _of_timm_folder(Path(checkpoint), size)
+    elif not Path(checkpoint).exists():
+        raise InputError(f"no checkpoint at {checkpoint}: give a run's folder or a file of weights")
     elif Path(checkpoint).is_dir():
         found = _of_run(Path(checkpoint), weights, size)
     elif model is None:
