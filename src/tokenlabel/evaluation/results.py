@@ -14,6 +14,7 @@ from tokenlabel.evaluation.benchmarks import Benchmark
 from tokenlabel.evaluation.classifier import Classifier
 from tokenlabel.evaluation.metrics import ClassificationCounts
 from tokenlabel.evaluation.published import published_top1
+from tokenlabel.files import write_atomically
 
 __all__ = ["summarize", "write_results"]
 
@@ -62,9 +63,7 @@ def write_results(
     _write_classes(folder / "classes.csv", counts, class_names)
     if len(counts.confusion):
         _draw_confusion(folder / "confusion.png", counts, class_names)
-    aside = folder / ".results.json.writing"
-    aside.write_text(json.dumps(results, indent=2))
-    aside.replace(folder / "results.json")
+    write_atomically(folder / "results.json", json.dumps(results, indent=2))
 
 
 def _write_classes(file: Path, counts: ClassificationCounts, names: Sequence[str]) -> None:
@@ -72,6 +71,7 @@ def _write_classes(file: Path, counts: ClassificationCounts, names: Sequence[str
     with file.open("w", newline="") as stream:
         table = csv.writer(stream)
         table.writerow(["class", "images", "top1", "top5", "most confused with", "times"])
+        accuracy = counts.per_class_accuracy().tolist()
         wrong = counts.confusion.clone().fill_diagonal_(0)
         for i, name in enumerate(names):
             images = int(counts.images[i])
@@ -82,7 +82,7 @@ def _write_classes(file: Path, counts: ClassificationCounts, names: Sequence[str
                 [
                     name,
                     images,
-                    f"{int(counts.correct[i]) / images:.4f}",
+                    f"{accuracy[i]:.4f}",
                     f"{int(counts.top5[i]) / images:.4f}",
                     names[rival] if times else "",
                     times,

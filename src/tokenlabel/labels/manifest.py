@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tokenlabel.errors import InputError
+from tokenlabel.files import write_atomically
 from tokenlabel.labels.codec import Codec
 
-__all__ = ["FORMAT_VERSION", "LeftOut", "Manifest", "ShardInfo", "write_atomically"]
+__all__ = ["FORMAT_VERSION", "LeftOut", "Manifest", "ShardInfo"]
 
 FORMAT_VERSION = 1
 FILE_NAME = "manifest.json"
@@ -94,16 +93,6 @@ class Manifest(_Strict):
             return cls.model_validate(content)
         except ValidationError as error:
             raise InputError(f"{path} is damaged: {error.errors()[0]['msg']}") from None
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file as one step: readers see the old content or the new, also after a crash."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _checksum(content: dict[str, Any]) -> str:

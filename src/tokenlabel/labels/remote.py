@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 from pathlib import Path
 
 from tokenlabel.errors import InputError
+from tokenlabel.files import replacing
 
 __all__ = ["StoreFiles", "cache_folder"]
 
@@ -49,14 +49,12 @@ class StoreFiles:
 
         url = f"{self._location.rstrip('/')}/{name}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{name}.{secrets.token_hex(4)}.tmp")
         try:
-            files, remote_path = fsspec.url_to_fs(url)
-            files.get_file(remote_path, str(temporary))
+            with replacing(path) as aside:
+                files, remote_path = fsspec.url_to_fs(url)
+                files.get_file(remote_path, str(aside))
         except (OSError, ImportError, ValueError) as error:
-            temporary.unlink(missing_ok=True)
             raise InputError(f"cannot read {url}: {error}") from error
-        temporary.replace(path)
 
 
 def _sha256(path: Path) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from tokenlabel.errors import InputError
+from tokenlabel.files import write_atomically
 from tokenlabel.labels import index as index_file
 from tokenlabel.labels.codec import Codec, encode
 from tokenlabel.labels.label_map import LabelMap
-from tokenlabel.labels.manifest import LeftOut, Manifest, ShardInfo, write_atomically
+from tokenlabel.labels.manifest import LeftOut, Manifest, ShardInfo
 from tokenlabel.labels.shard import BrokenRecord, ShardWriter, scan, shard_name
 
 __all__ = ["LabelStoreWriter", "begin", "complete"]

@@ -28,6 +28,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.evaluation.benchmarks import answers
 from tokenlabel.evaluation.classifier import Classifier, load_classifier
 from tokenlabel.evaluation.measure import measure
+from tokenlabel.files import write_atomically
 from tokenlabel.labels import LabelStore
 from tokenlabel.quickstart.report import (
     ArmResult,
@@ -211,9 +212,8 @@ def _plain(value: Any) -> str:
 def _write_json(
     file: Path, summaries: Sequence[Summary], results: Sequence[ArmResult], facts: dict[str, str]
 ) -> None:
-    aside = file.with_suffix(".partial")
-    aside.write_text(_plain({"facts": facts, "arms": list(summaries), "runs": list(results)}))
-    aside.replace(file)
+    content = {"facts": facts, "arms": list(summaries), "runs": list(results)}
+    write_atomically(file, _plain(content))
 
 
 def _print(summaries: Sequence[Summary], output: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tokenlabel.files import replacing
 from tokenlabel.geometry.render import Pixels
 from tokenlabel.segmentation.classes import ClassList, Labels
 
@@ -50,6 +51,5 @@ def save_legend(names: Sequence[str], colors: NDArray[np.float64], file: Path) -
 def _save(picture: Image.Image, file: Path) -> None:
     """Written aside first, so that a file which is there is whole."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.writing")
-    picture.save(aside, format="PNG")
-    aside.rename(file)
+    with replacing(file) as aside:
+        picture.save(aside, format="PNG")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-__all__ = ["CheckpointFolder", "State", "write_atomically"]
+from tokenlabel.files import sync, write_atomically
+
+__all__ = ["CheckpointFolder", "State"]
 
 State = dict[str, Any]
 """`model` and, if any, `ema`: weights by name; `optimizer`: a state dict; `progress`: plain values."""
@@ -48,7 +49,7 @@ class CheckpointFolder:
             aside.mkdir()
             _write(aside, state)
             aside.rename(final)
-            _sync(self.path)
+            sync(self.path)
         best_one = self.best()
         for old in self.steps()[: -self.keep]:
             if old != best_one:
@@ -85,15 +86,6 @@ class CheckpointFolder:
         return None, damaged
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a small text file in one step, on disk before this returns."""
-    aside = path.with_name(f".{path.name}.writing")
-    aside.write_text(text)
-    _sync(aside)
-    aside.rename(path)
-    _sync(path.parent)
-
-
 def _write(folder: Path, state: State) -> None:
     for name in ("model", "ema"):
         if name in state:
@@ -105,7 +97,7 @@ def _write(folder: Path, state: State) -> None:
     sums = "".join(f"{_digest(file)}  {file.name}\n" for file in files)
     (folder / _SUMS).write_text(sums)
     for file in [*files, folder / _SUMS, folder]:
-        _sync(file)
+        sync(file)
 
 
 def _read(folder: Path) -> State:
@@ -137,11 +129,3 @@ def _fault(folder: Path) -> str | None:
 def _digest(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

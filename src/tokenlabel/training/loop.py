@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from tokenlabel.errors import InputError
+from tokenlabel.files import write_atomically
 from tokenlabel.progress import console, progress_bar
-from tokenlabel.training.checkpoint import write_atomically
 from tokenlabel.training.curves import draw_curves
 from tokenlabel.training.plan import Plan
 from tokenlabel.training.result import read_metrics

@@ -23,7 +23,8 @@ from typing import Any
 import torch
 
 from tokenlabel.errors import InputError
-from tokenlabel.training.checkpoint import CheckpointFolder, write_atomically
+from tokenlabel.files import write_atomically
+from tokenlabel.training.checkpoint import CheckpointFolder
 from tokenlabel.training.plan import Plan
 from tokenlabel.training.recipe_file import differences, read_recipe, to_yaml
 from tokenlabel.training.result import read_metrics

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tokenlabel.errors import InputError
+from tokenlabel.files import write_atomically
 from tokenlabel.labels import LabelMap
 from tokenlabel.visualize.overlay import draw_legend, highlight_colors
 
@@ -58,9 +59,7 @@ def write_pictures(file: Path, rows: Sequence[Row]) -> None:
         content = _PAGE.format(parts=parts).encode()
     else:
         content = _stacked(figures)
-    aside = file.with_name(f".{file.name}.writing")
-    aside.write_bytes(content)
-    aside.replace(file)
+    write_atomically(file, content)
 
 
 def _figure(row: Row) -> Figure:
