@@ -5,7 +5,7 @@ export UV_COMPILE_BYTECODE := 1
 export PYTHONUNBUFFERED := 1
 UV := $(BIN)/uv
 
-.PHONY: setup demo test test-slow check docs bench format lock
+.PHONY: setup demo test test-slow check docs bench proof format lock
 
 setup: .venv/.ready-dev  ## the development environment: every extra and tool
 
@@ -49,6 +49,9 @@ docs: setup  ## the documentation site, in site/
 bench: setup  ## every benchmark that needs no data but its own
 	for script in targets models model_lvvit engine; do \
 		OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_$$script.py || exit 1; done
+
+proof: .venv/.ready  ## CIFAR-10, four students, docs/proof.md; DATA holds train and val (folders or tars)
+	$(BIN)/python proof/run.py --data $(or $(DATA),$(error say where CIFAR-10 is: make proof DATA=folder))
 
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate pyproject.toml

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -126,6 +127,43 @@ def parsed(verb: str, words: list[str]) -> dict[str, Any]:
     return given
 
 
+def load(file: Path) -> Any:
+    """A script of the repository as a module; its folder is on its path, as when it is run."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+PLAN = load(ROOT / "proof" / "plan.py")
+PLANNED = [
+    *(annotator.teach("out") for annotator in PLAN.ANNOTATORS.values()),
+    *(labels.annotate("out") for labels in PLAN.LABELS.values()),
+    *(run.command for run in PLAN.RUNS if run.seed == 0),
+]
+
+
+@pytest.mark.parametrize("words", PLANNED, ids=lambda words: " ".join(words[:7]))
+def test_the_commands_of_the_proof_are_understood(words: list[str]) -> None:
+    test_commands_are_understood(words)
+
+
+def test_the_records_of_the_proof_are_of_its_plan() -> None:
+    for run in PLAN.RUNS:
+        file = ROOT / "proof" / "results" / f"{run.name}.json"
+        if file.exists():
+            assert json.loads(file.read_text())["command"] == " ".join(["tokenlabel", *run.command])
+
+
+def test_the_page_of_the_proof_says_what_its_records_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    report = load(ROOT / "proof" / "report.py")
+    assert report.page(report.read_records()) == (ROOT / "docs" / "proof.md").read_text()
+
+
 def test_there_are_commands() -> None:
     """So that a change of layout does not silently test nothing."""
     assert len(WRITTEN) > 30
@@ -139,11 +177,7 @@ def test_shell_scripts_are_well_formed(page: Path) -> None:
 
 
 def test_every_verb_has_its_help_on_the_page() -> None:
-    spec = importlib.util.spec_from_file_location("verbs", ROOT / "docs" / "verbs.py")
-    assert spec is not None
-    assert spec.loader is not None
-    verbs = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(verbs)
+    verbs = load(ROOT / "docs" / "verbs.py")
     page = verbs.on_page_markdown((ROOT / "docs" / "cli.md").read_text())
     for verb in VERBS:
         _, found, section = page.partition(f"\n## {verb}\n")

@@ -130,6 +130,21 @@ def test_a_timm_folder_keeps_everything_for_this_package(tmp_path: Path) -> None
     torch.testing.assert_close(found.model(images).tokens, mine.model(images).tokens)
 
 
+def test_a_timm_folder_in_half_the_space_loads_with_its_token_head(
+    student: Path, tmp_path: Path
+) -> None:
+    for dtype in ("float32", "bfloat16"):
+        export(checkpoint=student, model="test_vit", output=tmp_path / dtype, dtype=dtype)
+    whole, half = (load_classifier(tmp_path / dtype) for dtype in ("float32", "bfloat16"))
+    sizes = [(tmp_path / d / "model.safetensors").stat().st_size for d in ("float32", "bfloat16")]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert half.model.aux_head is not None
+    for mine, theirs in zip(half.model.parameters(), whole.model.parameters(), strict=True):
+        assert mine.dtype == torch.float32
+        torch.testing.assert_close(mine, theirs.bfloat16().float(), rtol=0, atol=0)
+    assert "local-dir:bfloat16" in (tmp_path / "bfloat16" / "README.md").read_text()
+
+
 class _Hub:
     """Stands in for the hub: what was created and uploaded."""
 
@@ -167,6 +182,7 @@ def test_push_uploads_weights_and_a_card(student: Path, monkeypatch: pytest.Monk
     [
         ({"output": "model.onx", "form": "onnx"}, "ends in .onnx"),
         ({"output": ".", "form": "timm"}, "exists already"),
+        ({"output": "x.onnx", "dtype": "bfloat16"}, "--dtype is for timm folders"),
         ({"output": "folder", "dynamic_size": True}, "--dynamic-size is for programs"),
     ],
 )

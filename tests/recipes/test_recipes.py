@@ -28,6 +28,13 @@ SIZES = {
     "lvvit_m_224": 55_830_544,
     "lvvit_l_288": 150_120_272,
 }
+# students of 32 x 32 pixels
+SMALL_GRIDS = {
+    "cifar10_lvvit": (8, 8),
+    "cifar10_vit": (8, 8),
+    "cifar10_swin": (4, 4),
+    "cifar10_resnet": (4, 4),
+}
 # every kind of student, supervision and mixing once; the rest when there is time
 ONE_OF_A_KIND = ("lvvit_t_224", "lvvit_s_transfer", "deit_small", "mixer_small_token_labels")
 OTHERS = tuple(name for name in recipes.names() if name not in ONE_OF_A_KIND)
@@ -90,7 +97,9 @@ def test_a_recipe_builds_its_student(name: str) -> None:
     recipe = replace(recipe, model=replace(recipe.model, weights=None))
     with torch.device("meta"):
         student = create_student(recipe, num_classes=1000)
-    assert min(student.grid(recipe.model.image_size)) >= 7
+    rows, cols = student.grid(recipe.model.image_size)
+    assert (rows, cols) == SMALL_GRIDS.get(name, (rows, cols))
+    assert min(rows, cols) >= (4 if name in SMALL_GRIDS else 7)
 
 
 @pytest.mark.parametrize("name", [*ONE_OF_A_KIND, *map(slow, OTHERS)])

@@ -45,6 +45,20 @@ def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_half_precision_on_a_cpu_takes_attention_apart() -> None:
+    """The fused one's backward pass is slow there; the loss stays what it is in single precision."""
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        recipe = with_engine(RECIPE, precision=precision)
+        ranks = Ranks(recipe.engine)
+        trainer = Trainer(make_task(recipe), recipe, ranks, updates_per_epoch=1)
+        fused = {m.fused_attn for m in trainer.student.modules() if hasattr(m, "fused_attn")}
+        assert fused == {precision == "fp32"}
+        update = trainer.update(next(MemoryBatches(recipe, ranks).epoch(0, 0)), 0)
+        losses[precision] = float(update.losses["loss"])
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+
+
 # -- the loss curve does not depend on how a batch is divided ------------------------------------
 
 

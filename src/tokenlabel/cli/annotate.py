@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tokenlabel.cli.timm_arguments import TimmArguments, timm_arguments
 from tokenlabel.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def annotate(
     boxes: Path | None = None,
     split: str | None = None,
     checkpoint: Path | None = None,
-    model_kwargs: dict[str, int | float | bool | str] | None = None,
+    model_kwargs: TimmArguments | None = None,
     pretrained: bool = True,
     text_weights: str | None = None,
     prompts: tuple[str, ...] = ("a photo of a {}.", "a part of a {}."),
@@ -74,7 +75,7 @@ def annotate(
         boxes: a COCO annotation file.
         split: part of the data set, such as train.
         checkpoint: weights of the classifier, instead of its pretrained ones.
-        model_kwargs: further arguments of the timm model, as name value pairs.
+        model_kwargs: further arguments of the timm model, as name value pairs; lists as [64,128].
         pretrained: load the classifier's pretrained weights.
         text_weights: open_clip's name of the weights of --image-text, such as laion2b_s34b_b88k.
         prompts: texts for --image-text; {} stands for the class.
@@ -160,7 +161,7 @@ def annotate(
             model,
             pretrained=pretrained,
             checkpoint=checkpoint,
-            model_kwargs=model_kwargs,
+            model_kwargs=timm_arguments(model_kwargs),
             **classes,
             **network,
         )

@@ -19,14 +19,15 @@ def export(
     weights: Literal["auto", "ema", "model"] = "auto",
     image_size: int | None = None,
     dynamic_size: bool = False,
+    dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> None:
     """Write a trained model as ONNX, as a torch program, or as a timm folder.
 
     ONNX (.onnx) and torch (.pt2) programs take any number of normalised images and give `logits`
     (class token), `tokens` (one row of logits a token) and `fused` (the published prediction); what
     size and normalisation they want is written inside. Both are compared with the model before they
-    are kept. A timm folder loads without tokenlabel, unless the model is an LV-ViT:
-    timm.create_model("local-dir:FOLDER", pretrained=True).
+    are kept. A timm folder holds a model card, and loads without tokenlabel, unless the model is an
+    LV-ViT: timm.create_model("local-dir:FOLDER", pretrained=True).
 
     Args:
         output: File ending in .onnx or .pt2, or the folder to create.
@@ -36,9 +37,13 @@ def export(
         weights: Of a run: the moving average (ema) or the weights themselves (model).
         image_size: Side of the input in pixels (default: the checkpoint's).
         dynamic_size: Let the program take images of any size, where the model can.
+        dtype: In which a timm folder stores the weights; bfloat16 takes half the space.
     """
+    import torch
+
     from tokenlabel.errors import InputError
     from tokenlabel.evaluation.classifier import load_classifier
+    from tokenlabel.export.card import model_card
     from tokenlabel.export.programs import export_onnx, export_torch
     from tokenlabel.export.timm_folder import export_timm
 
@@ -49,9 +54,11 @@ def export(
         raise InputError(f"{output}: a {form} file ends in {_SUFFIX[form]}")
     if dynamic_size and form == "timm":
         raise InputError("--dynamic-size is for programs: name a .onnx or .pt2 file")
+    if dtype != "float32" and form != "timm":
+        raise InputError("--dtype is for timm folders: programs keep float32")
     classifier = load_classifier(checkpoint, model, weights=weights, image_size=image_size)
     if form == "timm":
-        export_timm(classifier, output)
+        export_timm(classifier, output, model_card(classifier, output.name), getattr(torch, dtype))
         print(f"{output}: timm.create_model('local-dir:{output}', pretrained=True)")
         return
     output.parent.mkdir(parents=True, exist_ok=True)

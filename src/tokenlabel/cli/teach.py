@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from tokenlabel.cli.timm_arguments import TimmArguments, timm_arguments
+
 __all__ = ["teach"]
 
 
@@ -15,7 +17,7 @@ def teach(
     model: str = "resnet50",
     split: str | None = None,
     pretrained: bool = True,
-    model_kwargs: dict[str, int | float | bool | str] | None = None,
+    model_kwargs: TimmArguments | None = None,
     image_size: int | None = None,
     epochs: int = 20,
     batch_size: int = 64,
@@ -40,7 +42,7 @@ def teach(
         model: a timm classifier; convolutional ones make the best annotators.
         split: part of the data set, such as train.
         pretrained: start from the model's pretrained weights.
-        model_kwargs: further arguments of the timm model, as name value pairs.
+        model_kwargs: further arguments of the timm model, as name value pairs; lists as [64,128].
         image_size: side of the input in pixels; the model's own by default.
         epochs: passes over the images.
         batch_size: images a step.
@@ -65,7 +67,7 @@ def teach(
         output,
         model=model,
         pretrained=pretrained,
-        model_kwargs=model_kwargs,
+        model_kwargs=timm_arguments(model_kwargs),
         image_size=image_size,
         epochs=epochs,
         batch_size=batch_size,

@@ -16,7 +16,10 @@ __all__ = ["model_card"]
 
 
 def model_card(classifier: Classifier, name: str, license: str = "apache-2.0") -> str:
-    """README.md for a model hub: what it is, how it was trained and on which labels, how good it is."""
+    """README.md for a model hub: what it is, how it was trained and on which labels, how good it is.
+
+    `name` is the repository's, owner/name, or that of a folder.
+    """
     facts, settings = classifier.facts, classifier.preprocessing
     run = Path(facts["run"]) if "run" in facts else None
     recipe: dict[str, Any] = facts.get("recipe", {})
@@ -43,7 +46,7 @@ def model_card(classifier: Classifier, name: str, license: str = "apache-2.0") -
             if classifier.has_tokens
             else "An image classifier.",
             "details": {key: value for key, value in details.items() if value is not None},
-            "usage": _USAGE.format(name=name),
+            "usage": _USAGE.format(address=f"{'hf-hub' if '/' in name else 'local-dir'}:{name}"),
         },
         name,
     )
@@ -84,6 +87,6 @@ def _public(recipe: Mapping[str, Any]) -> dict[str, Any]:
 _USAGE = """```python
 import timm
 
-model = timm.create_model("hf-hub:{name}", pretrained=True).eval()
+model = timm.create_model("{address}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 ```"""

@@ -6,8 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+import torch
+from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
+from torch import Tensor
 
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import TOKEN_HEAD_FILE, Classifier
@@ -15,11 +17,17 @@ from tokenlabel.evaluation.classifier import TOKEN_HEAD_FILE, Classifier
 __all__ = ["export_timm"]
 
 
-def export_timm(classifier: Classifier, folder: Path, readme: str | None = None) -> None:
+def export_timm(
+    classifier: Classifier,
+    folder: Path,
+    readme: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """Write `model.safetensors` and `config.json`, which need timm and nothing of this package.
 
     A student of a plain timm model keeps its token head, of which timm knows nothing, in a file of
-    its own beside them; `tokenlabel` finds it there. Raises InputError where the folder exists.
+    its own beside them; `tokenlabel` finds it there. `dtype` is what the weights are
+    stored in; they are loaded as float32 again. Raises InputError where the folder exists.
     """
     if folder.exists():
         raise InputError(f"{folder} exists already: name another folder")
@@ -45,6 +53,14 @@ def export_timm(classifier: Classifier, folder: Path, readme: str | None = None)
         head = classifier.model.aux_head
         if head is not None and classifier.has_tokens:
             save_file(head.state_dict(), draft / TOKEN_HEAD_FILE)
+        if dtype != torch.float32:
+            for file in draft.glob("*.safetensors"):
+                stored = load_file(file)
+                save_file({name: _stored(t, dtype) for name, t in stored.items()}, file)
         if readme is not None:
             (draft / "README.md").write_text(readme, encoding="utf-8")
         draft.rename(folder)
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor

@@ -195,7 +195,8 @@ class Schedule:
     """Images an update, over all ranks and accumulated passes together."""
     epochs: Count = 300
     """Epochs of warm-up and decay."""
-    warmup_epochs: Epochs = 5
+    warmup_epochs: NotNegative = 5
+    """May be a fraction of an epoch."""
     cooldown_epochs: Epochs = 10
     """Further epochs at `min_lr`."""
     warmup_lr: NotNegative = 1e-6
@@ -206,7 +207,7 @@ class Schedule:
 
     def course(self, updates_per_epoch: int) -> Course:
         return Course(
-            self.warmup_epochs * updates_per_epoch,
+            round(self.warmup_epochs * updates_per_epoch),
             self.epochs * updates_per_epoch,
             self.cooldown_epochs * updates_per_epoch,
         )

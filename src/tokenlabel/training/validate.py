@@ -21,16 +21,26 @@ def validate(
 ) -> dict[str, float]:
     """Top-1 and top-5 accuracy in [0, 1] and mean loss of one model; `batches` are this rank's.
 
-    A student with token supervision predicts by both heads fused, any other by its class token.
+    A student with token supervision predicts by both heads fused, any other by its class token. Of
+    the former, `class_top1` and `token_top1` tell what each head is worth alone.
     """
-    rule = "fused" if task.supervision.kind == "token-labels" else "class"
-    counts = ClassificationCounts.zeros(task.num_classes, ranks.device)
+    taught = task.supervision.kind == "token-labels"
+    headline, *others = ("fused", "class", "token") if taught else ("class",)
+    counts = {
+        rule: ClassificationCounts.zeros(task.num_classes, ranks.device)
+        for rule in (headline, *others)
+    }
     model.eval()
     for batch in batches:
         with ranks.autocast():
             output = model(task.normalize(batch.images.to(ranks.device, non_blocking=True)))
         labels = batch.labels.to(ranks.device, non_blocking=True)
-        counts.update(predictions(output)[rule].float(), labels)
-    merged = ClassificationCounts(*(ranks.sum(tensor.cpu()) for tensor in counts.tensors()))
-    summary = merged.summary()
-    return {name: summary[name] for name in ("top1", "top5", "loss")}
+        scores = predictions(output)
+        for rule, count in counts.items():
+            count.update(scores[rule].float(), labels)
+    summaries = {
+        rule: ClassificationCounts(*(ranks.sum(t.cpu()) for t in count.tensors())).summary()
+        for rule, count in counts.items()
+    }
+    measures = {name: summaries[headline][name] for name in ("top1", "top5", "loss")}
+    return measures | {f"{rule}_top1": summaries[rule]["top1"] for rule in others}

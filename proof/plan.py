@@ -1,0 +1,174 @@
+"""What is run for the proof: annotators, labels, students, arms, ablations. All of it is here.
+
+A run is a `tokenlabel train` command with a recipe of the package; `Run.command` is what is executed,
+and what a reader can type.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+WORK = "runs/proof"
+IMAGES = f"{WORK}/images"
+SEEDS = (0, 1, 2)
+EPOCHS = 2
+
+STUDENTS = {
+    "lvvit": "LV-ViT, 1.07 M",
+    "vit": "ViT, 1.01 M",
+    "swin": "Swin, 1.01 M",
+    "resnet": "ResNet, 1.06 M",
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to train a student."""
+
+    title: str
+    supervision: str
+    mix: str
+    headline: bool  # trained with every seed
+    settings: tuple[str, ...] = ()
+
+
+ARMS = {
+    "labels": Arm("ground truth", "labels", "none", True),
+    "labels-cutmix": Arm("ground truth, CutMix", "labels", "cutmix", True),
+    "distillation": Arm("+ image-level distillation", "distillation", "none", True),
+    "distillation-cutmix": Arm(
+        "+ image-level distillation, CutMix", "distillation", "cutmix", False
+    ),
+    "tokens": Arm("+ token labels", "token-labels", "none", False),
+    "tokens-mixtoken": Arm("+ token labels, MixToken", "token-labels", "mixtoken", True),
+}
+BASELINES = ("labels", "labels-cutmix")
+DISTILLED = ("distillation", "distillation-cutmix")
+OURS = "tokens-mixtoken"
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """A classifier taught on the 50 000 training images, from random weights."""
+
+    title: str
+    epochs: int
+
+    def teach(self, output: str) -> list[str]:
+        return [
+            "teach", "--data", f"{IMAGES}/train", "--output", output, "--model", "resnet10t",
+            "--no-pretrained", "--model-kwargs", "output_stride", "8", "channels",
+            "[64,128,256,256]", "--image-size", "48", "--epochs", str(self.epochs),
+            "--batch-size", "128", "--lr", "3e-3", "--min-scale", "0.35", "--holdout", "0",
+            "--dtype", "bfloat16",
+        ]  # fmt: skip
+
+
+ANNOTATORS = {
+    "annotator": Annotator("ResNet-10t, 10 epochs", 10),
+    "annotator-weak": Annotator("ResNet-10t, 2 epochs", 2),
+}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A label store: who annotates, at which input size, keeping how many classes a cell."""
+
+    by: str = "annotator"  # of ANNOTATORS, or the name of a run whose student annotates
+    size: int = 64  # pixels; the annotator keeps an eighth of it, a student a quarter
+    top_k: int = 5
+    more: tuple[str, ...] = ("--flip",)
+
+    def annotate(self, output: str) -> list[str]:
+        taught = self.by in ANNOTATORS
+        source = ["--model", f"{WORK}/{self.by}"] if taught else ["--student", folder(self.by)]
+        return [
+            "annotate", "--data", f"{IMAGES}/train", "--output", output, *source,
+            "--image-size", str(self.size), "--top-k", str(self.top_k), "--batch-size", "128",
+            "--dtype", "bfloat16",
+            *self.more,
+        ]  # fmt: skip
+
+
+LABELS = {
+    "labels": Labels(),
+    "labels-k1": Labels(top_k=1),
+    "labels-k10": Labels(top_k=10),
+    "labels-4x4": Labels(size=32),
+    "labels-12x12": Labels(size=96),
+    "labels-multi-scale": Labels(more=("--flip", "--scales", "0.75", "1", "1.5")),
+    "labels-weak": Labels(by="annotator-weak"),
+    "labels-self": Labels(by="lvvit-tokens-mixtoken-0", size=32),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run."""
+
+    student: str
+    arm: str
+    seed: int
+    ablation: str | None = None  # what is changed, in words
+    labels: str = "labels"
+    settings: tuple[str, ...] = ()
+    suffix: str = ""
+    epochs: int = field(default=EPOCHS)
+
+    @property
+    def name(self) -> str:
+        return f"{self.student}-{self.arm}{self.suffix}-{self.seed}"
+
+    @property
+    def command(self) -> list[str]:
+        arm = ARMS[self.arm]
+        taught = [] if arm.supervision == "labels" else ["--labels", f"{WORK}/{self.labels}"]
+        return [
+            "train", "--data", IMAGES, *taught, "--output", folder(self.name),
+            "--recipe", f"cifar10_{self.student}", "--supervision", arm.supervision,
+            "--mix", arm.mix, "--epochs", str(self.epochs), "--seed", str(self.seed),
+            "--workers", "0", "--set", f"validate_every={self.epochs}",
+            *arm.settings, *self.settings,
+        ]  # fmt: skip
+
+
+def folder(run: str) -> str:
+    return f"{WORK}/runs/{run}"
+
+
+def _ablation(what: str, suffix: str, *settings: str, labels: str = "labels") -> Run:
+    return Run("lvvit", OURS, 0, what, labels, settings, f"-{suffix}")
+
+
+HEADLINE = [
+    *(Run(student, arm, 0) for student in STUDENTS for arm in ARMS),
+    *(
+        Run(student, arm, seed)
+        for seed in SEEDS[1:]
+        for student in STUDENTS
+        for arm, options in ARMS.items()
+        if options.headline
+    ),
+]
+
+ABLATIONS = [
+    _ablation("token weight 0.25", "weight-0.25", "supervision.token_weight=0.25"),
+    _ablation("token weight 1", "weight-1", "supervision.token_weight=1.0"),
+    _ablation("token weight 2", "weight-2", "supervision.token_weight=2.0"),
+    _ablation("class target: ground truth", "truth", "supervision.class_target=ground-truth"),
+    _ablation("K = 1", "k1", labels="labels-k1"),
+    _ablation("K = 10, all classes", "k10", labels="labels-k10"),
+    _ablation("labels of 4 x 4 cells", "4x4", labels="labels-4x4"),
+    _ablation("labels of 12 x 12 cells", "12x12", labels="labels-12x12"),
+    _ablation("`released` targets", "released", "supervision.target=released"),
+    _ablation(
+        "`released` targets, crops transposed",
+        "transposed",
+        "supervision.target=released-transposed",
+    ),
+    _ablation("weaker annotator", "weak", labels="labels-weak"),
+    _ablation("stronger annotator: three scales", "strong", labels="labels-multi-scale"),
+    _ablation("the student itself annotates", "self", labels="labels-self"),
+]
+
+RUNS = [*HEADLINE, *ABLATIONS]

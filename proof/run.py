@@ -1,0 +1,136 @@
+"""The proof, from images to `docs/proof.md`; interrupted, the same command goes on.
+
+    python proof/run.py --data CIFAR10 [--jobs 2]
+
+CIFAR10 is a folder with train and val, each class folders or a tar of them. Every step is a command
+of the package (see `plan.py`); what stands is not made again. Finished runs leave a record in
+`proof/results/`, which is kept with the code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from plan import ANNOTATORS, IMAGES, LABELS, RUNS, WORK, Run, folder
+
+RESULTS = Path("proof/results")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, required=True, help="folder with train and val")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
+    parser.add_argument("--match", default="", help="only runs whose name contains this")
+    options = parser.parse_args()
+    unpack(options.data)
+    wanted = [run for run in RUNS if options.match in run.name]
+    for run in wanted:
+        forget_if_changed(run)
+    stores = {run.labels for run in wanted if "--labels" in run.command}
+    by_student = {store for store in stores if LABELS[store].by not in ANNOTATORS}
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for store in sorted(stores - by_student, key=list(LABELS).index):
+            make_labels(store, options.jobs)
+        first = [run for run in wanted if run.labels not in by_student]
+        list(pool.map(train, first))
+        for store in by_student:
+            make_labels(store, options.jobs)
+        list(pool.map(train, [run for run in wanted if run.labels in by_student]))
+
+
+def unpack(data: Path) -> None:
+    """Class folders of both parts, in the working folder."""
+    for part in ("train", "val"):
+        target = Path(IMAGES) / part
+        if target.exists():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        found = sorted(data.glob(f"{part}*"))
+        if not found:
+            sys.exit(f"{data} has no {part}: it must hold train and val, folders or tars of them")
+        if found[0].is_dir():
+            target.symlink_to(found[0].resolve())
+            continue
+        draft = target.with_name(f".{part}")
+        with tarfile.open(found[0]) as archive:
+            archive.extractall(draft, filter="data")
+        (draft / part).rename(target)
+
+
+def make_labels(store: str, threads: int) -> None:
+    """The store, and the annotator that it needs; `annotate` itself knows what is done."""
+    by = LABELS[store].by
+    if by in ANNOTATORS and not Path(f"{WORK}/{by}").exists():
+        tokenlabel(ANNOTATORS[by].teach(f"{WORK}/{by}"), by, threads)
+        tokenlabel(
+            ["eval", "--data", f"{IMAGES}/val", "--checkpoint", f"{WORK}/{by}", "--output",
+             f"{WORK}/{by}-evaluation"],
+            f"{by}-evaluation",
+        )  # fmt: skip
+        judged = json.loads(Path(f"{WORK}/{by}-evaluation/results.json").read_text())
+        record(by, {"annotator": by, "top1": judged["rules"]["class"]["top1"]})
+    tokenlabel(LABELS[store].annotate(f"{WORK}/{store}"), store, threads)
+
+
+def train(run: Run) -> None:
+    """Train, unless the record stands; leave a record."""
+    if (RESULTS / f"{run.name}.json").exists():
+        return
+    processor = tokenlabel(run.command, run.name)
+    done = json.loads(Path(folder(run.name), "results.json").read_text())
+    record(
+        run.name,
+        {
+            "command": spelled(run.command),
+            "measures": done["measures"],
+            "updates": done["updates"],
+            "cpu_seconds": round(processor, 1),
+        },
+    )
+    print(f"{run.name}: top-1 {done['measures']['val/top1']:.2%}", flush=True)
+
+
+def tokenlabel(arguments: Sequence[str], name: str, threads: int = 1) -> float:
+    """One command of the package, its output in a log of its own; returns its processor seconds."""
+    log = Path(WORK, "logs", f"{name}.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tokenlabel", *arguments],
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        _, status, used = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{spelled(arguments)} failed:\n{log.read_text()[-2000:]}")
+    return used.ru_utime + used.ru_stime
+
+
+def forget_if_changed(run: Run) -> None:
+    """A record made by another command than the plan's is no result of the plan."""
+    file = RESULTS / f"{run.name}.json"
+    if file.exists() and json.loads(file.read_text())["command"] != spelled(run.command):
+        sys.exit(f"{file} was made by another command: remove it and {folder(run.name)}")
+
+
+def record(name: str, values: dict[str, Any]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n")
+
+
+def spelled(arguments: Sequence[str]) -> str:
+    return " ".join(["tokenlabel", *arguments])
+
+
+if __name__ == "__main__":
+    main()
