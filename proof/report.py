@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from plan import (
+    ABLATED,
     ABLATIONS,
     ANNOTATORS,
     ARMS,
@@ -168,10 +169,10 @@ def seconds(records: dict[str, Record], student: str, arm: str) -> float:
 
 
 def ablations(records: dict[str, Record]) -> str:
-    base = of(records, "lvvit", OURS)
+    base = of(records, ABLATED, OURS)
     rows = [["as in the table above", spread(base.values()), "", "", ""]]
     if SEEDS[0] in base:
-        first = next(r for r in HEADLINE if (r.student, r.arm, r.seed) == ("lvvit", OURS, SEEDS[0]))
+        first = next(r for r in HEADLINE if (r.student, r.arm, r.seed) == (ABLATED, OURS, SEEDS[0]))
         rows.append(["seed 0 of it", f"{base[SEEDS[0]]:.2f}", *heads(records, first), "0"])
     for run in ABLATIONS:
         if run.name in records:

@@ -20,9 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from plan import ANNOTATORS, IMAGES, LABELS, RUNS, WORK, Run, folder
+import report
+from plan import ANNOTATORS, BASELINES, IMAGES, LABELS, OURS, RUNS, STUDENTS, WORK, Run, folder
+from report import RESULTS
 
-RESULTS = Path("proof/results")
+WEIGHTS = Path("proof/weights")
 
 
 def main() -> None:
@@ -45,6 +47,9 @@ def main() -> None:
         for store in by_student:
             make_labels(store, options.jobs)
         list(pool.map(train, [run for run in wanted if run.labels in by_student]))
+    if wanted == RUNS:
+        keep_weights()
+        report.main()
 
 
 def unpack(data: Path) -> None:
@@ -69,16 +74,22 @@ def unpack(data: Path) -> None:
 def make_labels(store: str, threads: int) -> None:
     """The store, and the annotator that it needs; `annotate` itself knows what is done."""
     by = LABELS[store].by
-    if by in ANNOTATORS and not Path(f"{WORK}/{by}").exists():
-        tokenlabel(ANNOTATORS[by].teach(f"{WORK}/{by}"), by, threads)
-        tokenlabel(
-            ["eval", "--data", f"{IMAGES}/val", "--checkpoint", f"{WORK}/{by}", "--output",
-             f"{WORK}/{by}-evaluation"],
-            f"{by}-evaluation",
-        )  # fmt: skip
-        judged = json.loads(Path(f"{WORK}/{by}-evaluation/results.json").read_text())
-        record(by, {"annotator": by, "top1": judged["rules"]["class"]["top1"]})
+    if by in ANNOTATORS:
+        teach(by, threads)
     tokenlabel(LABELS[store].annotate(f"{WORK}/{store}"), store, threads)
+
+
+def teach(annotator: str, threads: int) -> None:
+    """The annotator, and its record."""
+    place = f"{WORK}/{annotator}"
+    if not Path(place).exists():
+        tokenlabel(ANNOTATORS[annotator].teach(place), annotator, threads)
+    if not (RESULTS / f"{annotator}.json").exists():
+        judge = ["eval", "--data", f"{IMAGES}/val", "--checkpoint", place, "--workers", "0"]
+        tokenlabel([*judge, "--output", f"{place}-evaluation"], annotator)
+        judged = json.loads(Path(f"{place}-evaluation", "results.json").read_text())
+        command = spelled(ANNOTATORS[annotator].teach(place))
+        record(annotator, {"command": command, "top1": judged["rules"]["class"]["top1"]})
 
 
 def train(run: Run) -> None:
@@ -97,6 +108,22 @@ def train(run: Run) -> None:
         },
     )
     print(f"{run.name}: top-1 {done['measures']['val/top1']:.2%}", flush=True)
+
+
+def keep_weights() -> None:
+    """Of every student the strongest baseline's best seed and ours, as timm folders with cards."""
+    records = report.read_records()
+    for student in STUDENTS:
+        for arm in (report.strongest(records, student, BASELINES), OURS):
+            by_seed = report.of(records, student, arm)
+            name = f"{student}-{arm}-{max(by_seed, key=by_seed.__getitem__)}"
+            target = WEIGHTS / name
+            if target.exists():
+                continue
+            run = ["--checkpoint", folder(name)]
+            tokenlabel(["eval", "--data", f"{IMAGES}/val", "--workers", "0", *run], name)
+            export = ["export", *run, "--output", str(target), "--dtype", "bfloat16"]
+            tokenlabel([*export, "--form", "timm"], name)
 
 
 def tokenlabel(arguments: Sequence[str], name: str, threads: int = 1) -> float:
