@@ -145,7 +145,8 @@ def _token_spans(
     views: Sequence[View], axis: int, grids: Sequence[int], extents: Sequence[Box]
 ) -> list[TokenSpans]:
     """`TokenSpans` of one axis (0 = x, 1 = y) of axis-aligned views, for each number of tokens."""
-    scale, offset = np.array([view.to_source[axis, [axis, 2]] for view in views]).T
+    stages = np.array([view.stages[0] for view in views])
+    scale, offset = stages[:, 4 * axis], stages[:, 3 * axis + 2]
     valid = np.array([view.valid_interval(axis) for view in views])
     start, stop = np.array([extent.as_tuple()[axis::2] for extent in extents]).T
     ends = np.sort((np.stack([start, stop], 1) - offset[:, None]) / scale[:, None])
