@@ -22,6 +22,9 @@ __all__ = ["View", "pixel_centres"]
 Affine = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f): an output point (x, y) comes from (a x + b y + c, d x + e y + f)."""
 
+Row = tuple[float, float, float]
+"""One coordinate of it, (a, b, c): a x + b y + c."""
+
 _INSIDE_TOLERANCE = 1e-9
 
 
@@ -122,7 +125,7 @@ class View:
     def valid_at(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.bool_]:
         """`valid` for coordinates x and y whose shapes broadcast."""
         inside = np.ones(np.broadcast_shapes(x.shape, y.shape), dtype=bool)
-        for a, b, c in self._clipping_rows():
+        for a, b, c in self.clipping_rows():
             from_middle = (a * x + (c - 0.5)) + b * y
             inside &= np.abs(from_middle) <= 0.5 + _INSIDE_TOLERANCE
         return inside
@@ -152,8 +155,8 @@ class View:
         (x0, x1), (y0, y1) = _reach(a, b, c), _reach(d, e, f)
         return Box(x0, y0, x1, y1)
 
-    def _clipping_rows(self) -> Iterator[tuple[float, float, float]]:
-        """The coordinates of stages, as (a, b, c), that leave the unit interval."""
+    def clipping_rows(self) -> Iterator[Row]:
+        """The coordinates of all stages that leave the unit interval somewhere in the frame."""
         for a, b, c, d, e, f in self.stages:
             if _leaves(a, b, c):
                 yield a, b, c
