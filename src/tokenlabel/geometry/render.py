@@ -178,4 +178,6 @@ def _cut(image: Pixels, rows: tuple[int, int], cols: tuple[int, int]) -> Pixels:
     (top, bottom), (left, right) = rows, cols
     (height, width), inside = image.shape[:2], image[max(top, 0) : bottom, max(left, 0) : right]
     beyond = ((max(-top, 0), max(bottom - height, 0)), (max(-left, 0), max(right - width, 0)))
-    return np.pad(inside, (*beyond, (0, 0)), "edge") if np.any(beyond) else inside
+    if beyond == ((0, 0), (0, 0)):
+        return inside
+    return np.pad(inside, (*beyond, (0, 0)), "edge")

@@ -188,9 +188,8 @@ class _Lattice:
         by_token = covered.reshape(grid[0], _LATTICE, grid[1], _LATTICE)
         tokens = by_token.mean((1, 3))
         by_token /= np.maximum(tokens, 1e-9)[:, None, :, None] * _LATTICE**2
-        weights = _bilinear_weights(
-            *(a * x + b * y + c for a, b, c in to_map), covered, cells, grid
-        )
+        in_map = [a * x + b * y + c for a, b, c in to_map]
+        weights = _bilinear_weights(in_map[0], in_map[1], covered, cells, grid)
         tokens = tokens.ravel()
         # the whole view is the union of its tokens, each of which counts by what is covered of it
         np.matmul(tokens / max(tokens.sum(), 1e-9), weights[1:], out=weights[0])
@@ -249,4 +248,4 @@ def _bilinear_weights(
             weights.append(by_row * of_col)
     size = (token.size + 1) * height * width
     counted = np.bincount(np.concatenate(indices, None), np.concatenate(weights, None), size)
-    return counted.reshape(-1, height * width)
+    return np.asarray(counted, np.float64).reshape(-1, height * width)
