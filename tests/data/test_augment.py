@@ -165,7 +165,7 @@ def test_pixels_are_close_to_one_operation_after_another(
     edges = (box.x0 * 400, box.y0 * 300, box.x1 * 400, box.y1 * 300)
     expected = np.asarray(stepwise.resize((112, 112), Image.Resampling.BILINEAR, edges))
     for operation in operations:
-        view = view.then(operation.view(4 / 3)) if operation.geometric else view
+        view = view.then(operation.view(SOURCE)) if operation.geometric else view
     ours = augmentation.apply(
         type(drawn)(
             view.then(drawn.view),
@@ -282,6 +282,15 @@ AMOUNTS: dict[str, tuple[float, ...]] = {
     "Desaturate": (0.7,),
     "GaussianBlur": (1.3,),
 }
+
+
+def test_translations_keep_to_whole_pixels() -> None:
+    for size in ((375, 500), (32, 32)):
+        for name, axis in (("TranslateXRel", 0), ("TranslateYRel", 1)):
+            view = Operation(name, (0.2345,)).view(size)
+            moved = view.to_source[axis, 2] * size[1 - axis]
+            assert moved == pytest.approx(round(moved), abs=1e-9)
+            assert abs(moved - 0.2345 * size[1 - axis]) <= 0.5
 
 
 @pytest.mark.parametrize("name", AMOUNTS)

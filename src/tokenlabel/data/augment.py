@@ -89,12 +89,12 @@ class Augmentation:
         self, source: tuple[int, int], size: tuple[int, int], rng: np.random.Generator
     ) -> Drawn:
         """Draw for an image of `source` = (height, width) pixels and an output of `size` pixels."""
-        view, aspect = View.identity(), source[1] / source[0]
+        view = View.identity()
         operations = self._parsed_policy.draw(rng) if self._parsed_policy else []
         photometric = []
         for operation in operations:
             if isinstance(operation, Operation) and operation.geometric:
-                view = view.then(operation.view(aspect))
+                view = view.then(operation.view(source))
             else:
                 photometric.append(operation)
         view = view.then(View.crop(_draw_crop(source, self.scale, self.ratio, rng)))

@@ -53,9 +53,13 @@ class Operation(NamedTuple):
     def geometric(self) -> bool:
         return self.name in _GEOMETRIC
 
-    def view(self, aspect: float) -> View:
-        """A geometric operation on a canvas of `aspect` = width / height."""
-        (amount,) = self.args
+    def view(self, size: tuple[int, int]) -> View:
+        """A geometric operation on a canvas of `size` = (height, width) pixels.
+
+        Translations are by whole pixels, so that crops stay such as need no second interpolation.
+        """
+        (amount,), (height, width) = self.args, size
+        aspect = width / height
         match self.name:
             case "Rotate":
                 return View.rotation(amount, aspect)
@@ -64,9 +68,9 @@ class Operation(NamedTuple):
             case "ShearY":
                 return View.shear(0.0, amount, aspect)
             case "TranslateXRel":
-                return View.translation(-amount, 0.0)
+                return View.translation(-round(amount * width) / width, 0.0)
             case _:
-                return View.translation(0.0, -amount)
+                return View.translation(0.0, -round(amount * height) / height)
 
     def apply(self, pixels: Pixels) -> Pixels:
         """A photometric operation on pixels [H, W, 3]."""

@@ -116,7 +116,8 @@ def _render_warped(
         (1, (d, e, f), top / height, (bottom - top) / height),
     ):
         scale = 2 / pixels
-        at[..., axis] = p * scale * x + (q * scale * y + ((r - start) * scale - 1))
+        across, down = p * scale * x, q * scale * y + ((r - start) * scale - 1)
+        np.add(across.astype(np.float32), down.astype(np.float32), out=at[..., axis])
     warped = F.grid_sample(
         torch.from_numpy(near).permute(2, 0, 1)[None].float(),
         torch.from_numpy(at)[None],

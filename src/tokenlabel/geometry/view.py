@@ -26,6 +26,7 @@ Row = tuple[float, float, float]
 """One coordinate of it, (a, b, c): a x + b y + c."""
 
 _INSIDE_TOLERANCE = 1e-9
+_UPRIGHT = 1e-12  # a smaller coefficient is zero
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class View:
     @cached_property
     def axis_aligned(self) -> bool:
         """True when rows stay rows and columns stay columns (crops, flips, translations)."""
-        return all(abs(b) < 1e-12 and abs(d) < 1e-12 for _, b, _, d, _, _ in self.stages)
+        return all(abs(b) < _UPRIGHT and abs(d) < _UPRIGHT for _, b, _, d, _, _ in self.stages)
 
     def source_points(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Source fractions [..., 2] of output fractions [..., 2]."""
@@ -120,19 +121,25 @@ class View:
 
     def valid(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which points [..., 2] of the output frame show source content rather than fill: bool [...]."""
-        return self.valid_at(points[..., 0], points[..., 1])
-
-    def valid_at(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """`valid` for coordinates x and y whose shapes broadcast."""
-        inside = np.ones(np.broadcast_shapes(x.shape, y.shape), dtype=bool)
+        inside = np.ones(points.shape[:-1], dtype=bool)
         for a, b, c in self.clipping_rows():
-            from_middle = (a * x + (c - 0.5)) + b * y
+            from_middle = points @ (a, b) + (c - 0.5)
             inside &= np.abs(from_middle) <= 0.5 + _INSIDE_TOLERANCE
         return inside
 
     def valid_pixels(self, size: tuple[int, int]) -> NDArray[np.bool_]:
         """Of which output pixels the centre is valid: bool [h, w]; `size` = (h, w)."""
-        return self.valid_at(*pixel_centres(size))
+        x, y = pixel_centres(size)
+        low, high = np.full_like(y, -np.inf), np.full_like(y, np.inf)  # of x, in each row of pixels
+        half = 0.5 + _INSIDE_TOLERANCE
+        for a, b, c in self.clipping_rows():
+            middle = 0.5 - c - b * y  # a x is no further than `half` from it
+            if abs(a) < _UPRIGHT:
+                low[np.abs(middle) > half] = np.inf
+            else:
+                np.maximum(low, middle / a - half / abs(a), out=low)
+                np.minimum(high, middle / a + half / abs(a), out=high)
+        return np.asarray((x >= low) & (x <= high))
 
     def valid_interval(self, axis: int) -> tuple[float, float]:
         """The output interval of one axis (0 = x, 1 = y) where an axis-aligned view shows content.
