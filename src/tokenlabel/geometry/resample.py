@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenlabel.geometry.box import WHOLE, Box
-from tokenlabel.geometry.view import Row, View, pixel_centres
+from tokenlabel.geometry.view import Row, View, leaves, pixel_centres
 
 __all__ = ["Resampler", "TokenSpans", "area_weights", "coverage", "resample"]
 
@@ -180,10 +180,10 @@ class _Lattice:
         self, view: View, cells: tuple[int, int], grid: tuple[int, int], extent: Box
     ) -> None:
         points = (grid[0] * _LATTICE, grid[1] * _LATTICE)
-        x, y = pixel_centres(points)
+        x, y = (place.astype(np.float32) for place in pixel_centres(points))
         to_map = _in_map(view, extent)
-        covered = np.ones(points)
-        for row in (*view.clipping_rows(), *to_map):
+        covered = np.ones(points, np.float32)
+        for row in dict.fromkeys((*view.clipping_rows(), *(row for row in to_map if leaves(row)))):
             np.minimum(covered, _covered(row, x, y), out=covered)  # several may have one edge
         by_token = covered.reshape(grid[0], _LATTICE, grid[1], _LATTICE)
         tokens = by_token.mean((1, 3))
@@ -208,21 +208,22 @@ def _in_map(view: View, extent: Box) -> tuple[Row, Row]:
     return (a / x, b / x, (c - extent.x0) / x), (d / y, e / y, (f - extent.y0) / y)
 
 
-def _covered(row: Row, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+def _covered(row: Row, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
     """How much of the part that each lattice point stands for has a coordinate in [0, 1]: [n, m].
 
     Exact where the coordinate is constant along rows or columns, nearly so elsewhere.
     """
     a, b, c = row
     width = max(abs(a) / x.size + abs(b) / y.size, 1e-12)  # of the part, in this coordinate
-    to_middle = np.abs(a * x + (b * y + (c - 0.5)))
-    return np.clip((0.5 - to_middle) / width + 0.5, 0.0, min(1.0, 1 / width))
+    share = np.abs(a / width * x + (b * y + (c - 0.5)) / width)  # from the middle, in parts
+    np.subtract(0.5 / width + 0.5, share, out=share)
+    return np.asarray(share.clip(0.0, min(1.0, 1 / width)))
 
 
 def _bilinear_weights(
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    share: NDArray[np.float64],
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    share: NDArray[np.float32],
     cells: tuple[int, int],
     grid: tuple[int, int],
 ) -> NDArray[np.float64]:

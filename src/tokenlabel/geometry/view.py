@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tokenlabel.geometry.box import Box
 
-__all__ = ["View", "pixel_centres"]
+__all__ = ["Row", "View", "leaves", "pixel_centres"]
 
 Affine = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f): an output point (x, y) comes from (a x + b y + c, d x + e y + f)."""
@@ -165,10 +165,7 @@ class View:
     def clipping_rows(self) -> Iterator[Row]:
         """The coordinates of all stages that leave the unit interval somewhere in the frame."""
         for a, b, c, d, e, f in self.stages:
-            if _leaves(a, b, c):
-                yield a, b, c
-            if _leaves(d, e, f):
-                yield d, e, f
+            yield from filter(leaves, ((a, b, c), (d, e, f)))
 
 
 def pixel_centres(size: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -182,11 +179,12 @@ def _reach(a: float, b: float, c: float) -> tuple[float, float]:
     return c + min(a, 0.0) + min(b, 0.0), c + max(a, 0.0) + max(b, 0.0)
 
 
-def _leaves(a: float, b: float, c: float) -> bool:
-    low, high = _reach(a, b, c)
+def leaves(row: Row) -> bool:
+    """Whether a coordinate leaves the unit interval somewhere in the frame."""
+    low, high = _reach(*row)
     return low < -_INSIDE_TOLERANCE or high > 1 + _INSIDE_TOLERANCE
 
 
 def _clips(stage: Affine) -> bool:
     """Whether the output frame reaches beyond a stage's unit square."""
-    return _leaves(*stage[:3]) or _leaves(*stage[3:])
+    return leaves(stage[:3]) or leaves(stage[3:])
