@@ -23,7 +23,7 @@ from tokenlabel.targets import TokenTarget
 
 __all__ = ["class_loss", "fused_token_loss", "token_labeling_loss", "token_loss"]
 
-_CACHED_IMAGES = 4
+_CACHED = 1 << 18  # logits that fit a core's cache, with their gradient
 
 
 def token_labeling_loss(
@@ -69,8 +69,7 @@ def token_loss(tokens: Tensor, target: TokenTarget, mix: Mix | None = None) -> T
     same weight in every batch, however a batch is divided among ranks or accumulated.
     """
     target = _after_mix(target, mix, tokens.shape[1:3])
-    rows = _token_rows(target)
-    loss: Tensor = _TokenCrossEntropy.apply(tokens.flatten(1, 2), *rows)
+    loss: Tensor = _TokenCrossEntropy.apply(tokens.flatten(1, 2), *_tensors(target))
     return loss
 
 
@@ -89,7 +88,7 @@ def fused_token_loss(
     """
     target = _after_mix(target, mix, features.shape[1:3])
     loss: Tensor = _FusedTokenCrossEntropy.apply(
-        features.flatten(1, 2), weight, bias, chunk, *_token_rows(target)
+        features.flatten(1, 2), weight, bias, chunk, *_tensors(target)
     )
     return loss
 
@@ -101,14 +100,20 @@ def _after_mix(target: TokenTarget, mix: Mix | None, grid: torch.Size) -> TokenT
     return target if mix is None or mix.exchanges else target.mixed(mix)
 
 
-def _token_rows(target: TokenTarget) -> tuple[Tensor, Tensor, Tensor]:
-    """classes [B, P], excess [B, N, P] and residual [B, N], scaled so that sums are means.
+def _tensors(target: TokenTarget) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """classes [B, P], and of the tokens alone excess [B, N, P], residual and mask [B, N]."""
+    return target.classes, target.excess[:, 1:], target.residual[:, 1:], target.mask[:, 1:]
+
+
+def _rows(
+    classes: Tensor, excess: Tensor, residual: Tensor, mask: Tensor, part: slice
+) -> tuple[Tensor, Tensor, Tensor]:
+    """classes, excess and residual of some images, scaled so that sums over all are means.
 
     A masked token gets a target of no mass at all: no loss and no gradient.
     """
-    mask = target.mask[:, 1:]
-    scale = mask.float() / mask.numel()
-    return target.classes, target.excess[:, 1:] * scale[..., None], target.residual[:, 1:] * scale
+    scale = mask[part].float() / mask.numel()
+    return classes[part], excess[part] * scale[..., None], residual[part] * scale
 
 
 def _loss_and_gradient(
@@ -116,23 +121,18 @@ def _loss_and_gradient(
 ) -> Tensor:
     """Summed cross-entropy of logits [B, N, C]; its gradient [B, N, C] is written to `out`.
 
-    `out` may be the logits themselves. One buffer of their size in float32 holds the softmax and then
+    `out` may be the logits themselves. One buffer of their size in float32 holds log q, q and then
     the gradient: `out`, where it is float32.
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     index = classes[:, None].expand(excess.shape)
-    # logits are taken relative to the best of their token, so that nothing large cancels
-    top = logits.amax(-1)
-    picked = (logits.gather(2, index) - top[..., None]).to(dtype)
-    total = logits.sum(-1, dtype=dtype) - logits.shape[-1] * top
     if out.dtype == dtype:
-        buffer = torch.softmax(logits, -1, out=out)
+        buffer = torch.log_softmax(logits, -1, out=out)
     else:
-        buffer = torch.softmax(logits, -1, dtype=dtype)
-    log_sum = -buffer.amax(-1).log()
+        buffer = torch.log_softmax(logits, -1, dtype=dtype)
+    loss = -(excess * buffer.gather(2, index)).sum() - (residual * buffer.sum(-1)).sum()
     mass = excess.sum(-1) + residual * logits.shape[-1]
-    loss = (mass * log_sum).sum() - (excess * picked).sum() - (residual * total).sum()
-    gradient = buffer.mul_(mass[..., None]).sub_(residual[..., None])
+    gradient = buffer.exp_().mul_(mass[..., None]).sub_(residual[..., None])
     gradient.scatter_add_(2, index, -excess.to(dtype))
     if gradient is not out:
         out.copy_(gradient)
@@ -142,37 +142,36 @@ def _loss_and_gradient(
 def _images_at_once(logits: Tensor) -> int:
     """A lone thread takes as few images as its cache holds; many cores, or a GPU, take them all."""
     alone = logits.is_cpu and torch.get_num_threads() == 1 and not torch.compiler.is_compiling()
-    return _CACHED_IMAGES if alone else max(len(logits), 1)
+    return max(_CACHED // logits.shape[1:].numel(), 1) if alone else max(len(logits), 1)
 
 
 class _TokenCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, classes: Tensor, excess: Tensor, residual: Tensor
+        ctx: Any, logits: Tensor, classes: Tensor, excess: Tensor, residual: Tensor, mask: Tensor
     ) -> Tensor:
         gradient = torch.empty_like(logits)
         loss = logits.new_zeros((), dtype=torch.promote_types(logits.dtype, torch.float32))
         chunk = _images_at_once(logits)
         for start in range(0, len(logits), chunk):
             part = slice(start, start + chunk)
-            loss += _loss_and_gradient(
-                logits[part], classes[part], excess[part], residual[part], out=gradient[part]
-            )
+            rows = _rows(classes, excess, residual, mask, part)
+            loss += _loss_and_gradient(logits[part], *rows, out=gradient[part])
         ctx.save_for_backward(gradient)
         ctx.spent = False
         return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         if ctx.spent:
             raise RuntimeError("the token loss was already differentiated: compute it once more")
         (gradient,) = ctx.saved_tensors
         scale = grads[0].to(gradient.dtype)
         if torch.compiler.is_compiling():
-            return gradient * scale, None, None, None
+            return gradient * scale, None, None, None, None
         ctx.spent = True  # the gradient is scaled where it stands: no second buffer
-        return gradient.mul_(scale), None, None, None
+        return gradient.mul_(scale), None, None, None, None
 
 
 class _FusedTokenCrossEntropy(torch.autograd.Function):
@@ -187,6 +186,7 @@ class _FusedTokenCrossEntropy(torch.autograd.Function):
         classes: Tensor,
         excess: Tensor,
         residual: Tensor,
+        mask: Tensor,
     ) -> Tensor:
         w = weight.to(features.dtype)
         b = None if bias is None else bias.to(features.dtype)
@@ -198,9 +198,8 @@ class _FusedTokenCrossEntropy(torch.autograd.Function):
             part = slice(start, start + chunk)
             x = features[part]
             gradient = F.linear(x, w, b)  # logits so far: their gradient takes their place
-            loss += _loss_and_gradient(
-                gradient, classes[part], excess[part], residual[part], out=gradient
-            )
+            rows = _rows(classes, excess, residual, mask, part)
+            loss += _loss_and_gradient(gradient, *rows, out=gradient)
             grad_features[part] = gradient @ w
             flat = gradient.flatten(0, 1)
             grad_weight += flat.T @ x.flatten(0, 1)
@@ -221,8 +220,5 @@ class _FusedTokenCrossEntropy(torch.autograd.Function):
             grad_features * scale.to(grad_features.dtype),
             (grad_weight * scale).to(weight_dtype),
             None if grad_bias is None else (grad_bias * scale).to(bias_dtype),
-            None,
-            None,
-            None,
-            None,
+            *(None,) * 5,
         )

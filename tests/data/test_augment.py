@@ -12,7 +12,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from timm.data.auto_augment import AugmentOp, auto_augment_transform, rand_augment_transform
+from timm.data.auto_augment import (
+    NAME_TO_OP,
+    AugmentOp,
+    auto_augment_transform,
+    rand_augment_transform,
+)
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision.transforms import ColorJitter
@@ -160,7 +165,7 @@ def test_pixels_are_close_to_one_operation_after_another(
     edges = (box.x0 * 400, box.y0 * 300, box.x1 * 400, box.y1 * 300)
     expected = np.asarray(stepwise.resize((112, 112), Image.Resampling.BILINEAR, edges))
     for operation in operations:
-        view = view.then(operation.view(4 / 3)) if operation.geometric else view
+        view = view.then(operation.view(SOURCE)) if operation.geometric else view
     ours = augmentation.apply(
         type(drawn)(
             view.then(drawn.view),
@@ -186,16 +191,16 @@ def test_trivial_augment_draws_every_operation_evenly() -> None:
     turns = [op.args[0] for ops in drawn for op in ops if op.name == "Rotate"]  # type: ignore[union-attr]
     assert min(turns) < -120
     assert max(turns) > 120
-    image = Image.new("RGB", (32, 32), (10, 100, 200))
+    pixels = np.full((32, 32, 3), (10, 100, 200), np.uint8)
     for operations in drawn[:200]:
         for operation in operations:
             if not operation.geometric:
-                assert operation.apply(image).size == image.size
+                assert operation.apply(pixels).shape == pixels.shape
 
 
 def test_augmix_has_one_geometry_and_blends() -> None:
     policy, rng = parse_policy("augmix-m5-w4-d2", GREY), np.random.default_rng(0)
-    image = Image.effect_noise((24, 24), 60).convert("RGB")
+    pixels = np.asarray(Image.effect_noise((24, 24), 60).convert("RGB"))
     for _ in range(50):
         *geometric, mixture = policy.draw(rng)
         assert all(operation.geometric for operation in geometric)
@@ -203,9 +208,9 @@ def test_augmix_has_one_geometry_and_blends() -> None:
         assert len(mixture.chains) == 4
         assert sum(mixture.weights) == pytest.approx(1)
         assert not any(operation.geometric for chain in mixture.chains for operation in chain)
-        assert mixture.apply(image).size == image.size
+        assert mixture.apply(pixels).shape == pixels.shape
     plain = AugMixture(((), ()), (0.5, 0.5), 1.0)
-    np.testing.assert_allclose(np.asarray(plain.apply(image)), np.asarray(image), atol=1)
+    np.testing.assert_allclose(plain.apply(pixels), pixels, atol=1)
 
 
 def test_three_augment_is_one_of_three() -> None:
@@ -222,8 +227,8 @@ def test_three_augment_is_one_of_three() -> None:
 
 
 def test_posterizing_to_no_bits_at_all_is_clamped() -> None:
-    image = Image.new("RGB", (4, 4), (200, 100, 30))
-    darkest = np.asarray(Operation("PosterizeIncreasing", (0,)).apply(image))
+    pixels = np.full((4, 4, 3), (200, 100, 30), np.uint8)
+    darkest = Operation("PosterizeIncreasing", (0,)).apply(pixels)
     assert set(darkest.ravel()) == {0, 128}
 
 
@@ -254,7 +259,53 @@ def test_colour_jitter_is_torchvisions() -> None:
         ("Hue", tvf.adjust_hue),
     ]:
         expected = function(image, factors[name].args[0])
-        np.testing.assert_array_equal(factors[name].apply(image), expected)
+        np.testing.assert_array_equal(factors[name].apply(np.asarray(image)), expected)
+
+
+FACTORS, BITS, THRESHOLDS = (0.1, 0.55, 1.0, 1.37, 1.9), (1, 4, 8), (0, 77, 128.5, 256)
+AMOUNTS: dict[str, tuple[float, ...]] = {
+    "Invert": (),
+    "AutoContrast": (),
+    "Equalize": (),
+    "Posterize": BITS,
+    "PosterizeIncreasing": BITS,
+    "PosterizeOriginal": BITS,
+    "Solarize": THRESHOLDS,
+    "SolarizeIncreasing": THRESHOLDS,
+    "SolarizeAdd": (0, 40, 110),
+    "Brightness": FACTORS,
+    "BrightnessIncreasing": FACTORS,
+    "Contrast": FACTORS,
+    "ContrastIncreasing": FACTORS,
+    "Color": FACTORS,
+    "Sharpness": FACTORS,
+    "Desaturate": (0.7,),
+    "GaussianBlur": (1.3,),
+}
+
+
+def test_translations_keep_to_whole_pixels() -> None:
+    for size in ((375, 500), (32, 32)):
+        for name, axis in (("TranslateXRel", 0), ("TranslateYRel", 1)):
+            view = Operation(name, (0.2345,)).view(size)
+            moved = view.to_source[axis, 2] * size[1 - axis]
+            assert moved == pytest.approx(round(moved), abs=1e-9)
+            assert abs(moved - 0.2345 * size[1 - axis]) <= 0.5
+
+
+@pytest.mark.parametrize("name", AMOUNTS)
+def test_photometric_operations_are_timms_to_the_byte(name: str) -> None:
+    rng = np.random.default_rng(0)
+    every_level = rng.permutation(np.arange(768) // 3).astype(np.uint8).reshape(16, 16, 3)
+    narrow = rng.integers(40, 170, (9, 31, 3)).astype(np.uint8)
+    skewed = (rng.random((40, 30, 3)) ** 3 * 255).astype(np.uint8)
+    flat = np.full((5, 4, 3), (3, 140, 255), np.uint8)
+    for pixels in (every_level, narrow, skewed, flat):
+        for args in [(amount,) for amount in AMOUNTS[name]] or [()]:
+            ours = Operation(name, args).apply(pixels)
+            theirs = NAME_TO_OP[name](Image.fromarray(pixels), *args)
+            np.testing.assert_array_equal(ours, np.asarray(theirs))
+            assert ours.flags.writeable
 
 
 def test_erasing_is_timms() -> None:

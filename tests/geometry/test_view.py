@@ -7,7 +7,7 @@ from functools import reduce
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from tokenlabel.geometry import Box, View, coverage
 
@@ -99,8 +99,13 @@ def test_intervals_of_upright_views(chain: list[View]) -> None:
     np.testing.assert_array_equal(view.valid(POINTS), inside)
 
 
+SLIGHT_TURN = View(((0.9998477, -0.01342493, 0.00678862, 0.02268813, 0.9998477, -0.01126791),))
+
+
 @settings(max_examples=30)
 @given(chains, st.builds(box, corner, corner, side, side))
+@example([SLIGHT_TURN], Box(0.53125, 0.0, 0.6640625, 1.0))  # both edges in one token
+@example([SLIGHT_TURN], Box(0.53125, 0.36, 0.7421875, 0.64))
 def test_coverage_is_the_visible_share(chain: list[View], extent: Box) -> None:
     view, (h, w), fine = composed(chain), (3, 4), 40
     y, x = np.meshgrid(
@@ -113,7 +118,7 @@ def test_coverage_is_the_visible_share(chain: list[View], extent: Box) -> None:
     seen = view.valid(points)
     seen &= (source >= [extent.x0, extent.y0]).all(-1) & (source <= [extent.x1, extent.y1]).all(-1)
     expected = seen.reshape(h, fine, w, fine).mean((1, 3))
-    tolerance = 0.06 if view.axis_aligned else 0.2  # slanted views sample 6 x 6 points a token
+    tolerance = 0.06 if view.axis_aligned else 0.12  # slanted views: 4 x 4 parts a token
     np.testing.assert_allclose(coverage(view, (h, w), extent), expected, atol=tolerance)
 
 

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from tokenlabel.data.policy import AugMixture, Operation, Policy, parse_policy
@@ -69,7 +68,7 @@ class Augmentation:
             )
         _ = self._parsed_policy
 
-    @property
+    @cached_property
     def fill(self) -> tuple[int, int, int]:
         """The mean colour, which shows where a view leaves the image."""
         red, green, blue = (min(255, round(255 * value)) for value in self.mean)
@@ -79,7 +78,7 @@ class Augmentation:
     def _parsed_policy(self) -> Policy | None:
         return parse_policy(self.policy, self.fill) if self.policy else None
 
-    @property
+    @cached_property
     def _jitter(self) -> tuple[float, ...]:
         jitter = self.color_jitter
         return jitter if isinstance(jitter, tuple) else (jitter, jitter, jitter)
@@ -90,12 +89,12 @@ class Augmentation:
         self, source: tuple[int, int], size: tuple[int, int], rng: np.random.Generator
     ) -> Drawn:
         """Draw for an image of `source` = (height, width) pixels and an output of `size` pixels."""
-        view, aspect = View.identity(), source[1] / source[0]
+        view = View.identity()
         operations = self._parsed_policy.draw(rng) if self._parsed_policy else []
         photometric = []
         for operation in operations:
             if isinstance(operation, Operation) and operation.geometric:
-                view = view.then(operation.view(aspect))
+                view = view.then(operation.view(source))
             else:
                 photometric.append(operation)
         view = view.then(View.crop(_draw_crop(source, self.scale, self.ratio, rng)))
@@ -117,11 +116,8 @@ class Augmentation:
     def apply(self, drawn: Drawn, image: Pixels, size: tuple[int, int]) -> Pixels:
         """The pixels [h, w, 3] of a drawn sample of `image` [H, W, 3]; `size` = (h, w)."""
         pixels = render(image, drawn.view, size, drawn.interpolation, self.fill)
-        if drawn.operations:
-            picture = Image.fromarray(pixels)
-            for operation in drawn.operations:
-                picture = operation.apply(picture)
-            pixels = np.array(picture)
+        for operation in drawn.operations:
+            pixels = operation.apply(pixels)
         for box in drawn.erased:
             self._erase(pixels, box, np.random.default_rng(drawn.noise))
         return pixels

@@ -193,7 +193,8 @@ class Samples(Dataset[Any]):
 
 def pixels_needed(view: View, size: tuple[int, int]) -> tuple[int, int]:
     """The least (height, width) at which the source can be decoded without loss to the view."""
-    x, y = (math.hypot(a / size[1], b / size[0]) for a, b, _ in view.to_source.tolist())
+    a, b, _, d, e, _ = view.stages[0]
+    x, y = math.hypot(a / size[1], b / size[0]), math.hypot(d / size[1], e / size[0])
     return math.ceil(_DECODED_SCALE / y), math.ceil(_DECODED_SCALE / x)
 
 

@@ -14,17 +14,15 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
 from timm.data.auto_augment import (
-    NAME_TO_OP,
     AugmentOp,
     augment_and_mix_transform,
     auto_augment_transform,
     rand_augment_transform,
 )
 from torchvision.transforms import TrivialAugmentWide
-from torchvision.transforms.functional import adjust_hue
 
+from tokenlabel.data.photometric import Pixels, change_pixels
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.geometry import View
 
@@ -55,9 +53,13 @@ class Operation(NamedTuple):
     def geometric(self) -> bool:
         return self.name in _GEOMETRIC
 
-    def view(self, aspect: float) -> View:
-        """A geometric operation on a canvas of `aspect` = width / height."""
-        (amount,) = self.args
+    def view(self, size: tuple[int, int]) -> View:
+        """A geometric operation on a canvas of `size` = (height, width) pixels.
+
+        Translations are by whole pixels, so that crops stay such as need no second interpolation.
+        """
+        (amount,), (height, width) = self.args, size
+        aspect = width / height
         match self.name:
             case "Rotate":
                 return View.rotation(amount, aspect)
@@ -66,17 +68,13 @@ class Operation(NamedTuple):
             case "ShearY":
                 return View.shear(0.0, amount, aspect)
             case "TranslateXRel":
-                return View.translation(-amount, 0.0)
+                return View.translation(-round(amount * width) / width, 0.0)
             case _:
-                return View.translation(0.0, -amount)
+                return View.translation(0.0, -round(amount * height) / height)
 
-    def apply(self, image: Image.Image) -> Image.Image:
-        """A photometric operation on pixels."""
-        if self.name == "Hue":
-            return adjust_hue(image, *self.args)  # type: ignore[no-any-return]
-        if self.name.startswith("Posterize"):  # to 0 bits is black, and an error in newer Pillow
-            return NAME_TO_OP[self.name](image, max(int(self.args[0]), 1))  # type: ignore[no-any-return]
-        return NAME_TO_OP[self.name](image, *self.args)  # type: ignore[no-any-return]
+    def apply(self, pixels: Pixels) -> Pixels:
+        """A photometric operation on pixels [H, W, 3]."""
+        return change_pixels(pixels, self.name, self.args)
 
 
 @dataclass(frozen=True)
@@ -89,14 +87,17 @@ class AugMixture:
 
     geometric = False
 
-    def apply(self, image: Image.Image) -> Image.Image:
-        mean = np.zeros((image.height, image.width, 3), np.float32)
+    def apply(self, pixels: Pixels) -> Pixels:
+        mean = np.zeros(pixels.shape, np.float32)
         for chain, weight in zip(self.chains, self.weights, strict=True):
-            copy = image
+            copy = pixels
             for operation in chain:
                 copy = operation.apply(copy)
-            mean += np.float32(weight) * np.asarray(copy, np.float32)
-        return Image.blend(image, Image.fromarray(mean.clip(0, 255).astype(np.uint8)), self.share)
+            mean += np.float32(weight) * copy
+        mixed = pixels + np.float32(self.share) * (
+            mean.astype(np.uint8) - pixels.astype(np.float32)
+        )
+        return mixed.astype(np.uint8)
 
 
 class Policy(Protocol):
@@ -148,7 +149,10 @@ class _Layers:
     weights: np.ndarray[Any, Any] | None
 
     def draw(self, rng: np.random.Generator) -> list[Operation | AugMixture]:
-        picks = rng.choice(len(self.ops), self.layers, self.weights is None, self.weights)
+        if self.weights is None:
+            picks = rng.integers(len(self.ops), size=self.layers)
+        else:
+            picks = rng.choice(len(self.ops), self.layers, replace=False, p=self.weights)
         return _draw_each([self.ops[pick] for pick in picks], rng)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
-from tokenlabel.geometry.view import View
+from tokenlabel.geometry.view import View, pixel_centres
 
 __all__ = ["GREY", "Interpolation", "Pixels", "render"]
 
@@ -25,7 +25,11 @@ _PIL_FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 _SHARPNESS = 1.25  # scale before a warp: nearest to warping first and resizing then, of 1 to 2
+_ROUNDING = 1 / 256  # of grey levels, in float32
 _WHOLE_PIXELS = 1e-6  # what lies this near to a pixel edge lies on it
+
+Span = tuple[float, float]
+"""From where to where along one axis, in pixels."""
 
 
 def render(
@@ -38,12 +42,18 @@ def render(
     """The pixels [h, w, 3] uint8 of a view of `image` [H, W, 3] uint8; `size` = (h, w).
 
     Crops and flips are resized with an antialiasing filter, as `PIL.Image.resize` does. Other views
-    are resized by the filter to nearly the output's scale and then warped once, bilinearly. Pixels that
-    show no source content get the colour `fill`.
+    are resized by the filter to nearly the output's scale and then warped once, bilinearly. Pixels
+    whose centre shows no source content (see `View.valid_pixels`) get the colour `fill`.
     """
-    if view.axis_aligned:
+    if view.axis_aligned and _near(view):
         return _render_upright(image, view, size, interpolation, fill)
-    return _render_slanted(image, view, size, interpolation, fill)
+    return _render_warped(image, view, size, interpolation, fill)
+
+
+def _near(view: View) -> bool:
+    """Whether a view reaches no further beyond the image than by the image's own size."""
+    box = view.source_box()
+    return min(box.x0, box.y0) >= -1 and max(box.x1, box.y1) <= 2
 
 
 def _render_upright(
@@ -53,91 +63,94 @@ def _render_upright(
     interpolation: Interpolation,
     fill: tuple[int, int, int],
 ) -> Pixels:
-    place, region, flipped = [], [], []
-    for axis, (pixels, source) in ((1, (size[0], image.shape[0])), (0, (size[1], image.shape[1]))):
-        low, high = view.valid_interval(axis)
-        first = math.ceil(low * pixels - _WHOLE_PIXELS)
-        last = math.floor(high * pixels + _WHOLE_PIXELS)
-        if first >= last:
-            return np.full((*size, 3), fill, np.uint8)
-        scale, offset = float(view.to_source[axis, axis]), float(view.to_source[axis, 2])
-        ends = sorted((scale * end / pixels + offset) * source for end in (first, last))
-        place.append(slice(first, last))
-        region.append((max(ends[0], 0.0), min(ends[1], float(source))))
-        if scale < 0:
-            flipped.append(1 - axis)
-    rows, cols = place
-    content = _resize(
-        image, region, (rows.stop - rows.start, cols.stop - cols.start), interpolation
-    )
+    left, right = _valid_span(view, 0, size[1])
+    top, bottom = _valid_span(view, 1, size[0])
+    if top >= bottom or left >= right:
+        return np.full((*size, 3), fill, np.uint8)
+    (height, width), box = image.shape[:2], view.source_box()
+    rows, cols = (box.y0 * height, box.y1 * height), (box.x0 * width, box.x1 * width)
+    out = _resize(image, rows, cols, size, interpolation)
+    flipped = [
+        axis for axis, scale in ((0, view.stages[0][4]), (1, view.stages[0][0])) if scale < 0
+    ]
     if flipped:  # NumPy's copy of a flipped view takes six times as long
-        content = torch.from_numpy(content).flip(flipped).numpy()
-    if content.shape[:2] == size:
-        return content
-    out = np.full((*size, 3), fill, np.uint8)
-    out[rows, cols] = content
+        out = torch.from_numpy(out).flip(flipped).numpy()
+    if (bottom - top, right - left) != size:
+        out[:top], out[bottom:], out[:, :left], out[:, right:] = fill, fill, fill, fill
     return out
 
 
-def _render_slanted(
+def _valid_span(view: View, axis: int, pixels: int) -> tuple[int, int]:
+    """The first of `pixels` pixels whose centre shows content, and the one behind the last."""
+    low, high = view.valid_interval(axis)
+    return math.ceil(low * pixels - 0.5), math.floor(high * pixels + 0.5)
+
+
+def _render_warped(
     image: Pixels,
     view: View,
     size: tuple[int, int],
     interpolation: Interpolation,
     fill: tuple[int, int, int],
 ) -> Pixels:
-    source = np.array([image.shape[1], image.shape[0]], np.float64)  # x, y, as matrices have them
-    output = np.array([size[1], size[0]], np.float64)
-    matrix = view.to_source * source[:, None] / np.array([*output, 1.0])  # pixels to pixels
-    box = np.array(view.source_box().as_tuple()).reshape(2, 2) * source
-    low, high = np.floor(np.maximum(box[0], 0.0)), np.ceil(np.minimum(box[1], source))
-    if (low >= high).any():
+    out = np.full((*size, 3), fill, np.uint8)
+    (height, width), box = image.shape[:2], view.source_box()
+    top, bottom = max(math.floor(box.y0 * height), 0), min(math.ceil(box.y1 * height), height)
+    left, right = max(math.floor(box.x0 * width), 0), min(math.ceil(box.x1 * width), width)
+    if top >= bottom or left >= right:
         return np.full((*size, 3), fill, np.uint8)
-    step = np.hypot(matrix[:, 0], matrix[:, 1])  # source pixels, in x and y, to an output pixel
-    shrink = np.maximum(step / _SHARPNESS, 1.0)
-    reduced = np.maximum(np.round((high - low) / shrink), 1.0)
-    width, height = reduced.astype(int).tolist()
-    region = [(low[1], high[1]), (low[0], high[0])]
-    near = Image.fromarray(_resize(image, region, (height, width), interpolation))
-    matrix[:, 2] -= low
-    matrix *= (reduced / (high - low))[:, None]
-    warped = near.transform(
-        (size[1], size[0]),
-        Image.Transform.AFFINE,
-        tuple(matrix.ravel().tolist()),
-        Image.Resampling.BILINEAR,
-        fillcolor=fill,
+    a, b, c, d, e, f = view.stages[0]
+    scales = (  # source pixels, in y and x, to an output pixel
+        math.hypot(d / size[1], e / size[0]) * height,
+        math.hypot(a / size[1], b / size[0]) * width,
     )
-    out: Pixels = np.array(warped)
-    if len(view.stages) > 1:  # content that an intermediate canvas had cut off
-        out[~view.valid_pixels(size)] = fill
+    rows, cols = (
+        max(round(pixels / max(scale / _SHARPNESS, 1.0)), 1)
+        for pixels, scale in zip((bottom - top, right - left), scales, strict=True)
+    )
+    near = _resize_whole_pixels(image[top:bottom, left:right], (rows, cols), interpolation)
+    x, y = pixel_centres(size)
+    at = np.empty((*size, 2), np.float32)  # torch's positions: -1 to 1 within what was resized
+    for axis, (p, q, r), start, pixels in (
+        (0, (a, b, c), left / width, (right - left) / width),
+        (1, (d, e, f), top / height, (bottom - top) / height),
+    ):
+        scale = 2 / pixels
+        across, down = p * scale * x, q * scale * y + ((r - start) * scale - 1)
+        np.add(across.astype(np.float32), down.astype(np.float32), out=at[..., axis])
+    warped = F.grid_sample(
+        torch.from_numpy(near).permute(2, 0, 1)[None].float(),
+        torch.from_numpy(at)[None],
+        padding_mode="border",
+        align_corners=False,
+    )
+    valid = view.valid_pixels(size)
+    out = np.empty((*size, 3), np.uint8)
+    # cut to a whole grey level, as Pillow's warps are, but for what lies next below one
+    planes = warped[0].add_(_ROUNDING).to(torch.uint8).numpy()
+    for channel, plane in enumerate(planes):
+        out[..., channel] = np.where(valid, plane, np.uint8(fill[channel]))
     return out
 
 
 def _resize(
-    image: Pixels,
-    region: list[tuple[float, float]],
-    size: tuple[int, int],
-    interpolation: Interpolation,
+    image: Pixels, rows: Span, cols: Span, size: tuple[int, int], interpolation: Interpolation
 ) -> Pixels:
-    """Resize `region`, ((top, bottom), (left, right)) in pixels, to `size`, antialiased."""
-    whole = [(round(start), round(stop)) for start, stop in region]
-    (top, bottom), (left, right) = whole
-    if np.abs(np.array(region) - whole).max() < _WHOLE_PIXELS:
-        return _resize_whole_pixels(image[top:bottom, left:right], size, interpolation)
-    support = 3  # pixels that Pillow's filters may read on each side, at unit scale
-    rows, cols = (
-        _outward(*span, support * max((span[1] - span[0]) / pixels, 1.0), limit)
-        for span, pixels, limit in zip(region, size, image.shape, strict=False)
-    )
-    part = Image.fromarray(image[rows, cols])
-    (top_edge, bottom_edge), (left_edge, right_edge) = region
-    box = (
-        left_edge - cols.start,
-        top_edge - rows.start,
-        right_edge - cols.start,
-        bottom_edge - rows.start,
-    )
+    """Resize a region to `size`, antialiased. Where it reaches beyond the image, edges are repeated."""
+    whole = [(round(start), round(stop)) for start, stop in (rows, cols)]
+    if all(
+        abs(exact - near) < _WHOLE_PIXELS
+        for span, pixels in zip((rows, cols), whole, strict=True)
+        for exact, near in zip(span, pixels, strict=True)
+    ):
+        return _resize_whole_pixels(_cut(image, *whole), size, interpolation)
+    wide = [
+        _outward(span, pixels, limit)
+        for span, pixels, limit in zip((rows, cols), size, image.shape, strict=False)
+    ]
+    (top, _), (left, _) = wide
+    box = (cols[0] - left, rows[0] - top, cols[1] - left, rows[1] - top)
+    part = Image.fromarray(_cut(image, *wide))
     return np.array(part.resize((size[1], size[0]), _PIL_FILTERS[interpolation], box))
 
 
@@ -151,6 +164,21 @@ def _resize_whole_pixels(part: Pixels, size: tuple[int, int], kind: Interpolatio
     return resized[0].permute(1, 2, 0).numpy()
 
 
-def _outward(start: float, stop: float, margin: float, limit: int) -> slice:
-    """Whole pixels around [start, stop] and a margin, within [0, limit]."""
-    return slice(max(math.floor(start - margin), 0), min(math.ceil(stop + margin), limit))
+def _outward(span: Span, pixels: int, limit: int) -> tuple[int, int]:
+    """Whole pixels around a span and what Pillow's filters read beside it, of `limit` in the image."""
+    start, stop = span
+    margin = 3 * max((stop - start) / pixels, 1.0)
+    first, last = math.floor(start), math.ceil(stop)
+    return min(first, max(math.floor(start - margin), 0)), max(
+        last, min(math.ceil(stop + margin), limit)
+    )
+
+
+def _cut(image: Pixels, rows: tuple[int, int], cols: tuple[int, int]) -> Pixels:
+    """image[rows, cols], with edges repeated where these lie beyond the image."""
+    (top, bottom), (left, right) = rows, cols
+    (height, width), inside = image.shape[:2], image[max(top, 0) : bottom, max(left, 0) : right]
+    beyond = ((max(-top, 0), max(bottom - height, 0)), (max(-left, 0), max(right - width, 0)))
+    if beyond == ((0, 0), (0, 0)):
+        return inside
+    return np.pad(inside, (*beyond, (0, 0)), "edge")

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenlabel.geometry.box import WHOLE, Box
-from tokenlabel.geometry.view import View
+from tokenlabel.geometry.view import Row, View, leaves, pixel_centres
 
 __all__ = ["Resampler", "TokenSpans", "area_weights", "coverage", "resample"]
 
-_LATTICE = 6  # points a side and token, for views that are not axis-aligned
+_LATTICE = 4  # points a side and token, for views that are not axis-aligned
 
 
 class TokenSpans(NamedTuple):
@@ -145,7 +145,8 @@ def _token_spans(
     views: Sequence[View], axis: int, grids: Sequence[int], extents: Sequence[Box]
 ) -> list[TokenSpans]:
     """`TokenSpans` of one axis (0 = x, 1 = y) of axis-aligned views, for each number of tokens."""
-    scale, offset = np.array([view.to_source[axis, [axis, 2]] for view in views]).T
+    stages = np.array([view.stages[0] for view in views])
+    scale, offset = stages[:, 4 * axis], stages[:, 3 * axis + 2]
     valid = np.array([view.valid_interval(axis) for view in views])
     start, stop = np.array([extent.as_tuple()[axis::2] for extent in extents]).T
     ends = np.sort((np.stack([start, stop], 1) - offset[:, None]) / scale[:, None])
@@ -170,56 +171,82 @@ def _token_spans(
 
 
 class _Lattice:
-    """Weights of a map's cells in the tokens of one view, by points that stand evenly inside them."""
+    """Weights of a map's cells in the tokens of one view, by points that stand evenly inside them.
+
+    Each point stands for a small part of its token, and counts by how much of that part is covered.
+    """
 
     def __init__(
         self, view: View, cells: tuple[int, int], grid: tuple[int, int], extent: Box
     ) -> None:
-        points = _lattice(grid)  # [h * w, n, 2]
-        origin, size = np.array([extent.x0, extent.y0]), np.array([extent.width, extent.height])
-        in_map = (view.source_points(points) - origin) / size
-        inside = view.valid(points) & (in_map >= 0).all(-1) & (in_map <= 1).all(-1)
-        covered = inside.mean(1)
-        share = inside / np.maximum(inside.sum(1, keepdims=True), 1)  # of each point in its token
-        tokens = _bilinear_weights(in_map, share, cells)
+        points = (grid[0] * _LATTICE, grid[1] * _LATTICE)
+        x, y = (place.astype(np.float32) for place in pixel_centres(points))
+        to_map = _in_map(view, extent)
+        covered = np.ones(points, np.float32)
+        for row in dict.fromkeys((*view.clipping_rows(), *(row for row in to_map if leaves(row)))):
+            np.minimum(covered, _covered(row, x, y), out=covered)  # several may have one edge
+        by_token = covered.reshape(grid[0], _LATTICE, grid[1], _LATTICE)
+        tokens = by_token.mean((1, 3))
+        by_token /= np.maximum(tokens, 1e-9)[:, None, :, None] * _LATTICE**2
+        in_map = [a * x + b * y + c for a, b, c in to_map]
+        weights = _bilinear_weights(in_map[0], in_map[1], covered, cells, grid)
+        tokens = tokens.ravel()
         # the whole view is the union of its tokens, each of which counts by what is covered of it
-        whole = covered / max(covered.sum(), 1e-9) @ tokens
-        self.covered = torch.from_numpy(np.concatenate([covered.mean(keepdims=True), covered]))
-        self._weights = torch.from_numpy(np.concatenate([whole[None], tokens]))  # [T, H * W]
+        np.matmul(tokens / max(tokens.sum(), 1e-9), weights[1:], out=weights[0])
+        self.covered = torch.from_numpy(np.concatenate([tokens.mean(keepdims=True), tokens]))
+        self._weights = torch.from_numpy(weights)  # [T, H * W]
 
     def __call__(self, maps: Tensor) -> Tensor:
         """Values [T, P] of maps [H, W, P]."""
         return self._weights.to(maps.dtype) @ maps.flatten(0, 1)
 
 
+def _in_map(view: View, extent: Box) -> tuple[Row, Row]:
+    """The coordinates of output points in fractions of a map, as (a, b, c): a x + b y + c."""
+    a, b, c, d, e, f = view.stages[0]
+    x, y = extent.width, extent.height
+    return (a / x, b / x, (c - extent.x0) / x), (d / y, e / y, (f - extent.y0) / y)
+
+
+def _covered(row: Row, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much of the part that each lattice point stands for has a coordinate in [0, 1]: [n, m].
+
+    Exact where the coordinate is constant along rows or columns, nearly so elsewhere.
+    """
+    a, b, c = row
+    width = max(abs(a) / x.size + abs(b) / y.size, 1e-12)  # of the part, in this coordinate
+    share = np.abs(a / width * x + (b * y + (c - 0.5)) / width)  # from the middle, in parts
+    np.subtract(0.5 / width + 0.5, share, out=share)
+    return np.asarray(share.clip(0.0, min(1.0, 1 / width)))
+
+
 def _bilinear_weights(
-    points: NDArray[np.float64], share: NDArray[np.float64], cells: tuple[int, int]
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    share: NDArray[np.float32],
+    cells: tuple[int, int],
+    grid: tuple[int, int],
 ) -> NDArray[np.float64]:
-    """Weights [N, H * W] of cells in the mean, by `share` [N, n], of the map at points [N, n, 2]."""
+    """Weights [T, H * W] of cells in the sums, by `share`, of the map at points of each token.
+
+    Points [h * s, w * s] are given in fractions of the map. The first row, of the whole view, is zero.
+    """
     height, width = cells
-    at = np.clip(points * (width, height) - 0.5, 0.0, (width - 1, height - 1))
-    low = np.minimum(at.astype(np.int64), np.maximum(np.array([width, height]) - 2, 0))
-    beyond = at - low
-    first = np.arange(len(points))[:, None] * (height * width) + low[..., 1] * width + low[..., 0]
-    index, weight = [], []
-    for dy in range(min(height, 2)):
-        for dx in range(min(width, 2)):
-            x = beyond[..., 0] if dx else 1 - beyond[..., 0]
-            y = beyond[..., 1] if dy else 1 - beyond[..., 1]
-            index.append(first + dy * width + dx)
-            weight.append(share * x * y)
-    size = len(points) * height * width
-    counted = np.bincount(np.concatenate(index, None), np.concatenate(weight, None), size)
-    return counted.astype(np.float64).reshape(len(points), height * width)
-
-
-def _lattice(grid: tuple[int, int]) -> NDArray[np.float64]:
-    """Output points [h * w, n, 2] that stand evenly inside each token."""
-    h, w = grid
-    inner = (np.arange(_LATTICE) + 0.5) / _LATTICE
-    ys = (np.arange(h)[:, None] + inner) / h  # [h, s]
-    xs = (np.arange(w)[:, None] + inner) / w  # [w, s]
-    shape = (h, w, _LATTICE, _LATTICE)
-    y = np.broadcast_to(ys[:, None, :, None], shape)
-    x = np.broadcast_to(xs[None, :, None, :], shape)
-    return np.stack([x, y], -1).reshape(h * w, _LATTICE * _LATTICE, 2)
+    token = np.arange(1, grid[0] * grid[1] + 1).reshape(grid) * (height * width)
+    index = token.repeat(_LATTICE, 0).repeat(_LATTICE, 1)
+    parts = []  # of each axis: step in the index, and the weights of the lower and the upper cell
+    for place, count, step in ((y, height, width), (x, width, 1)):
+        at = np.clip(place * count - 0.5, 0.0, count - 1)
+        low = np.minimum(at.astype(np.int64), max(count - 2, 0))
+        index += low * step
+        beyond = at - low
+        parts.append([(0, 1 - beyond), (step, beyond)][: min(count, 2)])
+    indices, weights = [], []
+    for down, of_row in parts[0]:
+        by_row = share * of_row
+        for right, of_col in parts[1]:
+            indices.append(index + (down + right))
+            weights.append(by_row * of_col)
+    size = (token.size + 1) * height * width
+    counted = np.bincount(np.concatenate(indices, None), np.concatenate(weights, None), size)
+    return np.asarray(counted, np.float64).reshape(-1, height * width)

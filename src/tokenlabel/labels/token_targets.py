@@ -22,7 +22,7 @@ __all__ = ["TargetKind", "token_targets"]
 
 TargetKind = Literal["probability", "released", "released-transposed"]
 
-_AT_ONCE = 8  # images
+_CACHED = 75_000  # entries of planes that stay in the processor's cache
 _MIN_COVERAGE = 0.5  # a token of which less than half shows labelled content has no target
 
 
@@ -66,19 +66,18 @@ def _probability(
     label_maps: Sequence[LabelMap], views: Sequence[View], grid: tuple[int, int], smoothing: float
 ) -> TokenTarget:
     first = label_maps[0]
-    probability = probabilities(*_stacked(label_maps))
-    total = probability.sum(1, keepdim=True)  # [B, 1, H, W]
-    probability /= total.clamp(min=1)  # above 1 by rounding in the store
-    rest = (1 - total).clamp_(min=0) / max(first.num_classes - first.k, 1)
-    # a cell's palette entries hold what exceeds the cell's own residual, so averages stay exact
-    excess = (probability - rest).mul_(1 - smoothing)
-    rest = rest[:, 0] * (1 - smoothing) + smoothing / first.num_classes
     palette = _Palette.of(label_maps)
     resampler = Resampler(views, first.grid, grid, [label_map.extent for label_map in label_maps])
     target = palette.empty_target(resampler.covered, grid)
     for part in palette.parts:
+        probability = probabilities(*_stacked(label_maps[part]))
+        total = probability.sum(1, keepdim=True)  # [b, 1, H, W]
+        probability /= total.clamp(min=1)  # above 1 by rounding in the store
+        rest = (1 - total).clamp_(min=0) / max(first.num_classes - first.k, 1)
+        # a cell's palette entries hold what exceeds the cell's own residual, so averages stay exact
+        excess = (probability - rest).mul_(1 - smoothing)
         planes = palette.planes(excess, part)
-        planes[..., -1] = rest[part]
+        planes[..., -1] = rest[:, 0] * (1 - smoothing) + smoothing / first.num_classes
         values = resampler(planes, part.start)
         target.excess[part], target.residual[part] = values[..., :-1], values[..., -1]
     return target
@@ -88,8 +87,8 @@ def _released(
     label_maps: Sequence[LabelMap], views: Sequence[View], grid: tuple[int, int], smoothing: float
 ) -> TokenTarget:
     first, extents = label_maps[0], [label_map.extent for label_map in label_maps]
-    scores, log_normalizer = _stacked(label_maps)
-    if log_normalizer is not None and not log_normalizer.flatten(1).any(1).all():
+    known = [m.log_normalizer for m in label_maps if m.log_normalizer is not None]
+    if not all(bool(log_normalizer.any()) for log_normalizer in known):
         raise InputError(
             "released targets need the annotator's raw logits, these labels keep log-probabilities:"
             " use probability targets, or labels of the exact codec"
@@ -102,6 +101,7 @@ def _released(
     # entries that pad a shorter palette have logit 0, as every class outside it
     others = first.num_classes - palette.classes.shape[1]
     for part in palette.parts:
+        scores, _ = _stacked(label_maps[part])
         logits = resampler(palette.planes(scores, part), part.start)
         share = logits.softmax(-1)  # as if there were one class outside the palette
         outside = share[..., -1:]
@@ -150,15 +150,17 @@ class _Palette(NamedTuple):
 
     @property
     def parts(self) -> list[slice]:
-        """A few images at a time, whose planes stay in the processor's cache."""
-        return [slice(i, i + _AT_ONCE) for i in range(0, len(self.classes), _AT_ONCE)]
+        """As many images at a time as have planes that stay in the processor's cache."""
+        entries = self.slots[0, 0].numel() * (self.classes.shape[1] + 1)
+        count = max(_CACHED // entries, 1)
+        return [slice(i, i + count) for i in range(0, len(self.classes), count)]
 
     def planes(self, values: Tensor, part: slice) -> Tensor:
-        """Values [B, K, H, W] of a part by palette entry: [b, H, W, P + 1], 0 where absent.
+        """Values [b, K, H, W] of a part by palette entry: [b, H, W, P + 1], 0 where absent.
 
         The last plane is that of all classes outside the palette: 0 so far.
         """
-        values, slots = values[part].permute(0, 2, 3, 1), self.slots[part].permute(0, 2, 3, 1)
+        values, slots = values.permute(0, 2, 3, 1), self.slots[part].permute(0, 2, 3, 1)
         planes = values.new_zeros(*values.shape[:3], self.classes.shape[1] + 1)
         return planes.scatter_add_(3, slots, values)
 
