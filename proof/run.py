@@ -37,16 +37,11 @@ def main() -> None:
     wanted = [run for run in RUNS if options.match in run.name]
     for run in wanted:
         forget_if_changed(run)
-    stores = {run.labels for run in wanted if "--labels" in run.command}
-    by_student = {store for store in stores if LABELS[store].by not in ANNOTATORS}
     with ThreadPoolExecutor(options.jobs) as pool:
-        for store in sorted(stores - by_student, key=list(LABELS).index):
+        # by label store, in the order of the plan: a store may need a run that comes before it
+        for store in dict.fromkeys(run.labels for run in wanted):
             make_labels(store, options.jobs)
-        first = [run for run in wanted if run.labels not in by_student]
-        list(pool.map(train, first))
-        for store in by_student:
-            make_labels(store, options.jobs)
-        list(pool.map(train, [run for run in wanted if run.labels in by_student]))
+            list(pool.map(train, [run for run in wanted if run.labels == store]))
     if wanted == RUNS:
         keep_weights()
         report.main()
