@@ -27,6 +27,7 @@ from workbench import (
 )
 
 from tokenlabel.training.checkpoint import CheckpointFolder
+from tokenlabel.training.recipe import Optimizer, Recipe
 from tokenlabel.training.result import read_metrics
 from tokenlabel.training.signals import Preempted
 
@@ -83,6 +84,19 @@ def test_kill_9_at_any_moment_leaves_the_same_weights(undisturbed: Path, tmp_pat
             kills += 1
         process.join()
     assert_same(weights(tmp_path / "run"), weights(undisturbed))
+
+
+def test_muon_resumes_as_well(tmp_path: Path) -> None:
+    """Its state is not the usual two moments, and part of the parameters have AdamW's."""
+
+    def with_muon(recipe: Recipe) -> Recipe:
+        return dataclasses.replace(recipe, optimizer=Optimizer(name="muon", lr=1e-2))
+
+    run(with_muon(RECIPE), tmp_path / "whole", **MODEL)
+    with pytest.raises(RuntimeError):
+        run(with_muon(OFTEN), tmp_path / "run", spoil=FailAt(3), **MODEL)
+    run(with_muon(OFTEN), tmp_path / "run", **MODEL)
+    assert_same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
 
 
 def test_checkpoints_do_not_change_the_result(undisturbed: Path, tmp_path: Path) -> None:
