@@ -61,6 +61,23 @@ def test_side_layers_make_the_published_strides(head: HeadKind, strides: tuple[i
 
 
 @pytest.mark.parametrize(
+    ("patch", "head", "strides"),
+    [
+        (8, "upernet", (4, 8, 8, 8)),
+        (4, "upernet", (4, 4, 4, 4)),
+        (8, "fcn", (8, 8, 8, 8)),
+        (4, "fcn", (4, 4, 4, 4)),
+    ],
+)
+def test_maps_of_fine_patches_are_not_enlarged_beyond_the_published_strides(
+    patch: int, head: HeadKind, strides: tuple[int, ...]
+) -> None:
+    pyramid = Pyramid(thin_lvvit(patch_size=patch), head).eval()
+    maps = pyramid(torch.randn(1, 3, 64, 96))
+    assert [64 // x.shape[2] for x in maps] == list(strides)
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "resnet10t",
