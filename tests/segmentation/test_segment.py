@@ -298,6 +298,15 @@ def test_faults_are_named_before_anything_is_written(scenes: Path, tmp_path: Pat
         train(scenes, output, 5, "model.chanels=4")
     with pytest.raises(InputError, match="leaves gaps"):
         train(scenes, output, 5, "test.window=32", "test.stride=33")
+    mask = scenes / "annotations" / "validation" / "s2.png"
+    good = mask.read_bytes()
+    Image.new("L", (64, 48), 9).save(mask)
+    with pytest.raises(InputError, match=r"s2\.png holds the value 9"):
+        train(scenes, output, 5)
+    Image.new("L", (63, 48), 1).save(mask)
+    with pytest.raises(InputError, match=r"64x48 pixels, but its mask .*s2\.png has 63x48"):
+        train(scenes, output, 5)
+    mask.write_bytes(good)
     for part in ("images", "annotations"):
         for kind in ("training", "validation"):
             for file in sorted((scenes / part / kind).iterdir()):
@@ -326,6 +335,8 @@ def test_eval_says_what_it_lacks(trained: tuple[Path, Path], tmp_path: Path) -> 
     other.write_text('["a", "b", "c", "d"]')
     with pytest.raises(InputError, match=r"knows 3 classes and .* has 4"):
         segment.evaluate(data=scenes, checkpoint=run, classes=other)
+    with pytest.raises(InputError, match="--whole shows no windows"):
+        segment.evaluate(data=scenes, checkpoint=run, whole=True, stride=8)
     with pytest.raises(InputError, match="no images at"):
         segment.predict(images=tmp_path / "nothing", checkpoint=run)
 

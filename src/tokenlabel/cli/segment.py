@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from tokenlabel.errors import InputError
+from tokenlabel.files import write_atomically
 from tokenlabel.segmentation.recipe import HeadKind, Layout, SegmentationRecipe
 from tokenlabel.training.recipe_file import override, read_recipe, to_yaml
 from tokenlabel.training.result import TrainResult
@@ -167,7 +168,7 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
         write_table(counts, pairs.classes.names, folder / "table.csv")
         draw_table(counts, pairs.classes.names, folder / "table.png")
-        (folder / "results.json").write_text(json.dumps(summary, indent=2))
+        write_atomically(folder / "results.json", json.dumps(summary, indent=2))
     if ranks.first:
         print("  ".join(f"{name} {value:.4f}" for name, value in summary.items()))
     return summary
@@ -243,6 +244,8 @@ def _given(path: str, value: Any) -> list[str]:
 
 def _window(window: int | None, stride: int | None, whole: bool) -> dict[str, int | None]:
     """Changes of the recipe's window."""
+    if whole and (window, stride) != (None, None):
+        raise InputError("--whole shows no windows: leave --window and --stride out, or --whole")
     if whole:
         return {"window": None}
     return {
