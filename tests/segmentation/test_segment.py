@@ -224,6 +224,52 @@ def test_training_starts_from_a_student_of_another_size_and_classes(tmp_path: Pa
     assert backbone.get_parameter("pos_embed").shape[1] == 1 + 16
 
 
+def test_training_takes_the_student_of_a_folder(scenes: Path, tmp_path: Path) -> None:
+    """A run's folder and an exported model tell their network; a few values may still be changed."""
+    from tokenlabel.cli.export import export
+    from tokenlabel.cli.train import train as train_student
+
+    thin = "model.kwargs={patch_size: 4, embed_dim: 32, depth: 4, num_heads: 2, stem_width: 8}"
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(2):
+            picture = Image.effect_noise((32, 32), 90 + index)
+            picture.save(tmp_path / "photos" / name / f"{index}.png")
+    student = tmp_path / "student"
+    train_student(
+        data=str(tmp_path / "photos"),
+        output=student,
+        model="lvvit_t",
+        image_size=32,
+        supervision="labels",
+        mix="none",
+        batch_size=4,
+        epochs=1,
+        workers=0,
+        overrides=(thin, "schedule.warmup_epochs=0", "trackers=[]", "engine.device=cpu"),
+    )
+    export(checkpoint=student, output=tmp_path / "exported")
+    (average,) = student.glob("checkpoints/*/ema.safetensors")
+    wanted = load_file(average)["backbone.blocks.2.mlp.fc1.weight"]
+    for start in (student, tmp_path / "exported"):
+        run = tmp_path / f"segment-{start.name}"
+        segment.train(
+            data=scenes,
+            output=run,
+            recipe="camvid_transfer",
+            weights=str(start),
+            updates=1,
+            batch_size=2,
+            workers=0,
+            overrides=("augment.crop=[32, 48]", "schedule.warmup_updates=0", "trackers=[]",
+                       "optimizer.lr=1e-9", "engine.device=cpu"),
+        )  # fmt: skip
+        found = load_segmenter(run).model.pyramid.backbone
+        assert found.get_parameter("pos_embed").shape == (1, 1 + 8 * 12, 32)
+        weight = found.get_parameter("blocks.2.mlp.fc1.weight")
+        assert torch.allclose(weight, wanted, atol=1e-6)
+
+
 # -- recipes ---------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ from tokenlabel.segmentation.pairs import Pairs, open_pairs
 from tokenlabel.segmentation.pyramid import any_size_backbone
 from tokenlabel.segmentation.recipe import SegmentationRecipe
 from tokenlabel.segmentation.task import SegmentationTask, class_weights
+from tokenlabel.training.checkpoint import saved_weights
 from tokenlabel.training.loop import Validation, fit
 from tokenlabel.training.ranks import Ranks, accumulation
 from tokenlabel.training.recipe_file import read_recipe
@@ -122,7 +123,7 @@ def create_segmenter(
         **options,
     )
     if fresh and choice.weights not in (None, "pretrained"):
-        load_weights(backbone, choice.weights)
+        load_weights(backbone, saved_weights(choice.weights))
     if recipe.engine.activation_checkpointing:
         backbone.set_grad_checkpointing(True)
     return SegmentationModel(
@@ -239,8 +240,8 @@ class TrainedSegmenter:
         return _segmenter(self.model.to(device), self.recipe, device, **changes)
 
 
-def load_segmenter(run: Path, *, best: bool = True) -> TrainedSegmenter:
-    """The model of a run's folder: its best checkpoint, or its newest one.
+def load_segmenter(run: Path) -> TrainedSegmenter:
+    """The model of a run's folder: its best checkpoint, or else its newest one.
 
     The moving average of the weights is taken where the run keeps one. Raises InputError if the
     folder holds no run, or one that has saved nothing yet.
@@ -254,13 +255,9 @@ def load_segmenter(run: Path, *, best: bool = True) -> TrainedSegmenter:
     recipe = read_recipe(run / "recipe.yaml", SegmentationRecipe)
     known = json.loads((run / "environment.json").read_text())
     classes = ClassList(tuple(known["classes"]), tuple(known["values"]), tuple(known["ignored"]))
-    checkpoints = RunFolder(run, recipe).checkpoints
-    chosen = (checkpoints.best() if best else None) or next(reversed(checkpoints.steps()), None)
-    if chosen is None:
-        raise InputError(f"{run} has saved no checkpoint yet: train it further")
-    weights = chosen / "ema.safetensors"
+    weights = saved_weights(run)
     if not weights.exists():
-        weights = chosen / "model.safetensors"
+        raise InputError(f"{run} has saved no checkpoint yet: train it further")
     return load_checkpoint(weights, recipe, classes)
 
 
