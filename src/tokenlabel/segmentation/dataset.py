@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -51,17 +52,17 @@ def count_pixels(pairs: Pairs, *, workers: int = 1, show: bool = False) -> Tenso
     Raises InputError for the first pair that does not fit: a training that takes days should not meet
     it on the way.
     """
-    counts = torch.zeros(len(pairs.classes), dtype=torch.int64)
+    counts = np.zeros(len(pairs.classes), np.int64)
 
-    def count(pair: Pair) -> Tensor:
-        labels = torch.from_numpy(read_labels(pair, pairs.classes))
-        return torch.bincount(labels[labels != IGNORED].long(), minlength=len(counts))
+    def count(pair: Pair) -> NDArray[np.int64]:
+        labels = read_labels(pair, pairs.classes) - IGNORED  # whose pixels come first
+        return np.bincount(labels.ravel(), minlength=len(counts) + 1)[1:]
 
     with ThreadPoolExecutor(workers) as threads, progress_bar(visible=show) as bar:
         task = bar.add_task("checking masks", total=len(pairs), note="")
         for found in bar.track(threads.map(count, pairs.items), task_id=task):
             counts += found
-    return counts
+    return torch.from_numpy(counts)
 
 
 def pair_loader(
