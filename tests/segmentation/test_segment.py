@@ -157,6 +157,17 @@ def test_predictions_read_as_masks_of_the_data_set(
     assert (clear == first).mean() > 0.999
 
 
+def test_predictions_among_the_pictures_are_not_segmented_again(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    scenes, run = trained
+    Image.open(scenes / "images" / "validation" / "s0.png").save(tmp_path / "photo.png")
+    for _ in range(2):
+        segment.predict(images=tmp_path, checkpoint=run, output=tmp_path / "segmented")
+    written = sorted(path.name for path in (tmp_path / "segmented").rglob("*.png"))
+    assert written == ["legend.png", "photo.png", "photo.png"]
+
+
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -368,6 +379,17 @@ def test_namesakes_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> No
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     with pytest.raises(InputError, match=r"a\.jpg has a namesake"):
         segment.predict(images=tmp_path, checkpoint=trained[1], output=tmp_path / "out")
+
+
+def test_folders_that_hold_no_student_are_named(
+    scenes: Path, trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="holds no run of `tokenlabel train`"):
+        segment.train(data=scenes, output=tmp_path / "run", weights=str(trained[1]))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"architectures": ["Other"]}')
+    with pytest.raises(InputError, match=r"config\.json names no timm model"):
+        segment.train(data=scenes, output=tmp_path / "run", weights=str(tmp_path / "other"))
 
 
 def test_eval_says_what_it_lacks(trained: tuple[Path, Path], tmp_path: Path) -> None:

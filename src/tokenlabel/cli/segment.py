@@ -207,7 +207,8 @@ def predict(
     from tokenlabel.training.recipe import Engine
     from tokenlabel.visualize.overlay import class_colors
 
-    found = find_images(images)
+    own = output.resolve()  # what an earlier call wrote is no picture to segment
+    found = [path for path in find_images(images) if own not in path.resolve().parents]
     trained = load_segmenter(checkpoint)
     segmenter = trained.segmenter(
         Ranks(Engine(device=device)).device,
@@ -244,7 +245,10 @@ def _start(weights: str | None) -> list[str]:
     """The weights to start from and, where their folder tells it, the backbone that they are of."""
     folder = Path(weights or "")
     if weights is not None and (folder / "recipe.yaml").is_file():
-        student = read_recipe(folder / "recipe.yaml").model
+        try:
+            student = read_recipe(folder / "recipe.yaml").model
+        except InputError as error:
+            raise InputError(f"{folder} holds no run of `tokenlabel train`: {error}") from None
         name, arguments = student.name, student.kwargs
     elif weights is not None and (folder / "config.json").is_file():
         try:
