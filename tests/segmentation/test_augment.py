@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box, View
@@ -16,7 +17,7 @@ from tokenlabel.geometry.nearest import render_nearest
 from tokenlabel.geometry.render import render
 from tokenlabel.segmentation.augment import PairAugmentation, distort_colors, scaled_size
 from tokenlabel.segmentation.classes import IGNORED
-from tokenlabel.segmentation.dataset import pair_loader
+from tokenlabel.segmentation.dataset import count_pixels, pair_loader
 from tokenlabel.segmentation.pairs import open_pairs
 
 
@@ -145,6 +146,14 @@ def test_batches_are_the_same_for_any_workers_and_ranks(scenes: Path) -> None:
     ]
     assert torch.equal(whole.labels, torch.cat([part.labels for part in parts]))
     assert whole.keys == parts[0].keys + parts[1].keys
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_pixels_of_all_masks_are_counted(scenes: Path, workers: int) -> None:
+    pairs = open_pairs(scenes, "training")
+    masks = [np.asarray(Image.open(pair.mask)) for pair in pairs.items]
+    expected = [sum(int((mask == value).sum()) for mask in masks) for value in (1, 2, 3)]
+    assert count_pixels(pairs, workers=workers).tolist() == expected
 
 
 def test_faults_of_a_sample_reach_the_caller_as_they_are(scenes: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokenlabel.errors import InputError
 from tokenlabel.geometry import View
 from tokenlabel.geometry.render import render
 from tokenlabel.segmentation.augment import scaled_size
@@ -115,6 +118,25 @@ def test_memory_is_bounded_by_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = Segmenter(Looks(), MEAN, STD, plan)(photo(400, 600))
     assert labels.shape == (400, 600)
     assert max(made) <= 6 * 66 * 66
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"window": 256}, "stride = 341 leaves gaps between windows of 256"),
+        ({"stride": 0}, "stride = 0"),
+        ({"window": 0}, "window = 0"),
+        ({"tile": -1}, "tile = -1"),
+        ({"batch": 0}, "batch = 0"),
+        ({"scales": ()}, "scales"),
+        ({"scales": (1.0, -0.5)}, "scales"),
+    ],
+)
+def test_plans_that_would_leave_pixels_out_are_refused(
+    values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Inference(**values)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from timm.models import create_model
-from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 from tokenlabel.errors import InputError
@@ -18,6 +17,8 @@ from tokenlabel.segmentation.checkpoints import from_mmsegmentation, load_segmen
 from tokenlabel.segmentation.model import SegmentationModel
 from tokenlabel.segmentation.pyramid import Pyramid, any_size_backbone
 from tokenlabel.segmentation.recipe import HeadKind
+from tokenlabel.training.optimize import create_optimizer
+from tokenlabel.training.recipe import Optimizer
 
 THIN = {"depth": 4, "embed_dim": 24, "num_heads": 2, "stem_width": 8}
 
@@ -58,6 +59,23 @@ def test_side_layers_make_the_published_strides(head: HeadKind, strides: tuple[i
     assert [x.shape[1] for x in maps] == list(pyramid.channels)
     assert [64 // x.shape[2] for x in maps] == list(strides)
     assert [96 // x.shape[3] for x in maps] == list(strides)
+
+
+@pytest.mark.parametrize(
+    ("patch", "head", "strides"),
+    [
+        (8, "upernet", (4, 8, 8, 8)),
+        (4, "upernet", (4, 4, 4, 4)),
+        (8, "fcn", (8, 8, 8, 8)),
+        (4, "fcn", (4, 4, 4, 4)),
+    ],
+)
+def test_maps_of_fine_patches_are_not_enlarged_beyond_the_published_strides(
+    patch: int, head: HeadKind, strides: tuple[int, ...]
+) -> None:
+    pyramid = Pyramid(thin_lvvit(patch_size=patch), head).eval()
+    maps = pyramid(torch.randn(1, 3, 64, 96))
+    assert [64 // x.shape[2] for x in maps] == list(strides)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +145,7 @@ def test_backbones_without_maps_are_refused() -> None:
 
 def test_layer_decay_and_weight_decay_reach_through_to_the_backbone() -> None:
     model = SegmentationModel(thin_lvvit(), 5, channels=8)
-    optimizer = create_optimizer_v2(model, "adamw", lr=1.0, weight_decay=0.1, layer_decay=0.5)
+    optimizer = create_optimizer(model, Optimizer(lr=1.0, weight_decay=0.1, layer_decay=0.5))
     named = {id(parameter): name for name, parameter in model.named_parameters()}
     rates, decays = {}, {}
     for group in optimizer.param_groups:

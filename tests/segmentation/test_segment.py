@@ -20,13 +20,12 @@ from torch import nn
 from tokenlabel.cli import segment
 from tokenlabel.cli.main import VERBS
 from tokenlabel.errors import InputError
-from tokenlabel.recipes.segmentation import get_segmentation_recipe, segmentation_recipe_names
+from tokenlabel.recipes.segmentation import get_segmentation_recipe
 from tokenlabel.segmentation.augment import PairAugmentation
 from tokenlabel.segmentation.evaluate import evaluate_pairs
 from tokenlabel.segmentation.pairs import open_pairs
 from tokenlabel.segmentation.run import create_segmenter, load_segmenter
 from tokenlabel.segmentation.task import SegmentationTask
-from tokenlabel.training.recipe_file import from_mapping, to_mapping
 from tokenlabel.training.signals import Preempted
 
 QUICK = (
@@ -157,6 +156,17 @@ def test_predictions_read_as_masks_of_the_data_set(
     assert (clear == first).mean() > 0.999
 
 
+def test_predictions_among_the_pictures_are_not_segmented_again(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    scenes, run = trained
+    Image.open(scenes / "images" / "validation" / "s0.png").save(tmp_path / "photo.png")
+    for _ in range(2):
+        segment.predict(images=tmp_path, checkpoint=run, output=tmp_path / "segmented")
+    written = sorted(path.name for path in (tmp_path / "segmented").rglob("*.png"))
+    assert written == ["legend.png", "photo.png", "photo.png"]
+
+
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,67 +234,50 @@ def test_training_starts_from_a_student_of_another_size_and_classes(tmp_path: Pa
     assert backbone.get_parameter("pos_embed").shape[1] == 1 + 16
 
 
-# -- recipes ---------------------------------------------------------------------------------------
+def test_training_takes_the_student_of_a_folder(scenes: Path, tmp_path: Path) -> None:
+    """A run's folder and an exported model tell their network; a few values may still be changed."""
+    from tokenlabel.cli.export import export
+    from tokenlabel.cli.train import train as train_student
 
-
-@pytest.mark.parametrize(
-    ("name", "backbone", "channels", "drop_path"),
-    [
-        ("lvvit_s_upernet_ade20k", "lvvit_s", 256, 0.1),
-        ("lvvit_m_upernet_ade20k", "lvvit_m", 256, 0.2),
-        ("lvvit_l_upernet_ade20k", "lvvit_l", 512, 0.5),
-    ],
-)
-def test_recipes_hold_the_published_values(
-    name: str, backbone: str, channels: int, drop_path: float
-) -> None:
-    recipe = get_segmentation_recipe(name)
-    model, schedule, test = recipe.model, recipe.schedule, recipe.test
-    assert (model.backbone, model.channels, model.drop_path) == (backbone, channels, drop_path)
-    assert (model.head, model.dropout, recipe.loss.auxiliary_weight) == ("upernet", 0.1, 0.4)
-    assert (recipe.optimizer.name, recipe.optimizer.lr) == ("adamw", 6e-5)
-    assert recipe.optimizer.weight_decay == 0.01
-    assert (schedule.updates, schedule.batch_size, schedule.warmup_updates) == (160_000, 16, 1500)
-    assert (schedule.decay, schedule.min_lr) == ("poly", 0.0)
-    assert schedule.warmup_lr == pytest.approx(6e-5 * 1e-6)
-    assert (recipe.augment.crop, recipe.augment.scale) == ((512, 512), (0.5, 2.0))
-    assert (recipe.augment.largest_share, recipe.augment.hflip) == (0.75, 0.5)
-    assert (test.short_side, test.window, test.stride) == (512, 512, 341)
-    assert recipe.engine.sync_batchnorm
-
-
-def test_learning_rate_follows_the_published_course() -> None:
-    from tokenlabel.training.optimize import create_optimizer, create_schedule
-
-    recipe = get_segmentation_recipe("lvvit_s_upernet_ade20k")
-    optimizer = create_optimizer(nn.Linear(2, 2), recipe.optimizer)
-    schedule = create_schedule(optimizer, recipe, updates_per_epoch=1263)
-
-    def rate(update: int) -> float:
-        schedule.step_update(update)
-        return float(optimizer.param_groups[0]["lr"])
-
-    assert rate(0) == pytest.approx(6e-11)
-    assert rate(750) == pytest.approx(3e-5, rel=1e-3)
-    for update in (1500, 80_000, 159_999):
-        assert rate(update) == pytest.approx(6e-5 * (1 - update / 160_000), rel=1e-3)
-
-
-@pytest.mark.parametrize("name", segmentation_recipe_names())
-def test_every_recipe_is_data_and_has_a_smoke_variant(name: str) -> None:
-    recipe = get_segmentation_recipe(name)
-    assert from_mapping(to_mapping(recipe), "recipe", type(recipe)) == recipe
-    smoke = get_segmentation_recipe(f"{name}_smoke")
-    model = create_segmenter(smoke, 3).eval()
-    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 3, 64, 64)
-
-
-def test_a_published_recipe_trains_in_its_smoke_variant(scenes: Path, tmp_path: Path) -> None:
-    result = segment.train(
-        data=scenes, output=tmp_path / "run", recipe="lvvit_s_upernet_ade20k_smoke"
+    thin = "model.kwargs={patch_size: 4, embed_dim: 32, depth: 4, num_heads: 2, stem_width: 8}"
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(2):
+            picture = Image.effect_noise((32, 32), 90 + index)
+            picture.save(tmp_path / "photos" / name / f"{index}.png")
+    student = tmp_path / "student"
+    train_student(
+        data=str(tmp_path / "photos"),
+        output=student,
+        model="lvvit_t",
+        image_size=32,
+        supervision="labels",
+        mix="none",
+        batch_size=4,
+        epochs=1,
+        workers=0,
+        overrides=(thin, "schedule.warmup_epochs=0", "trackers=[]", "engine.device=cpu"),
     )
-    assert result is not None
-    assert result.results["updates"] == 4
+    export(checkpoint=student, output=tmp_path / "exported")
+    (average,) = student.glob("checkpoints/*/ema.safetensors")
+    wanted = load_file(average)["backbone.blocks.2.mlp.fc1.weight"]
+    for start in (student, tmp_path / "exported"):
+        run = tmp_path / f"segment-{start.name}"
+        segment.train(
+            data=scenes,
+            output=run,
+            recipe="camvid_transfer",
+            weights=str(start),
+            updates=1,
+            batch_size=2,
+            workers=0,
+            overrides=("augment.crop=[32, 48]", "schedule.warmup_updates=0", "trackers=[]",
+                       "optimizer.lr=1e-9", "engine.device=cpu"),
+        )  # fmt: skip
+        found = load_segmenter(run).model.pyramid.backbone
+        assert found.get_parameter("pos_embed").shape == (1, 1 + 8 * 12, 32)
+        weight = found.get_parameter("blocks.2.mlp.fc1.weight")
+        assert torch.allclose(weight, wanted, atol=1e-6)
 
 
 # -- what users get wrong --------------------------------------------------------------------------
@@ -298,6 +291,15 @@ def test_faults_are_named_before_anything_is_written(scenes: Path, tmp_path: Pat
         train(scenes, output, 5, "model.chanels=4")
     with pytest.raises(InputError, match="leaves gaps"):
         train(scenes, output, 5, "test.window=32", "test.stride=33")
+    mask = scenes / "annotations" / "validation" / "s2.png"
+    good = mask.read_bytes()
+    Image.new("L", (64, 48), 9).save(mask)
+    with pytest.raises(InputError, match=r"s2\.png holds the value 9"):
+        train(scenes, output, 5)
+    Image.new("L", (63, 48), 1).save(mask)
+    with pytest.raises(InputError, match=r"64x48 pixels, but its mask .*s2\.png has 63x48"):
+        train(scenes, output, 5)
+    mask.write_bytes(good)
     for part in ("images", "annotations"):
         for kind in ("training", "validation"):
             for file in sorted((scenes / part / kind).iterdir()):
@@ -315,6 +317,17 @@ def test_namesakes_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> No
         segment.predict(images=tmp_path, checkpoint=trained[1], output=tmp_path / "out")
 
 
+def test_folders_that_hold_no_student_are_named(
+    scenes: Path, trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="holds no run of `tokenlabel train`"):
+        segment.train(data=scenes, output=tmp_path / "run", weights=str(trained[1]))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"architectures": ["Other"]}')
+    with pytest.raises(InputError, match=r"config\.json names no timm model"):
+        segment.train(data=scenes, output=tmp_path / "run", weights=str(tmp_path / "other"))
+
+
 def test_eval_says_what_it_lacks(trained: tuple[Path, Path], tmp_path: Path) -> None:
     scenes, run = trained
     with pytest.raises(InputError, match="holds no segmentation run"):
@@ -326,6 +339,8 @@ def test_eval_says_what_it_lacks(trained: tuple[Path, Path], tmp_path: Path) -> 
     other.write_text('["a", "b", "c", "d"]')
     with pytest.raises(InputError, match=r"knows 3 classes and .* has 4"):
         segment.evaluate(data=scenes, checkpoint=run, classes=other)
+    with pytest.raises(InputError, match="--whole shows no windows"):
+        segment.evaluate(data=scenes, checkpoint=run, whole=True, stride=8)
     with pytest.raises(InputError, match="no images at"):
         segment.predict(images=tmp_path / "nothing", checkpoint=run)
 

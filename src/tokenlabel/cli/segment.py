@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from tokenlabel.errors import InputError
+from tokenlabel.files import write_atomically
 from tokenlabel.segmentation.recipe import HeadKind, Layout, SegmentationRecipe
 from tokenlabel.training.recipe_file import override, read_recipe, to_yaml
 from tokenlabel.training.result import TrainResult
@@ -16,6 +17,7 @@ from tokenlabel.training.result import TrainResult
 __all__ = ["evaluate", "predict", "train"]
 
 _MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+_NOT_BACKBONE = ("img_size", "num_classes", "global_pool", "heads")  # a student's, gone from here
 
 
 def train(
@@ -38,7 +40,7 @@ def train(
 ) -> TrainResult | None:
     """Train a network that gives every pixel a class.
 
-    tokenlabel segment train --data ADEChallengeData2016 --weights runs/train/.../ema.safetensors
+    tokenlabel segment train --data ADEChallengeData2016 --weights runs/train
 
     Stopped or killed, the same command goes on where it was. On several GPUs:
     torchrun --nproc-per-node 8 -m tokenlabel segment train ...
@@ -50,7 +52,8 @@ def train(
         recipe: where all values come from that you do not give: a name (`lvvit_s_upernet_ade20k`,
             `camvid_cpu` ...; NAME_smoke is a quick trial on a CPU) or a YAML file.
         backbone: the network below the head: lvvit_s, or any name that timm knows.
-        weights: start from these weights of the backbone: a checkpoint, or `pretrained`.
+        weights: start from these weights: a folder of `tokenlabel train` or of `tokenlabel export`,
+            which says itself which backbone it holds; a file of weights; or `pretrained`.
         head: upernet or fcn.
         classes: file with the class names, in the order of their mask values: JSON list, or one a
             line. Without it, classes.json, classes.txt or objectInfo150.txt of the data folder.
@@ -66,13 +69,13 @@ def train(
     chosen = override(
         _recipe(recipe),
         [
+            *_start(weights),
             *_given("data.root", str(data)),
             *_given("data.classes", classes and str(classes)),
             *_given("data.ignore_index", ignore_index),
             *_given("data.layout", layout),
             *_given("data.workers", workers),
             *_given("model.backbone", backbone),
-            *_given("model.weights", weights),
             *_given("model.head", head),
             *_given("schedule.updates", updates),
             *_given("schedule.batch_size", batch_size),
@@ -167,7 +170,7 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
         write_table(counts, pairs.classes.names, folder / "table.csv")
         draw_table(counts, pairs.classes.names, folder / "table.png")
-        (folder / "results.json").write_text(json.dumps(summary, indent=2))
+        write_atomically(folder / "results.json", json.dumps(summary, indent=2))
     if ranks.first:
         print("  ".join(f"{name} {value:.4f}" for name, value in summary.items()))
     return summary
@@ -204,7 +207,8 @@ def predict(
     from tokenlabel.training.recipe import Engine
     from tokenlabel.visualize.overlay import class_colors
 
-    found = find_images(images)
+    own = output.resolve()  # what an earlier call wrote is no picture to segment
+    found = [path for path in find_images(images) if own not in path.resolve().parents]
     trained = load_segmenter(checkpoint)
     segmenter = trained.segmenter(
         Ranks(Engine(device=device)).device,
@@ -237,12 +241,42 @@ def _recipe(recipe: str) -> SegmentationRecipe:
     return get_segmentation_recipe(recipe)
 
 
+def _start(weights: str | None) -> list[str]:
+    """The weights to start from and, where their folder tells it, the backbone that they are of."""
+    folder = Path(weights or "")
+    if weights is not None and (folder / "recipe.yaml").is_file():
+        try:
+            student = read_recipe(folder / "recipe.yaml").model
+        except InputError as error:
+            raise InputError(f"{folder} holds no run of `tokenlabel train`: {error}") from None
+        name, arguments = student.name, student.kwargs
+    elif weights is not None and (folder / "config.json").is_file():
+        try:
+            written = json.loads((folder / "config.json").read_text())
+            name, arguments = written["architecture"], written.get("model_args", {})
+        except (ValueError, KeyError):
+            raise InputError(
+                f"{folder / 'config.json'} names no timm model: give a folder of `tokenlabel train`"
+                " or `tokenlabel export`, or a file of weights"
+            ) from None
+    else:
+        return _given("model.weights", weights)
+    kept = {key: value for key, value in arguments.items() if key not in _NOT_BACKBONE}
+    return [
+        *_given("model.weights", weights),
+        *_given("model.backbone", name),
+        *_given("model.kwargs", kept),
+    ]
+
+
 def _given(path: str, value: Any) -> list[str]:
     return [] if value is None else [f"{path}={json.dumps(value)}"]
 
 
 def _window(window: int | None, stride: int | None, whole: bool) -> dict[str, int | None]:
     """Changes of the recipe's window."""
+    if whole and (window, stride) != (None, None):
+        raise InputError("--whole shows no windows: leave --window and --stride out, or --whole")
     if whole:
         return {"window": None}
     return {

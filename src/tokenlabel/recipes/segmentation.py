@@ -89,21 +89,22 @@ def camvid_cpu() -> SegmentationRecipe:
 
 
 def camvid_transfer() -> SegmentationRecipe:
-    """A token-labelled student fine-tuned on CamVid, to compare one checkpoint with another."""
+    """A small student fine-tuned on CamVid in minutes, to compare one checkpoint with another."""
     return SegmentationRecipe(
         about=About(
             command="tokenlabel segment train --data camvid --recipe camvid_transfer"
-            " --backbone NAME --weights CHECKPOINT --seed N",
-            hardware="one GPU; a small backbone also on a CPU",
+            " --weights RUN --seed N",
+            hardware="one CPU core: 5 minutes for a student of 1.3 M parameters and patches of 4",
         ),
-        augment=SegmentationAugment(crop=(240, 320), scale=(0.75, 1.5)),
-        model=SegmentationModelChoice(backbone="lvvit_t", channels=64, drop_path=0.1),
+        data=SegmentationData(workers=1),
+        augment=SegmentationAugment(crop=(96, 128), scale=(0.75, 1.5), color=False),
+        model=SegmentationModelChoice(backbone="lvvit_t", channels=32),
         loss=SegmentationLoss(class_balance=0.5),
-        optimizer=Optimizer(lr=5e-4, weight_decay=0.05, layer_decay=0.9),
-        schedule=UpdateSchedule(batch_size=8, updates=1800, warmup_updates=100, warmup_lr=1e-6),
-        test=SegmentationTest(short_side=240, window=None),
+        optimizer=Optimizer(lr=2e-3, weight_decay=0.05, layer_decay=0.9),
+        schedule=UpdateSchedule(batch_size=4, updates=400, warmup_updates=40, warmup_lr=1e-6),
+        test=SegmentationTest(short_side=120, window=None),
         engine=Engine(device_batch=8),
-        validate_every=10,
+        validate_every=1000,
         log_every=10,
     )
 

@@ -13,7 +13,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.segmentation.classes import ClassList, Labels
 from tokenlabel.segmentation.pairs import Pair
 
-__all__ = ["read_image", "read_pair"]
+__all__ = ["read_image", "read_labels", "read_pair"]
 
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L")
 
@@ -33,14 +33,30 @@ def read_pair(pair: Pair, classes: ClassList) -> tuple[NDArray[np.uint8], Labels
     values than the class list knows, and sizes that differ.
     """
     image = read_image(pair.image)
+    return image, _labels(pair, classes, (image.shape[0], image.shape[1]))
+
+
+def read_labels(pair: Pair, classes: ClassList) -> Labels:
+    """The labels of a pair, as of `read_pair`; of the image nothing but its size is read."""
+    try:
+        with Image.open(pair.image) as image:
+            size = (image.height, image.width)
+    except OSError as error:
+        reason = str(error).split(" '")[0]
+        raise InputError(f"cannot read image {pair.image}: {reason}") from error
+    return _labels(pair, classes, size)
+
+
+def _labels(pair: Pair, classes: ClassList, size: tuple[int, int]) -> Labels:
+    """The labels of a pair whose image has `size` = (height, width)."""
     labels = classes.decode(_read_mask(pair.mask), str(pair.mask))
-    if image.shape[:2] != labels.shape:
-        (height, width), (rows, cols) = image.shape[:2], labels.shape
+    if size != labels.shape:
+        (height, width), (rows, cols) = size, labels.shape
         raise InputError(
             f"image {pair.image} has {width}x{height} pixels, but its mask {pair.mask} has"
             f" {cols}x{rows}: make the mask anew at the image's size"
         )
-    return image, labels
+    return labels
 
 
 def _read_mask(path: Path) -> NDArray[np.integer]:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tokenlabel.errors import InputError
 from tokenlabel.geometry import View
 from tokenlabel.geometry.render import Pixels, render
 from tokenlabel.segmentation.augment import scaled_size
@@ -31,6 +32,8 @@ class Inference:
     - `scales`, `flip`: further sizes, and mirror images, whose probabilities are averaged.
       Published for multi-scale results: 0.5, 0.75, 1, 1.25, 1.5, 1.75, each flipped too.
     - `tile`: pixels on a side of the output that are made at once; `batch`: windows at once.
+
+    Raises InputError for values that would show no pixel, or leave gaps between windows.
     """
 
     short_side: int | None = 512
@@ -41,6 +44,19 @@ class Inference:
     flip: bool = False
     tile: int = 1024
     batch: int = 4
+
+    def __post_init__(self) -> None:
+        counts = {"window": self.window, "stride": self.stride, "tile": self.tile}
+        for name, value in (counts | {"batch": self.batch}).items():
+            if value is not None and value < 1:
+                raise InputError(f"{name} = {value}: give at least 1 pixel or window")
+        if not self.scales or min(self.scales) <= 0:
+            raise InputError(f"scales = {self.scales}: give one or more sizes above 0")
+        if self.window is not None and self.stride > self.window:
+            raise InputError(
+                f"stride = {self.stride} leaves gaps between windows of {self.window} pixels:"
+                " give a smaller stride"
+            )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenlabel.files import replacing
 from tokenlabel.segmentation.classes import IGNORED
 
 __all__ = ["SegmentationCounts", "draw_table", "write_table"]
@@ -65,7 +66,7 @@ def write_table(counts: SegmentationCounts, names: Sequence[str], file: Path) ->
     """One line a class as CSV: name, IoU, accuracy, its share of the labelled pixels."""
     shares = counts.confusion.sum(1) / counts.confusion.sum().clamp(min=1)
     rows = zip(names, counts.class_iou(), counts.class_accuracy(), shares, strict=True)
-    with file.open("w", newline="") as stream:
+    with replacing(file) as aside, aside.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["class", "iou", "accuracy", "share_of_pixels"])
         for name, *values in rows:
@@ -89,4 +90,5 @@ def draw_table(counts: SegmentationCounts, names: Sequence[str], file: Path) -> 
     axes.set(xlim=(0, 1), ylim=(-0.7, len(order) - 0.3), xlabel="share of pixels")
     axes.set_title(f"mean IoU {counts.summary()['miou']:.4f}", fontsize=10)
     axes.legend(loc="lower right", fontsize=8)
-    figure.savefig(file, dpi=120)
+    with replacing(file) as aside:
+        figure.savefig(aside, dpi=120, format="png")

@@ -45,7 +45,8 @@ def save_legend(names: Sequence[str], colors: NDArray[np.float64], file: Path) -
     FigureCanvasAgg(figure)
     handles = [Patch(color=color, label=name) for name, color in zip(names, colors, strict=True)]
     figure.legend(handles=handles, loc="center", ncols=columns, frameon=False, fontsize=9)
-    figure.savefig(file, dpi=120)
+    with replacing(file) as aside:
+        figure.savefig(aside, dpi=120, format="png")
 
 
 def _save(picture: Image.Image, file: Path) -> None:

@@ -31,6 +31,7 @@ class Pyramid(nn.Module):
     - hierarchical backbones give the deepest map at each of their four coarsest strides;
     - plain ones give every third block, counted from the last, through `side_layers`. For UPerNet
       these make strides 4, 8, 16, 16 of a stride of 16; for FCN the fourth comes out at stride 8.
+      Backbones of finer patches are enlarged less: no map becomes finer than these (or the patches).
 
     What the maps do not need (final norm, heads) is taken off the backbone. Raises InputError for a
     backbone that has neither kind of maps.
@@ -46,7 +47,7 @@ class Pyramid(nn.Module):
         model: Any = backbone
         self.indices = list(model.prune_intermediate_layers(wanted, prune_norm=True))
         self.backbone = backbone
-        self.side_layers = _side_layers(channels, head) if plain else None
+        self.side_layers = _side_layers(channels, head, strides[0]) if plain else None
         if plain:
             channels[-1] = _UPERNET_WIDTH if head == "upernet" else _FCN_WIDTH
         self.channels = tuple(channels)
@@ -117,14 +118,15 @@ def _hierarchical_taps(strides: Sequence[int]) -> list[int]:
     return [deepest[stride] for stride in coarsest]
 
 
-def _side_layers(channels: Sequence[int], head: HeadKind) -> nn.ModuleList:
+def _side_layers(channels: Sequence[int], head: HeadKind, stride: int) -> nn.ModuleList:
     """The published side layers of a plain backbone (released code, `side_layer1` to `4`)."""
     first, second, third, fourth = channels
+    to_four, to_eight = (min(-(-stride // wanted), 16 // wanted) for wanted in (4, 8))
     if head == "upernet":
         return nn.ModuleList(
             [
-                nn.Sequential(*_upsample(first, 4), *_project(first, first)),
-                nn.Sequential(*_upsample(second, 2), *_project(second, second)),
+                nn.Sequential(*_upsample(first, to_four), *_project(first, first)),
+                nn.Sequential(*_upsample(second, to_eight), *_project(second, second)),
                 nn.Sequential(*_project(third, third)),
                 nn.Sequential(*_project(fourth, _UPERNET_WIDTH)),
             ]
@@ -134,12 +136,14 @@ def _side_layers(channels: Sequence[int], head: HeadKind) -> nn.ModuleList:
             nn.Identity(),
             nn.Identity(),
             nn.Sequential(*_project(third, third)),
-            nn.Sequential(*_upsample(fourth, 2), *_project(fourth, _FCN_WIDTH)),
+            nn.Sequential(*_upsample(fourth, to_eight), *_project(fourth, _FCN_WIDTH)),
         ]
     )
 
 
 def _upsample(channels: int, factor: int) -> list[nn.Module]:
+    if factor == 1:
+        return []
     enlarge = nn.ConvTranspose2d(channels, channels, factor, stride=factor, bias=False)
     return [enlarge, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
 

@@ -82,7 +82,8 @@ class SegmentationModelChoice:
     backbone: str = "lvvit_s"
     """Any timm model name with intermediate maps."""
     weights: str | None = None
-    """Checkpoint to start from, of a classifier or student (`tokenlabel train`), or "pretrained"."""
+    """Where to start from: a checkpoint file or the folder of a run, of a classifier or student, or
+    "pretrained" for timm's own weights."""
     head: HeadKind = "upernet"
     channels: Count = 256
     """Width of the heads."""

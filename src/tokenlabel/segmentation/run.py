@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -12,23 +11,23 @@ from typing import Any
 
 import torch
 from timm.data import resolve_model_data_config
-from torch import Tensor, nn
+from torch import nn
 
 from tokenlabel.errors import InputError
 from tokenlabel.models.checkpoints import load_weights
 from tokenlabel.progress import console
 from tokenlabel.segmentation.augment import PairAugmentation
 from tokenlabel.segmentation.checkpoints import load_segmentation_weights
-from tokenlabel.segmentation.classes import IGNORED, ClassList
-from tokenlabel.segmentation.dataset import PairBatch, pair_loader
+from tokenlabel.segmentation.classes import ClassList
+from tokenlabel.segmentation.dataset import PairBatch, count_pixels, pair_loader
 from tokenlabel.segmentation.evaluate import evaluate_pairs
-from tokenlabel.segmentation.files import read_pair
 from tokenlabel.segmentation.inference import Inference, Segmenter
 from tokenlabel.segmentation.model import SegmentationModel
 from tokenlabel.segmentation.pairs import Pairs, open_pairs
 from tokenlabel.segmentation.pyramid import any_size_backbone
 from tokenlabel.segmentation.recipe import SegmentationRecipe
 from tokenlabel.segmentation.task import SegmentationTask, class_weights
+from tokenlabel.training.checkpoint import saved_weights
 from tokenlabel.training.loop import Validation, fit
 from tokenlabel.training.ranks import Ranks, accumulation
 from tokenlabel.training.recipe_file import read_recipe
@@ -59,18 +58,26 @@ def train(recipe: SegmentationRecipe, output: str | Path) -> TrainResult:
     if folder.results is not None:
         console.print(f"{folder.path} is complete: nothing to train", soft_wrap=True)
         return TrainResult(folder.path, folder.results)
+    held_out = _held_out(recipe, pairs)
     ranks = Ranks(recipe.engine, recipe.trackers, str(folder.path))
+    counts = [
+        count_pixels(part, workers=max(recipe.data.workers, 1), show=ranks.first)
+        for part in (pairs, held_out)
+        if part is not None
+    ]
+    balance = recipe.loss.class_balance
     torch.manual_seed(recipe.seed)
     model = create_segmenter(recipe, len(pairs.classes), fresh=True)
     task = SegmentationTask(
         model,
         **normalization(model),
         auxiliary_weight=recipe.loss.auxiliary_weight,
-        class_weights=_class_weights(recipe, pairs),
+        class_weights=class_weights(counts[0], balance) if balance else None,
     )
     batches = _Batches(recipe, pairs, model, ranks)
-    validation = _validation(recipe, pairs, ranks)
+    validation = None if held_out is None else _validation(recipe, held_out, ranks)
     trainer = Trainer(task, recipe, ranks, batches.updates_per_epoch)
+    ranks.wait()  # all have looked at the folder before the first one writes into it
     if ranks.first:
         classes = pairs.classes
         folder.open(
@@ -116,7 +123,7 @@ def create_segmenter(
         **options,
     )
     if fresh and choice.weights not in (None, "pretrained"):
-        load_weights(backbone, choice.weights)
+        load_weights(backbone, saved_weights(choice.weights))
     if recipe.engine.activation_checkpointing:
         backbone.set_grad_checkpointing(True)
     return SegmentationModel(
@@ -138,10 +145,14 @@ def _segmenter(
     model: SegmentationModel, recipe: SegmentationRecipe, device: torch.device, **changes: Any
 ) -> Segmenter:
     """A model shown images as the recipe says, with changes of its `Inference`."""
-    test = recipe.test
-    plan = Inference(short_side=test.short_side, window=test.window, stride=test.stride)
-    plan = dataclasses.replace(plan, **changes)
+    plan = _inference(recipe, **changes)
     return Segmenter(model, **normalization(model), inference=plan, device=device)
+
+
+def _inference(recipe: SegmentationRecipe, **changes: Any) -> Inference:
+    test = recipe.test
+    own = {"short_side": test.short_side, "window": test.window, "stride": test.stride}
+    return Inference(**(own | changes))
 
 
 class _Batches:
@@ -191,23 +202,11 @@ def _check(recipe: SegmentationRecipe) -> None:
             f"schedule.warmup_updates = {recipe.schedule.warmup_updates} leaves nothing of"
             f" {recipe.schedule.updates} updates to train at the full rate"
         )
-    window, stride = recipe.test.window, recipe.test.stride
-    if window is not None and stride > window:
-        raise InputError(f"test.stride = {stride} leaves gaps between windows of {window} pixels")
+    _inference(recipe)
 
 
-def _class_weights(recipe: SegmentationRecipe, pairs: Pairs) -> Tensor | None:
-    """Weights by the pixel counts of all training masks."""
-    if not recipe.loss.class_balance:
-        return None
-    counts = torch.zeros(len(pairs.classes), dtype=torch.int64)
-    for pair in pairs.items:
-        labels = torch.from_numpy(read_pair(pair, pairs.classes)[1])
-        counts += torch.bincount(labels[labels != IGNORED].long(), minlength=len(counts))
-    return class_weights(counts, recipe.loss.class_balance)
-
-
-def _validation(recipe: SegmentationRecipe, pairs: Pairs, ranks: Ranks) -> Validation | None:
+def _held_out(recipe: SegmentationRecipe, pairs: Pairs) -> Pairs | None:
+    """The pairs of the validation, none of them among those of the training."""
     if recipe.data.val_split is None:
         return None
     held_out = open_split(recipe, recipe.data.val_split)
@@ -216,7 +215,10 @@ def _validation(recipe: SegmentationRecipe, pairs: Pairs, ranks: Ranks) -> Valid
             f"{recipe.data.root} has no {recipe.data.val_split!r} of its own: make a folder of that"
             " name, or set data.val_split to null"
         )
+    return held_out
 
+
+def _validation(recipe: SegmentationRecipe, held_out: Pairs, ranks: Ranks) -> Validation:
     def measure(model: nn.Module) -> dict[str, float]:
         assert isinstance(model, SegmentationModel)
         segmenter = _segmenter(model, recipe, ranks.device)
@@ -238,8 +240,8 @@ class TrainedSegmenter:
         return _segmenter(self.model.to(device), self.recipe, device, **changes)
 
 
-def load_segmenter(run: Path, *, best: bool = True) -> TrainedSegmenter:
-    """The model of a run's folder: its best checkpoint, or its newest one.
+def load_segmenter(run: Path) -> TrainedSegmenter:
+    """The model of a run's folder: its best checkpoint, or else its newest one.
 
     The moving average of the weights is taken where the run keeps one. Raises InputError if the
     folder holds no run, or one that has saved nothing yet.
@@ -253,13 +255,9 @@ def load_segmenter(run: Path, *, best: bool = True) -> TrainedSegmenter:
     recipe = read_recipe(run / "recipe.yaml", SegmentationRecipe)
     known = json.loads((run / "environment.json").read_text())
     classes = ClassList(tuple(known["classes"]), tuple(known["values"]), tuple(known["ignored"]))
-    checkpoints = RunFolder(run, recipe).checkpoints
-    chosen = (checkpoints.best() if best else None) or next(reversed(checkpoints.steps()), None)
-    if chosen is None:
-        raise InputError(f"{run} has saved no checkpoint yet: train it further")
-    weights = chosen / "ema.safetensors"
+    weights = saved_weights(run)
     if not weights.exists():
-        weights = chosen / "model.safetensors"
+        raise InputError(f"{run} has saved no checkpoint yet: train it further")
     return load_checkpoint(weights, recipe, classes)
 
 

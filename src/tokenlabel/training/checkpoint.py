@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tokenlabel.files import sync, write_atomically
 
-__all__ = ["CheckpointFolder", "State"]
+__all__ = ["CheckpointFolder", "State", "saved_weights"]
 
 State = dict[str, Any]
 """`model` and, if any, `ema`: weights by name; `optimizer`: a state dict; `progress`: plain values."""
@@ -84,6 +84,22 @@ class CheckpointFolder:
                 return _read(folder), damaged
             damaged.append((folder, fault))
         return None, damaged
+
+
+def saved_weights(place: str | Path) -> Path:
+    """The file of weights that a path stands for; nothing says that it exists.
+
+    A file stands for itself; a run's folder for its best checkpoint, else its newest; one checkpoint,
+    or any other folder with `model.safetensors`, for the weights' moving average, where it is kept.
+    """
+    path = Path(place)
+    if not path.is_dir():
+        return path
+    checkpoints = CheckpointFolder(path / "checkpoints", keep=1)
+    steps = checkpoints.steps()
+    step = path if not steps else checkpoints.best() or steps[-1]
+    average = step / "ema.safetensors"
+    return average if average.exists() else step / "model.safetensors"
 
 
 def _write(folder: Path, state: State) -> None:

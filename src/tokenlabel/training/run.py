@@ -20,7 +20,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelMap, LabelStore
 from tokenlabel.models import DenseModel, create_model, load_weights
 from tokenlabel.progress import console
-from tokenlabel.training.checkpoint import CheckpointFolder
+from tokenlabel.training.checkpoint import saved_weights
 from tokenlabel.training.loop import Validation, fit
 from tokenlabel.training.ranks import Ranks, accumulation
 from tokenlabel.training.recipe import Recipe
@@ -106,22 +106,10 @@ def create_student(recipe: Recipe, num_classes: int) -> DenseModel:
         **options,
     )
     if model.weights is not None and model.weights != "pretrained":
-        fresh = load_weights(student, _weights_file(model.weights))
+        fresh = load_weights(student, saved_weights(model.weights))
         if fresh:
             console.print(f"{model.weights} does not fill {', '.join(fresh)}: trained from scratch")
     return student
-
-
-def _weights_file(weights: str) -> Path:
-    """A checkpoint file, given itself or the run (or checkpoint) folder that holds it."""
-    path = Path(weights)
-    if not path.is_dir():
-        return path
-    checkpoints = CheckpointFolder(path / "checkpoints", keep=1)
-    steps = checkpoints.steps()
-    step = path if not steps else checkpoints.best() or steps[-1]
-    average = step / "ema.safetensors"
-    return average if average.exists() else step / "model.safetensors"
 
 
 class _TrainBatches:
