@@ -39,7 +39,7 @@ ARMS = {
     "distillation-cutmix": Arm(
         "+ image-level distillation, CutMix", "distillation", "cutmix", False
     ),
-    "tokens": Arm("+ token labels", "token-labels", "none", True),
+    "tokens": Arm("+ token labels", "token-labels", "none", False),
     "tokens-mixtoken": Arm("+ token labels, MixToken", "token-labels", "mixtoken", True),
 }
 BASELINES = ("labels", "labels-cutmix")
