@@ -48,7 +48,9 @@ class PlainPillow:
         grey = {"img_mean": (124, 116, 104)}
         self.policy = rand_augment_transform(policy, grey) if policy else None
         for op in self.policy.ops if self.policy else ():
-            if op.name.startswith("Posterize"):  # 0 bits, which timm draws, are an error in Pillow 13
+            if op.name.startswith(
+                "Posterize"
+            ):  # 0 bits, which timm draws, are an error in Pillow 13
                 plain = op.aug_fn
                 op.aug_fn = lambda image, bits, f=plain, **rest: f(image, max(bits, 1), **rest)
 

@@ -5,7 +5,7 @@
 The opponent is the released code's arithmetic on [B, C, S, S] maps: scatter, RoIAlign, softmax and
 smoothing to [B, C, 1 + N] targets, then soft cross-entropy by autograd. Times are medians over the
 rounds, of processor time with one thread and of wall time with more; memory is the peak that one
-call adds in a process of its own.
+call adds in a process of its own, with one thread (a fork of a process with more would hang).
 """
 
 from __future__ import annotations
@@ -181,7 +181,9 @@ def main() -> None:
     for function in contestants(2).values():
         function()  # libraries load what they need: not the contestants' memory
     functions = contestants(options.batch)
-    peaks = {name: measured_peak(function) for name, function in functions.items()}
+    peaks = {}
+    if options.threads == 1:
+        peaks = {name: measured_peak(function) for name, function in functions.items()}
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(options.rounds):
         for name, function in functions.items():
@@ -190,10 +192,11 @@ def main() -> None:
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     print(f"batch {options.batch}, {options.threads} thread(s), {options.rounds} rounds of 3")
     for name in functions:
-        print(f"{name:30s} {medians[name] * 1e3:9.1f} ms {peaks[name]:9.1f} MB")
+        peak = f" {peaks[name]:9.1f} MB" if peaks else ""
+        print(f"{name:30s} {medians[name] * 1e3:9.1f} ms{peak}")
     for ours, dense in PAIRS:
-        time_ratio, memory_ratio = medians[dense] / medians[ours], peaks[dense] / peaks[ours]
-        print(f"{ours:30s} {time_ratio:6.1f}x less time, 1/{memory_ratio:.1f} of the peak memory")
+        text = f"{ours:30s} {medians[dense] / medians[ours]:6.1f}x less time"
+        print(f"{text}, 1/{peaks[dense] / peaks[ours]:.1f} of the peak memory" if peaks else text)
 
 
 if __name__ == "__main__":

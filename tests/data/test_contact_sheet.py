@@ -17,11 +17,13 @@ from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
 
-POLICY = "rand-m9-mstd0.5-inc1"
 
-
+@pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1", "3a", "augmix-m3-w3", "trivial", None])
 def test_students_column_is_the_loaders_batch(
-    source: ImageSource, make_labels: Callable[..., LabelStore], tmp_path: Path
+    source: ImageSource,
+    make_labels: Callable[..., LabelStore],
+    tmp_path: Path,
+    policy: str | None,
 ) -> None:
     labels = make_labels()
     path = view_batch(
@@ -31,11 +33,12 @@ def test_students_column_is_the_loaders_batch(
         count=5,
         image_size=64,
         grid=4,
+        policy=policy,
         seed=3,
         epoch=2,
     )
     sheet = np.asarray(Image.open(path))
-    augmentation = Augmentation(policy=POLICY, erasing=0.25)
+    augmentation = Augmentation(policy=policy, erasing=0.25)
     loader = train_loader(source, augmentation, image_size=(64, 64), batch_size=5, seed=3)
     batch = next(loader.epoch(2))
     height, left = sheet.shape[0] // 5, 6 + 2 * 70

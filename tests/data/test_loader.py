@@ -15,7 +15,7 @@ from timm.data import create_transform
 
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch, normalize
-from tokenlabel.data.loader import Loader, Targets, eval_loader, train_loader
+from tokenlabel.data.loader import Loader, Samples, Targets, eval_loader, train_loader
 from tokenlabel.data.source import ImageSource, open_source
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
@@ -150,6 +150,16 @@ def test_labels_of_other_images_are_refused(source: ImageSource, make_labels: Ma
         loader(source, make_labels(classes=1000))
     with pytest.raises(InputError, match="26 images are fewer than one batch of 32"):
         loader(source, batch_size=32)
+
+
+def test_batches_reach_the_caller_as_they_were_made(
+    source: ImageSource, make_labels: MakeLabels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Batch] = []
+    make = Samples._batch
+    monkeypatch.setattr(Samples, "_batch", lambda *args: made.append(make(*args)) or made[-1])
+    for batch in loader(source, make_labels()):
+        assert batch is made[-1]  # nothing was collated
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -132,6 +132,7 @@ def test_hugging_face_forms(folder: Path, tmp_path: Path) -> None:
     datasets.DatasetDict(train=table, test=table).save_to_disk(tmp_path / "parts")
     forms = [
         open_source(str(tmp_path / "parquet" / "train.parquet")),
+        open_source(f"file://{tmp_path}/parquet/train.parquet"),
         open_source(str(tmp_path / "parquet")),
         open_source(str(tmp_path / "saved")),
         open_source(str(tmp_path / "parts"), "train"),

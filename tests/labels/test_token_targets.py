@@ -82,3 +82,16 @@ def test_tokens_outside_the_map_have_no_target() -> None:
     assert target.mask[0, 1:].reshape(2, 4).tolist() == [[False, False, True, True]] * 2
     moved = token_targets([label_map], [View.translation(0.3, 0.0)], (2, 4))
     assert moved.mask[0, 1:].reshape(2, 4).tolist() == [[False, False, False, True]] * 2
+
+
+def test_a_targets_size_is_that_of_its_palette() -> None:
+    """55 of 1000 classes on 14 x 14 tokens: tens of kilobytes, where full rows are 788."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.full((1000, 18, 18), -20.0)
+    logits[torch.randperm(1000, generator=generator)[:55]] = torch.randn(
+        55, 18, 18, generator=generator
+    )
+    label_map = LabelMap.from_logits(logits, 5, Box())
+    target = token_targets([label_map], [View.identity()], (14, 14))
+    tensors = (target.classes, target.excess, target.residual, target.mask)
+    assert sum(tensor.nbytes for tensor in tensors) < 50_000

@@ -93,7 +93,6 @@ def _render_warped(
     interpolation: Interpolation,
     fill: tuple[int, int, int],
 ) -> Pixels:
-    out = np.full((*size, 3), fill, np.uint8)
     (height, width), box = image.shape[:2], view.source_box()
     top, bottom = max(math.floor(box.y0 * height), 0), min(math.ceil(box.y1 * height), height)
     left, right = max(math.floor(box.x0 * width), 0), min(math.ceil(box.x1 * width), width)

@@ -221,9 +221,9 @@ def _covered(row: Row, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArra
 
 
 def _bilinear_weights(
-    x: NDArray[np.float32],
-    y: NDArray[np.float32],
-    share: NDArray[np.float32],
+    x: NDArray[np.floating],
+    y: NDArray[np.floating],
+    share: NDArray[np.floating],
     cells: tuple[int, int],
     grid: tuple[int, int],
 ) -> NDArray[np.float64]:
