@@ -77,8 +77,9 @@ def annotators(records: dict[str, Record]) -> str:
 
 
 def accuracy(record: Record) -> float:
-    """Top-1 in percent by the rule that the arm is judged by."""
-    return 100 * float(record["measures"]["val/top1"])
+    """Top-1 of the class token in percent: what every arm is judged by."""
+    measures = record["measures"]
+    return 100 * float(measures.get("val/class_top1", measures["val/top1"]))
 
 
 def of(records: dict[str, Record], student: str, arm: str) -> dict[int, float]:
@@ -88,7 +89,7 @@ def of(records: dict[str, Record], student: str, arm: str) -> dict[int, float]:
 
 
 def strongest(records: dict[str, Record], student: str, arms: Iterable[str]) -> str:
-    """The arm with the best mean."""
+    """The arm with the best mean over its seeds."""
     return max(arms, key=lambda arm: mean(of(records, student, arm).values()))
 
 
@@ -181,7 +182,7 @@ def ablations(records: dict[str, Record]) -> str:
                 [str(run.ablation), f"{value:.2f}", *heads(records, run),
                  f"{value - base[SEEDS[0]]:+.2f}"]
             )  # fmt: skip
-    return table(["changed", "top-1", "class token", "best token", "difference"], rows)
+    return table(["changed", "class token", "best token", "fused", "difference"], rows)
 
 
 def every_run(records: dict[str, Record]) -> str:
@@ -198,14 +199,15 @@ def every_run(records: dict[str, Record]) -> str:
     ]
     missing = [run.name for run in RUNS if run.name not in records]
     note = f"\n\nPlanned but not run: {', '.join(missing)}." if missing else ""
-    return table(["run", "top-1", "class token", "best token", "CPU s", "command"], rows) + note
+    return table(["run", "class token", "best token", "fused", "CPU s", "command"], rows) + note
 
 
 def heads(records: dict[str, Record], run: Run) -> list[str]:
-    """Accuracy of the class token and of the best token alone, where tokens were taught."""
+    """Accuracy of the best token alone and of both fused, where tokens were taught."""
     measures = records[run.name]["measures"]
-    rules = ("val/class_top1", "val/token_top1")
-    return [f"{100 * measures[rule]:.2f}" if rule in measures else "" for rule in rules]
+    if "val/token_top1" not in measures:
+        return ["", ""]
+    return [f"{100 * measures[rule]:.2f}" for rule in ("val/token_top1", "val/top1")]
 
 
 def draw(records: dict[str, Record], file: Path) -> None:
