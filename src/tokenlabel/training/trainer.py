@@ -195,7 +195,7 @@ def _unfuse_attention(student: nn.Module) -> None:
     """
     for module in student.modules():
         if hasattr(module, "fused_attn"):
-            module.fused_attn = False
+            module.fused_attn = False  # type: ignore[assignment]
 
 
 def _checkpoint_activations(student: nn.Module) -> None:
