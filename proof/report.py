@@ -57,6 +57,8 @@ def page(records: dict[str, Record]) -> str:
         "## Ablations",
         prose("ablations"),
         ablations(records),
+        "## Weights",
+        prose("weights"),
         "## Every run",
         every_run(records),
     ]
@@ -140,13 +142,11 @@ def paired(records: dict[str, Record], student: str, arm: str, other: str) -> li
 
 
 def differences(records: dict[str, Record]) -> str:
-    rows = []
-    for student, title in STUDENTS.items():
-        for name, arms in (("strongest baseline", BASELINES), ("best distillation", DISTILLED)):
-            rival = strongest(records, student, arms)
-            rows.append(
-                [title, f"{name}: {ARMS[rival].title}", *paired(records, student, OURS, rival)]
-            )
+    rows = [
+        [title, ARMS[rival].title, *paired(records, student, OURS, rival)]
+        for student, title in STUDENTS.items()
+        for rival in (strongest(records, student, BASELINES), *DISTILLED)
+    ]
     head = ["student", "token labels + MixToken against", "mean", "by seed", "p, paired t-test"]
     return table(head, rows)
 
