@@ -77,6 +77,7 @@ class Labels:
     by: str = "annotator"  # of ANNOTATORS, or the name of a run whose student annotates
     size: int = 64  # pixels; the annotator keeps an eighth of it, a student a quarter
     top_k: int = 5
+    codec: str = "compact"  # `released` targets need the raw logits of "exact"
 
     def annotate(self, output: str) -> list[str]:
         taught = self.by in ANNOTATORS
@@ -84,12 +85,13 @@ class Labels:
         return [
             "annotate", "--data", f"{IMAGES}/train", "--output", output, *source,
             "--image-size", str(self.size), "--top-k", str(self.top_k), "--batch-size", "128",
-            "--dtype", "bfloat16", "--flip",
+            "--dtype", "bfloat16", "--flip", "--codec", self.codec,
         ]  # fmt: skip
 
 
 LABELS = {
     "labels": Labels(),
+    "labels-exact": Labels(codec="exact"),
     "labels-4x4": Labels(size=32),
     "labels-k1": Labels(top_k=1),
     "labels-weak": Labels(by="annotator-weak"),
@@ -154,8 +156,11 @@ ABLATIONS = [
         "`released` targets, crops transposed",
         "transposed",
         "supervision.target=released-transposed",
+        labels="labels-exact",
     ),
-    _ablation("`released` targets", "released", "supervision.target=released"),
+    _ablation(
+        "`released` targets", "released", "supervision.target=released", labels="labels-exact"
+    ),
     _ablation("token weight 0.25", "weight-0.25", "supervision.token_weight=0.25"),
     _ablation("token weight 1", "weight-1", "supervision.token_weight=1.0"),
     _ablation("token weight 2", "weight-2", "supervision.token_weight=2.0"),
