@@ -170,6 +170,7 @@ def test_changing_the_batch_size_says_what_becomes_of_the_rate(
 
 
 MISTAKES = [
+    ({}, ("supervision.target=released",), "annotate with --codec exact"),
     ({"labels": None}, (), "needs data.labels"),
     ({"model": "deit_tny_patch16_224"}, (), "did you mean 'deit_tiny"),
     ({"recipe": "starter_"}, (), "did you mean 'starter'"),

@@ -197,7 +197,14 @@ def _label_store(recipe: Recipe) -> LabelStore | None:
     if recipe.supervision.kind == "labels" or recipe.supervision.online:
         return None
     assert recipe.data.labels is not None
-    return LabelStore(recipe.data.labels)
+    store = LabelStore(recipe.data.labels)
+    if recipe.supervision.target != "probability" and store.manifest.codec == "compact":
+        raise InputError(
+            f"supervision.target={recipe.supervision.target} needs the annotator's raw logits, and"
+            f" {recipe.data.labels} keeps probabilities: annotate with --codec exact, or use"
+            " supervision.target=probability"
+        )
+    return store
 
 
 def _num_classes(recipe: Recipe, source: ImageSource) -> int:
