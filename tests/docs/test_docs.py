@@ -164,6 +164,20 @@ def test_the_page_of_the_proof_says_what_its_records_say(monkeypatch: pytest.Mon
     assert report.page(report.read_records()) == (ROOT / "docs" / "proof.md").read_text()
 
 
+WEIGHTS = sorted((ROOT / "proof" / "weights").iterdir())
+
+
+@pytest.mark.parametrize("folder", WEIGHTS, ids=lambda folder: folder.name)
+def test_the_weights_of_the_proof_load_with_their_cards(folder: Path) -> None:
+    from tokenlabel.evaluation.classifier import load_classifier
+
+    classifier = load_classifier(folder)
+    assert classifier.has_tokens == ("tokens" in folder.name)
+    assert classifier.preprocessing.image_size == (32, 32)
+    assert "airplane" in classifier.class_names
+    assert "## Results" in (folder / "README.md").read_text()
+
+
 def test_there_are_commands() -> None:
     """So that a change of layout does not silently test nothing."""
     assert len(WRITTEN) > 30
