@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -143,6 +144,15 @@ def test_a_timm_folder_in_half_the_space_loads_with_its_token_head(
         assert mine.dtype == torch.float32
         torch.testing.assert_close(mine, theirs.bfloat16().float(), rtol=0, atol=0)
     assert "local-dir:bfloat16" in (tmp_path / "bfloat16" / "README.md").read_text()
+
+
+def test_a_timm_folder_knows_that_nothing_taught_its_token_head(tmp_path: Path) -> None:
+    from tokenlabel.export.timm_folder import export_timm
+
+    for taught in (True, False):
+        mine = dataclasses.replace(classifier("lvvit_t", **TINY), has_tokens=taught)
+        export_timm(mine, tmp_path / str(taught))
+        assert load_classifier(tmp_path / str(taught)).has_tokens == taught
 
 
 class _Hub:

@@ -23,6 +23,7 @@ from tokenlabel.models.checkpoints import build_from, load_weights
 from tokenlabel.output import DenseOutput
 
 __all__ = [
+    "TOKENS_TAUGHT",
     "TOKEN_HEAD_FILE",
     "Classifier",
     "Weights",
@@ -35,6 +36,9 @@ Weights = Literal["auto", "ema", "model"]
 
 TOKEN_HEAD_FILE = "token_head.safetensors"
 """In a timm folder: the token head of a student whose backbone has none of its own."""
+
+TOKENS_TAUGHT = "tokens_taught"
+"""In a timm folder's configuration: whether its token head was trained."""
 
 _TOKEN_HEADS = ("aux_head.", "backbone.aux_head.")
 
@@ -192,13 +196,15 @@ def _of_timm(name: str, size: tuple[int, int] | None) -> Classifier:
 
 def _of_timm_folder(folder: Path, size: tuple[int, int] | None) -> Classifier:
     found = _of_timm(f"local-dir:{folder}", size)
-    model = json.loads((folder / "config.json").read_text())["architecture"]
+    config = json.loads((folder / "config.json").read_text())
     head, file = found.model.aux_head, folder / TOKEN_HEAD_FILE
     if file.exists() and head is not None:
         head.load_state_dict(load_file(file))
         found = dataclasses.replace(found, has_tokens=True)
-    facts = {"model": model, "checkpoint": str(folder)}
-    return dataclasses.replace(found, facts=facts)
+    facts = {"model": config["architecture"], "checkpoint": str(folder)}
+    # a backbone owns its token head, as LV-ViT does, also where nothing taught it
+    taught = found.has_tokens and config.get(TOKENS_TAUGHT, True)
+    return dataclasses.replace(found, has_tokens=taught, facts=facts)
 
 
 def _timm_classifier(student: DenseModel, taught: bool, facts: dict[str, Any]) -> Classifier:

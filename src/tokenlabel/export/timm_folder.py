@@ -12,7 +12,7 @@ from timm.models import save_for_hf
 from torch import Tensor
 
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.classifier import TOKEN_HEAD_FILE, Classifier
+from tokenlabel.evaluation.classifier import TOKEN_HEAD_FILE, TOKENS_TAUGHT, Classifier
 
 __all__ = ["export_timm"]
 
@@ -46,7 +46,10 @@ def export_timm(
         save_for_hf(
             classifier.model.backbone,
             str(draft),
-            model_config={"label_names": list(classifier.class_names)},
+            model_config={
+                "label_names": list(classifier.class_names),
+                TOKENS_TAUGHT: classifier.has_tokens,
+            },
             data_config=data_config,
             safe_serialization=True,
         )
