@@ -77,7 +77,8 @@ class Labels:
     by: str = "annotator"  # of ANNOTATORS, or the name of a run whose student annotates
     size: int = 64  # pixels; the annotator keeps an eighth of it, a student a quarter
     top_k: int = 5
-    codec: str = "compact"  # `released` targets need the raw logits of "exact"
+    codec: str = "compact"
+    flip: bool = True  # averaged with the mirrored image
 
     def annotate(self, output: str) -> list[str]:
         taught = self.by in ANNOTATORS
@@ -85,13 +86,14 @@ class Labels:
         return [
             "annotate", "--data", f"{IMAGES}/train", "--output", output, *source,
             "--image-size", str(self.size), "--top-k", str(self.top_k), "--batch-size", "128",
-            "--dtype", "bfloat16", "--flip", "--codec", self.codec,
+            "--dtype", "bfloat16", "--flip" if self.flip else "--no-flip", "--codec", self.codec,
         ]  # fmt: skip
 
 
 LABELS = {
     "labels": Labels(),
-    "labels-exact": Labels(codec="exact"),
+    # `released` targets need raw logits, which neither averages nor the compact codec keep
+    "labels-exact": Labels(codec="exact", flip=False),
     "labels-4x4": Labels(size=32),
     "labels-k1": Labels(top_k=1),
     "labels-weak": Labels(by="annotator-weak"),

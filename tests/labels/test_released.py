@@ -132,9 +132,13 @@ def test_exported_logits_mean_the_stores_probabilities(tmp_path, make_map, codec
 
 
 def test_labels_without_logits_make_no_released_targets(make_map) -> None:
-    label = decode(encode(make_map(), "compact"), "compact", 20)
-    with pytest.raises(InputError, match="need the annotator's raw logits"):
-        token_targets([label], [View.identity()], (2, 2), "released")
+    probabilities = torch.randn(20, 4, 5).softmax(0)  # an average of several views, say
+    for label in (
+        decode(encode(make_map(), "compact"), "compact", 20),
+        LabelMap.from_logits(probabilities.log(), 5, Box()),
+    ):
+        with pytest.raises(InputError, match="need the annotator's raw logits"):
+            token_targets([label], [View.identity()], (2, 2), "released")
 
 
 def test_ids_that_float16_cannot_hold_are_not_exported(tmp_path, make_map) -> None:

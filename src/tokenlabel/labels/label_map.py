@@ -11,6 +11,8 @@ from tokenlabel.geometry import Box
 
 __all__ = ["LabelMap", "probabilities"]
 
+_ROUNDING = 1e-3
+
 
 @dataclass(frozen=True)
 class LabelMap:
@@ -48,6 +50,15 @@ class LabelMap:
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of cells."""
         return int(self.scores.shape[1]), int(self.scores.shape[2])
+
+    @property
+    def keeps_logits(self) -> bool:
+        """Whether `scores` are the annotator's raw logits, not logarithms of probabilities.
+
+        Logarithms of probabilities are their own normalised logits, up to rounding.
+        """
+        normalizer = self.log_normalizer
+        return normalizer is None or bool((normalizer.abs() > _ROUNDING).any())
 
     def probabilities(self) -> Tensor:
         """Probability of each stored class, [K, H, W]; sums to at most 1 over K."""

@@ -87,11 +87,10 @@ def _released(
     label_maps: Sequence[LabelMap], views: Sequence[View], grid: tuple[int, int], smoothing: float
 ) -> TokenTarget:
     first, extents = label_maps[0], [label_map.extent for label_map in label_maps]
-    known = [m.log_normalizer for m in label_maps if m.log_normalizer is not None]
-    if not all(bool(log_normalizer.any()) for log_normalizer in known):
+    if not all(label_map.keeps_logits for label_map in label_maps):
         raise InputError(
             "released targets need the annotator's raw logits, these labels keep log-probabilities:"
-            " use probability targets, or labels of the exact codec"
+            " use probability targets, or labels of the exact codec and of one view"
         )
     palette = _Palette.of(label_maps)
     resampler = Resampler(views, first.grid, grid, extents, bin_weights)

@@ -198,10 +198,11 @@ def _label_store(recipe: Recipe) -> LabelStore | None:
         return None
     assert recipe.data.labels is not None
     store = LabelStore(recipe.data.labels)
-    if recipe.supervision.target != "probability" and store.manifest.codec == "compact":
+    target, first = recipe.supervision.target, next(iter(store.keys()), None)
+    if target != "probability" and first is not None and not store[first].keeps_logits:
         raise InputError(
-            f"supervision.target={recipe.supervision.target} needs the annotator's raw logits, and"
-            f" {recipe.data.labels} keeps probabilities: annotate with --codec exact, or use"
+            f"supervision.target={target} needs the annotator's raw logits, and {recipe.data.labels}"
+            " keeps probabilities: annotate with --codec exact and without --flip or --scales, or use"
             " supervision.target=probability"
         )
     return store
