@@ -35,13 +35,12 @@ def main() -> None:
     options = parser.parse_args()
     unpack(options.data)
     wanted = [run for run in RUNS if options.match in run.name]
-    for run in wanted:
-        forget_if_changed(run)
+    missing = [run for run in wanted if not recorded(run)]
     with ThreadPoolExecutor(options.jobs) as pool:
         # by label store, in the order of the plan: a store may need a run that comes before it
-        for store in dict.fromkeys(run.labels for run in wanted):
+        for store in dict.fromkeys(run.labels for run in missing):
             make_labels(store, options.jobs)
-            list(pool.map(train, [run for run in wanted if run.labels == store]))
+            list(pool.map(train, [run for run in missing if run.labels == store]))
     if wanted == RUNS:
         keep_weights()
         report.main()
@@ -88,9 +87,7 @@ def teach(annotator: str, threads: int) -> None:
 
 
 def train(run: Run) -> None:
-    """Train, unless the record stands; leave a record."""
-    if (RESULTS / f"{run.name}.json").exists():
-        return
+    """Train, and leave a record."""
     processor = tokenlabel(run.command, run.name)
     done = json.loads(Path(folder(run.name), "results.json").read_text())
     record(
@@ -138,11 +135,12 @@ def tokenlabel(arguments: Sequence[str], name: str, threads: int = 1) -> float:
     return used.ru_utime + used.ru_stime
 
 
-def forget_if_changed(run: Run) -> None:
-    """A record made by another command than the plan's is no result of the plan."""
+def recorded(run: Run) -> bool:
+    """Whether the run is done. A record made by another command is no result of the plan."""
     file = RESULTS / f"{run.name}.json"
     if file.exists() and json.loads(file.read_text())["command"] != spelled(run.command):
         sys.exit(f"{file} was made by another command: remove it and {folder(run.name)}")
+    return file.exists()
 
 
 def record(name: str, values: dict[str, Any]) -> None:
