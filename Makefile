@@ -47,7 +47,7 @@ docs: setup  ## the documentation site, in site/
 	$(BIN)/mkdocs build --strict --quiet
 
 bench: setup  ## every benchmark that needs no data but its own
-	for script in targets models model_lvvit engine; do \
+	for script in targets step models model_lvvit engine; do \
 		OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_$$script.py || exit 1; done
 
 proof: .venv/.ready  ## CIFAR-10, four students, docs/proof.md; DATA holds train and val (folders or tars)

@@ -6,7 +6,7 @@ and what a reader can type.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 WORK = "runs/proof"
 IMAGES = f"{WORK}/images"
@@ -29,7 +29,6 @@ class Arm:
     supervision: str
     mix: str
     headline: bool  # trained with every seed
-    settings: tuple[str, ...] = ()
 
 
 ARMS = {
@@ -112,7 +111,7 @@ class Run:
     labels: str = "labels"
     settings: tuple[str, ...] = ()
     suffix: str = ""
-    epochs: int = field(default=EPOCHS)
+    epochs: int = EPOCHS
 
     @property
     def name(self) -> str:
@@ -127,7 +126,7 @@ class Run:
             "--recipe", f"cifar10_{self.student}", "--supervision", arm.supervision,
             "--mix", arm.mix, "--epochs", str(self.epochs), "--seed", str(self.seed),
             "--workers", "0", "--set", f"validate_every={self.epochs}",
-            *arm.settings, *self.settings,
+            *self.settings,
         ]  # fmt: skip
 
 

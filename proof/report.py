@@ -26,7 +26,6 @@ from plan import (
 from scipy.stats import ttest_rel
 
 RESULTS = Path("proof/results")
-IMAGES = 50_000  # of an epoch
 Record = dict[str, Any]
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 from timm.data.auto_augment import NAME_TO_OP
 from torchvision.transforms.functional import adjust_hue
 
-__all__ = ["Pixels", "change_pixels"]
+from tokenlabel.geometry.render import Pixels
 
-Pixels = NDArray[np.uint8]
+__all__ = ["change_pixels"]
 
 _LEVELS = np.arange(256)
 

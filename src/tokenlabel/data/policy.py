@@ -22,9 +22,10 @@ from timm.data.auto_augment import (
 )
 from torchvision.transforms import TrivialAugmentWide
 
-from tokenlabel.data.photometric import Pixels, change_pixels
+from tokenlabel.data.photometric import change_pixels
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.geometry import View
+from tokenlabel.geometry.render import Pixels
 
 __all__ = ["AugMixture", "Operation", "Policy", "parse_policy"]
 

@@ -11,7 +11,7 @@ from tokenlabel.geometry import Box
 
 __all__ = ["LabelMap", "probabilities"]
 
-_ROUNDING = 1e-3
+_ROUNDING = 1e-3  # of the logarithm of a sum of probabilities, in float16 at worst
 
 
 @dataclass(frozen=True)
