@@ -11,7 +11,7 @@ from dataclasses import dataclass
 WORK = "runs/proof"
 IMAGES = f"{WORK}/images"
 SEEDS = (0, 1, 2)
-EPOCHS = 1
+EPOCHS = 2
 
 STUDENTS = {
     "lvvit": "LV-ViT, 1.07 M",
@@ -51,21 +51,22 @@ class Annotator:
     """A classifier taught on the 50 000 training images, from random weights."""
 
     title: str
-    epochs: int
+    opt: str
+    lr: str
 
     def teach(self, output: str) -> list[str]:
         return [
             "teach", "--data", f"{IMAGES}/train", "--output", output, "--model", "resnet10t",
             "--no-pretrained", "--model-kwargs", "output_stride", "8", "channels",
-            "[64,128,256,256]", "--image-size", "48", "--epochs", str(self.epochs),
-            "--batch-size", "128", "--lr", "3e-3", "--min-scale", "0.35", "--holdout", "0",
+            "[64,128,256,256]", "--image-size", "48", "--epochs", "8", "--batch-size", "128",
+            "--opt", self.opt, "--lr", self.lr, "--min-scale", "0.35", "--holdout", "0",
             "--dtype", "bfloat16",
         ]  # fmt: skip
 
 
 ANNOTATORS = {
-    "annotator": Annotator("ResNet-10t, 8 epochs", 8),
-    "annotator-weak": Annotator("ResNet-10t, 2 epochs", 2),
+    "annotator": Annotator("ResNet-10t, 8 epochs of Muon", "muon", "6e-3"),
+    "annotator-weak": Annotator("ResNet-10t, 8 epochs of AdamW", "adamw", "3e-3"),
 }
 
 
@@ -174,4 +175,10 @@ ABLATIONS = [
     _ablation("the student itself annotates", "self", labels="labels-self"),
 ]
 
-RUNS = [*HEADLINE, *ABLATIONS]
+LONGER = [
+    Run("resnet", arm, SEEDS[0], epochs=4 * EPOCHS, suffix="-longer")
+    for arm, options in ARMS.items()
+    if options.headline
+]
+
+RUNS = [*HEADLINE, *ABLATIONS, *LONGER]

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import save_for_hf
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tokenlabel.annotators.timm_classifier import create_classifier
 from tokenlabel.data.decode import decode_image
 from tokenlabel.data.source import ImageSource
-from tokenlabel.errors import InputError
+from tokenlabel.errors import InputError, nearest
 from tokenlabel.progress import progress_bar
 
 __all__ = ["Taught", "teach"]
@@ -45,6 +45,7 @@ def teach(
     image_size: int | None = None,
     epochs: int = 20,
     batch_size: int = 64,
+    opt: str = "adamw",
     lr: float = 1e-3,
     weight_decay: float = 0.05,
     min_scale: float = 0.35,
@@ -58,12 +59,14 @@ def teach(
     """Write a classifier of the source's classes to `output`, as timm reads and writes models.
 
     Random crops of at least `min_scale` of the image (so that it learns to name parts), flips,
-    AdamW, cosine schedule with one warm-up epoch. A share `holdout` of the images is not trained
+    timm's optimizer `opt`, cosine schedule with one warm-up epoch. A share `holdout` of the images is not trained
     on and tells the accuracy. Raises InputError where the model or the data cannot be used.
     """
     folder = Path(output)
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: remove it, or choose another output folder")
+    if opt not in list_optimizers():
+        raise InputError(f"unknown optimiser {opt!r}{nearest(opt, list_optimizers())}")
     torch.manual_seed(seed)
     network = create_classifier(
         model, pretrained, None, {**(model_kwargs or {}), "num_classes": len(source.class_names)}
@@ -79,7 +82,7 @@ def teach(
     whole = create_transform(**images, crop_pct=1.0, crop_mode="squash")
     train = _loader(_Images(source, kept, crops), batch_size, workers, seed, shuffle=True)
     test = _loader(_Images(source, held, whole), batch_size, workers, seed, shuffle=False)
-    optimizer = create_optimizer_v2(network, opt="adamw", lr=lr, weight_decay=weight_decay)
+    optimizer = create_optimizer_v2(network, opt=opt, lr=lr, weight_decay=weight_decay)
     scheduler, epochs = create_scheduler_v2(
         optimizer,
         num_epochs=epochs,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tokenlabel.geometry import Box
 
-__all__ = ["LabelMap", "probabilities"]
+__all__ = ["LabelMap", "keep_logits", "probabilities"]
 
 _ROUNDING = 1e-3  # of the logarithm of a sum of probabilities, in float16 at worst
 
@@ -53,12 +53,8 @@ class LabelMap:
 
     @property
     def keeps_logits(self) -> bool:
-        """Whether `scores` are the annotator's raw logits, not logarithms of probabilities.
-
-        Logarithms of probabilities are their own normalised logits, up to rounding.
-        """
-        normalizer = self.log_normalizer
-        return normalizer is None or bool((normalizer.abs() > _ROUNDING).any())
+        """Whether `scores` are the annotator's raw logits, not logarithms of probabilities."""
+        return keep_logits(self.log_normalizer)
 
     def probabilities(self) -> Tensor:
         """Probability of each stored class, [K, H, W]; sums to at most 1 over K."""
@@ -73,6 +69,16 @@ class LabelMap:
         logits = logits.float()
         scores, classes = logits.topk(k, dim=0)
         return cls(scores, classes, torch.logsumexp(logits, 0), extent, num_classes)
+
+
+def keep_logits(log_normalizer: Tensor | None) -> bool:
+    """Whether scores with log-normalizers [..., H, W] are the raw logits in every one of the maps.
+
+    Logarithms of probabilities are their own normalised logits, up to rounding.
+    """
+    if log_normalizer is None:
+        return True
+    return bool((log_normalizer.abs() > _ROUNDING).flatten(-2).any(-1).all())
 
 
 def probabilities(scores: Tensor, log_normalizer: Tensor | None) -> Tensor:

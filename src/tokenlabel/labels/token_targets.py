@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Resampler, View
-from tokenlabel.labels.label_map import LabelMap, probabilities
+from tokenlabel.labels.label_map import LabelMap, keep_logits, probabilities
 from tokenlabel.labels.released_targets import bin_weights, transposed
 from tokenlabel.targets import TokenTarget
 
@@ -22,7 +22,7 @@ __all__ = ["TargetKind", "token_targets"]
 
 TargetKind = Literal["probability", "released", "released-transposed"]
 
-_CACHED = 75_000  # entries of planes that stay in the processor's cache
+_CACHED = 300_000  # entries of planes that stay in the processor's cache
 _MIN_COVERAGE = 0.5  # a token of which less than half shows labelled content has no target
 
 
@@ -69,8 +69,10 @@ def _probability(
     palette = _Palette.of(label_maps)
     resampler = Resampler(views, first.grid, grid, [label_map.extent for label_map in label_maps])
     target = palette.empty_target(resampler.covered, grid)
+    scores, log_normalizer = _stacked(label_maps)
     for part in palette.parts:
-        probability = probabilities(*_stacked(label_maps[part]))
+        normalizer = None if log_normalizer is None else log_normalizer[part]
+        probability = probabilities(scores[part], normalizer)
         total = probability.sum(1, keepdim=True)  # [b, 1, H, W]
         probability /= total.clamp(min=1)  # above 1 by rounding in the store
         rest = (1 - total).clamp_(min=0) / max(first.num_classes - first.k, 1)
@@ -87,7 +89,8 @@ def _released(
     label_maps: Sequence[LabelMap], views: Sequence[View], grid: tuple[int, int], smoothing: float
 ) -> TokenTarget:
     first, extents = label_maps[0], [label_map.extent for label_map in label_maps]
-    if not all(label_map.keeps_logits for label_map in label_maps):
+    scores, log_normalizer = _stacked(label_maps)
+    if not keep_logits(log_normalizer):
         raise InputError(
             "released targets need the annotator's raw logits, these labels keep log-probabilities:"
             " use probability targets, or labels of the exact codec and of one view"
@@ -100,8 +103,7 @@ def _released(
     # entries that pad a shorter palette have logit 0, as every class outside it
     others = first.num_classes - palette.classes.shape[1]
     for part in palette.parts:
-        scores, _ = _stacked(label_maps[part])
-        logits = resampler(palette.planes(scores, part), part.start)
+        logits = resampler(palette.planes(scores[part], part), part.start)
         share = logits.softmax(-1)  # as if there were one class outside the palette
         outside = share[..., -1:]
         factor = (1 - smoothing + offset) / (1 + (others - 1) * outside)
