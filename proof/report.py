@@ -17,6 +17,7 @@ from plan import (
     BASELINES,
     DISTILLED,
     HEADLINE,
+    LONGER,
     OURS,
     RUNS,
     SEEDS,
@@ -51,6 +52,9 @@ def page(records: dict[str, Record]) -> str:
         prose("found"),
         "## Each difference, seed by seed",
         differences(records),
+        "## A longer schedule",
+        prose("longer"),
+        longer(records),
         "## What an epoch costs",
         costs(records),
         "## Ablations",
@@ -148,6 +152,19 @@ def differences(records: dict[str, Record]) -> str:
     ]
     head = ["student", "token labels + MixToken against", "mean", "by seed", "p, paired t-test"]
     return table(head, rows)
+
+
+def longer(records: dict[str, Record]) -> str:
+    """Each longer run beside the run of the headline with its seed."""
+    arms = [arm for arm, options in ARMS.items() if options.headline]
+    rows = []
+    for student in dict.fromkeys(run.student for run in LONGER):
+        for runs in (HEADLINE, LONGER):
+            chosen = [r for r in runs if r.student == student and r.seed == SEEDS[0]]
+            by_arm = {r.arm: accuracy(records[r.name]) for r in chosen if r.name in records}
+            cells = [f"{by_arm[arm]:.2f}" if arm in by_arm else "-" for arm in arms]
+            rows.append([f"{STUDENTS[student]}, {chosen[0].epochs} epochs", *cells])
+    return table(["", *(ARMS[arm].title for arm in arms)], rows)
 
 
 def costs(records: dict[str, Record]) -> str:

@@ -124,5 +124,8 @@ def test_a_taught_classifier_annotates_what_it_was_taught_on(tmp_path) -> None:
     assert (label.classes[0] == source.class_names.index("blue")).all()
     with pytest.raises(InputError, match="is not empty"):
         teach(source, tmp_path / "teacher", **options)
+    with pytest.raises(InputError, match=r"unknown optimiser 'moun' \(did you mean 'muon'\?\)"):
+        teach(source, tmp_path / "other", **options, opt="moun")
+    assert not (tmp_path / "other").exists()
     with pytest.raises(InputError, match="does not know 1 of the data set's 2 classes"):
         TimmAnnotator(str(tmp_path / "teacher"), class_names=["red", "green"])
