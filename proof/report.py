@@ -1,4 +1,4 @@
-"""`docs/proof.md` and its picture from the records in `proof/results/`: `python proof/report.py`."""
+"""`docs/proof.md`, its picture and the README's table from the records: `python proof/report.py`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ from plan import (
 from scipy.stats import ttest_rel
 
 RESULTS = Path("proof/results")
+README = Path("README.md")
+MARKS = ("<!-- made by proof/report.py -->\n", "\n<!-- end -->")
 Record = dict[str, Any]
 
 
@@ -34,6 +36,7 @@ def main() -> None:
     records = read_records()
     draw(records, Path("docs/images/proof.png"))
     Path("docs/proof.md").write_text(page(records))
+    README.write_text(with_summary(README.read_text(), records))
 
 
 def read_records() -> dict[str, Record]:
@@ -127,6 +130,27 @@ def headline(records: dict[str, Record]) -> str:
             best = strongest(records, student, ARMS) == arm
             cells.append(f"**{cell}**" if best else cell)
         rows.append([options.title, *cells])
+    return table(["trained with", *STUDENTS.values()], rows)
+
+
+def with_summary(text: str, records: dict[str, Record]) -> str:
+    """The README's text with its table between `MARKS` made anew: the arms that all seeds ran."""
+    start, end = text.index(MARKS[0]) + len(MARKS[0]), text.index(MARKS[1])
+    return text[:start] + summary(records) + text[end:]
+
+
+def summary(records: dict[str, Record]) -> str:
+    """Accuracy of the headline arms, and how far ours is ahead of the others."""
+    arms = [arm for arm, options in ARMS.items() if options.headline]
+    rows = [
+        [ARMS[arm].title, *(spread(of(records, student, arm).values()) for student in STUDENTS)]
+        for arm in arms
+    ]
+    rows += [
+        [f"ours against {ARMS[arm].title.removeprefix('+ ')}",
+         *(paired(records, student, OURS, arm)[0] for student in STUDENTS)]
+        for arm in arms if arm != OURS
+    ]  # fmt: skip
     return table(["trained with", *STUDENTS.values()], rows)
 
 

@@ -90,16 +90,14 @@ def train(run: Run) -> None:
     """Train, and leave a record."""
     processor = tokenlabel(run.command, run.name)
     done = json.loads(Path(folder(run.name), "results.json").read_text())
-    record(
-        run.name,
-        {
-            "command": spelled(run.command),
-            "measures": done["measures"],
-            "updates": done["updates"],
-            "cpu_seconds": round(processor, 1),
-        },
-    )
-    print(f"{run.name}: top-1 {done['measures']['val/top1']:.2%}", flush=True)
+    values = {
+        "command": spelled(run.command),
+        "measures": done["measures"],
+        "updates": done["updates"],
+        "cpu_seconds": round(processor, 1),
+    }
+    record(run.name, values)
+    print(f"{run.name}: top-1 {report.accuracy(values):.2f} %", flush=True)
 
 
 def keep_weights() -> None:

@@ -161,7 +161,10 @@ def test_the_records_of_the_proof_are_of_its_plan() -> None:
 def test_the_page_of_the_proof_says_what_its_records_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     report = load(ROOT / "proof" / "report.py")
-    assert report.page(report.read_records()) == (ROOT / "docs" / "proof.md").read_text()
+    records = report.read_records()
+    assert report.page(records) == (ROOT / "docs" / "proof.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert report.with_summary(readme, records) == readme
 
 
 WEIGHTS = sorted((ROOT / "proof" / "weights").iterdir())

@@ -68,7 +68,7 @@ def _cifar10(name: str, student: Model) -> Recipe:
         about=About(
             paper="none: measured here, docs/proof.md",
             command=f"tokenlabel train --data CIFAR10 --labels LABELS --recipe {name}",
-            hardware="one core of a CPU with bf16 matrix units, about 3 minutes",
+            hardware="one core of a CPU with bf16 matrix units, about 5 minutes",
             accuracy="see docs/proof.md",
         ),
         augment=Augment(
@@ -81,7 +81,7 @@ def _cifar10(name: str, student: Model) -> Recipe:
         optimizer=Optimizer(name="muon", lr=6e-3, weight_decay=0.05, clip=5.0),
         schedule=Schedule(
             batch_size=64,
-            epochs=1,
+            epochs=2,
             warmup_epochs=0.25,
             cooldown_epochs=0,
             warmup_lr=1e-5,
