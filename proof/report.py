@@ -180,7 +180,7 @@ def differences(records: dict[str, Record]) -> str:
 
 def longer(records: dict[str, Record]) -> str:
     """Each longer run beside the run of the headline with its seed."""
-    arms = [arm for arm, options in ARMS.items() if options.headline]
+    arms = list(dict.fromkeys(run.arm for run in LONGER))
     rows = []
     for student in dict.fromkeys(run.student for run in LONGER):
         for runs in (HEADLINE, LONGER):

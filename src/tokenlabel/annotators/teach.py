@@ -59,8 +59,9 @@ def teach(
     """Write a classifier of the source's classes to `output`, as timm reads and writes models.
 
     Random crops of at least `min_scale` of the image (so that it learns to name parts), flips,
-    timm's optimizer `opt`, cosine schedule with one warm-up epoch. A share `holdout` of the images is not trained
-    on and tells the accuracy. Raises InputError where the model or the data cannot be used.
+    timm's optimiser `opt`, cosine schedule with one warm-up epoch. A share `holdout` of the images is
+    not trained on and tells the accuracy. Raises InputError where the model or the data cannot be
+    used.
     """
     folder = Path(output)
     if folder.exists() and any(folder.iterdir()):

@@ -47,7 +47,7 @@ def teach(
         image_size: side of the input in pixels; the model's own by default.
         epochs: passes over the images.
         batch_size: images a step.
-        opt: a timm optimizer; from random weights muon needs far fewer epochs than adamw.
+        opt: an optimiser of timm; from random weights muon needs far fewer epochs than adamw.
         lr: peak learning rate; muon takes about twice that of adamw.
         weight_decay: of the optimizer.
         min_scale: random crops cover at least this share of the image.
