@@ -69,17 +69,16 @@ def _probability(
     palette = _Palette.of(label_maps)
     resampler = Resampler(views, first.grid, grid, [label_map.extent for label_map in label_maps])
     target = palette.empty_target(resampler.covered, grid)
-    scores, log_normalizer = _stacked(label_maps)
+    probability = probabilities(*_stacked(label_maps))
+    total = probability.sum(1, keepdim=True)  # [B, 1, H, W]
+    probability /= total.clamp(min=1)  # above 1 by rounding in the store
+    rest = (1 - total).clamp_(min=0) / max(first.num_classes - first.k, 1)
+    # a cell's palette entries hold what exceeds the cell's own residual, so averages stay exact
+    excess = (probability - rest).mul_(1 - smoothing)
+    residual = rest[:, 0] * (1 - smoothing) + smoothing / first.num_classes
     for part in palette.parts:
-        normalizer = None if log_normalizer is None else log_normalizer[part]
-        probability = probabilities(scores[part], normalizer)
-        total = probability.sum(1, keepdim=True)  # [b, 1, H, W]
-        probability /= total.clamp(min=1)  # above 1 by rounding in the store
-        rest = (1 - total).clamp_(min=0) / max(first.num_classes - first.k, 1)
-        # a cell's palette entries hold what exceeds the cell's own residual, so averages stay exact
-        excess = (probability - rest).mul_(1 - smoothing)
-        planes = palette.planes(excess, part)
-        planes[..., -1] = rest[:, 0] * (1 - smoothing) + smoothing / first.num_classes
+        planes = palette.planes(excess[part], part)
+        planes[..., -1] = residual[part]
         values = resampler(planes, part.start)
         target.excess[part], target.residual[part] = values[..., :-1], values[..., -1]
     return target
