@@ -48,26 +48,35 @@ OURS = "tokens-mixtoken"
 
 @dataclass(frozen=True)
 class Annotator:
-    """A classifier taught on the 50 000 training images, from random weights."""
+    """A ResNet-10t taught on the 50 000 training images, from random weights."""
 
     title: str
-    opt: str
-    lr: str
+    opt: str = "muon"
+    lr: str = "6e-3"
+    size: int = 48  # pixels; the images have 32
+    epochs: int = 8
+    min_scale: float = 0.35
+    stem: tuple[str, ...] = ()
 
     def teach(self, output: str) -> list[str]:
         return [
             "teach", "--data", f"{IMAGES}/train", "--output", output, "--model", "resnet10t",
             "--no-pretrained", "--model-kwargs", "output_stride", "8", "channels",
-            "[64,128,256,256]", "--image-size", "48", "--epochs", "8", "--batch-size", "128",
-            "--opt", self.opt, "--lr", self.lr, "--min-scale", "0.35", "--holdout", "0",
+            "[64,128,256,256]", *self.stem, "--image-size", str(self.size),
+            "--epochs", str(self.epochs), "--batch-size", "128", "--opt", self.opt,
+            "--lr", self.lr, "--min-scale", str(self.min_scale), "--holdout", "0",
             "--dtype", "bfloat16",
         ]  # fmt: skip
 
 
 ANNOTATORS = {
-    "annotator": Annotator("ResNet-10t, 8 epochs of Muon", "muon", "6e-3"),
-    "annotator-weak": Annotator("ResNet-10t, 8 epochs of AdamW", "adamw", "3e-3"),
-}
+    "annotator": Annotator("8 epochs of Muon at 48 pixels"),
+    "annotator-weak": Annotator("8 epochs of AdamW at 48 pixels", opt="adamw", lr="3e-3"),
+    "annotator-strong": Annotator(
+        "10 epochs of Muon at 64 pixels, crops of 70-100 %",
+        size=64, epochs=10, min_scale=0.7, stem=("stem_type", "''"),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,7 @@ LABELS = {
     "labels-4x4": Labels(size=32),
     "labels-k1": Labels(top_k=1),
     "labels-weak": Labels(by="annotator-weak"),
+    "labels-strong": Labels(by="annotator-strong"),
     "labels-self": Labels(by="swin-tokens-mixtoken-0", size=32),
 }
 
@@ -166,21 +176,24 @@ ABLATIONS = [
     _ablation(
         "`released` targets", "released", "supervision.target=released", labels="labels-exact"
     ),
-    _ablation("token weight 0.25", "weight-0.25", "supervision.token_weight=0.25"),
+    _ablation("token weight 0.5, as published", "weight-0.5", "supervision.token_weight=0.5"),
     _ablation("token weight 1", "weight-1", "supervision.token_weight=1.0"),
-    _ablation("token weight 2", "weight-2", "supervision.token_weight=2.0"),
+    _ablation("token weight 4", "weight-4", "supervision.token_weight=4.0"),
     _ablation("class target: ground truth", "truth", "supervision.class_target=ground-truth"),
     _ablation("class target: annotator", "annotator", "supervision.class_target=annotator"),
     _ablation("MixToken in every step", "mix-1", "mixing.probability=1.0"),
     _ablation("labels of 6 x 6 cells, annotated at 48 pixels", "6x6", labels="labels-6x6"),
     _ablation("labels of 4 x 4 cells, annotated at 32 pixels", "4x4", labels="labels-4x4"),
     _ablation("weaker annotator", "weak", labels="labels-weak"),
+    _ablation("stronger annotator", "strong", labels="labels-strong"),
     _ablation("K = 1", "k1", labels="labels-k1"),
     _ablation("the student itself annotates", "self", labels="labels-self"),
 ]
 
 LONGER = [
-    Run("resnet", arm, SEEDS[0], epochs=3 * EPOCHS, suffix="-longer") for arm in ("labels", OURS)
+    Run(student, arm, SEEDS[0], epochs=3 * EPOCHS, suffix="-longer")
+    for student in ("resnet", "swin", "lvvit")
+    for arm in ("labels", OURS)
 ]
 
 RUNS = [*HEADLINE, *ABLATIONS, *LONGER]
