@@ -56,7 +56,7 @@ class Annotator:
     size: int = 48  # pixels; the images have 32
     epochs: int = 8
     min_scale: float = 0.35
-    stem: tuple[str, ...] = ()
+    stem: tuple[str, ...] = ()  # timm's argument for another stem than three 3 x 3 convolutions
 
     def teach(self, output: str) -> list[str]:
         return [

@@ -49,7 +49,7 @@ def teach(
         batch_size: images a step.
         opt: an optimiser of timm; from random weights muon needs far fewer epochs than adamw.
         lr: peak learning rate; muon takes about twice that of adamw.
-        weight_decay: of the optimizer.
+        weight_decay: of the optimiser.
         min_scale: random crops cover at least this share of the image.
         hflip: mirror images at random; switch off where left and right differ (digits, text).
         holdout: share of the images that is kept back to tell the accuracy.
