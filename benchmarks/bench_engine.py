@@ -26,11 +26,11 @@ from tokenlabel.data.batch import Batch
 from tokenlabel.losses import token_labeling_loss
 from tokenlabel.mixing import Mix
 from tokenlabel.models import create_model
+from tokenlabel.runs.folder import RunFolder
+from tokenlabel.runs.recipe import Recipe
 from tokenlabel.targets import TokenTarget
 from tokenlabel.training.loop import fit
 from tokenlabel.training.ranks import Ranks
-from tokenlabel.training.recipe import Recipe
-from tokenlabel.training.run_folder import RunFolder
 from tokenlabel.training.task import TokenLabelingTask
 from tokenlabel.training.trainer import Trainer
 

@@ -25,7 +25,7 @@ from tokenlabel import Mix, TokenTarget, token_targets
 from tokenlabel.data.batch import Batch
 from tokenlabel.losses import token_loss
 from tokenlabel.models import create_model
-from tokenlabel.training.recipe import Mixing, Supervision
+from tokenlabel.runs.recipe import Mixing, Supervision
 from tokenlabel.training.task import Step, TokenLabelingTask
 
 SIZE, GRID = 224, (TOKENS, TOKENS)

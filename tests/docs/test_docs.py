@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from tokenlabel import recipes
 from tokenlabel.cli.main import VERBS, _find_verb
-from tokenlabel.training.recipe_file import override
+from tokenlabel.runs.recipe_file import override
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))

@@ -20,12 +20,12 @@ from safetensors.torch import save_file
 from timm.data import ImageNetInfo, RealLabelsImagenet, create_transform
 
 import tokenlabel as tl
+from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.source import open_source
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.benchmarks import answers
 from tokenlabel.evaluation.classifier import load_classifier
 from tokenlabel.evaluation.metrics import ClassificationCounts, accepted_label, predictions
-from tokenlabel.evaluation.preprocessing import Preprocessing
 from tokenlabel.models import DenseModel
 
 WNIDS = ImageNetInfo("imagenet-1k").label_names()

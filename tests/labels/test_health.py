@@ -10,7 +10,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter
 from tokenlabel.labels.health import Health, check_health
-from tokenlabel.labels.health_pictures import draw_health
+from tokenlabel.pictures.health import draw_health
 
 CLASSES, COUNT, CELLS = 4, 24, 8
 COLOURS = np.random.default_rng(1).integers(0, 256, (CLASSES, 3))

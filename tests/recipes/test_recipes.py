@@ -17,9 +17,9 @@ from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStoreWriter
 from tokenlabel.models.dense import timm_model
+from tokenlabel.runs.recipe import Data
+from tokenlabel.runs.recipe_file import read_recipe, to_yaml
 from tokenlabel.training.optimize import parameter_groups
-from tokenlabel.training.recipe import Data
-from tokenlabel.training.recipe_file import read_recipe, to_yaml
 from tokenlabel.training.run import create_student, train
 
 SIZES = {

@@ -13,12 +13,12 @@ from timm.models import create_model
 from torch import Tensor, nn
 
 from tokenlabel.errors import InputError
+from tokenlabel.runs.recipe import Optimizer
 from tokenlabel.segmentation.checkpoints import from_mmsegmentation, load_segmentation_weights
 from tokenlabel.segmentation.model import SegmentationModel
 from tokenlabel.segmentation.pyramid import Pyramid, any_size_backbone
 from tokenlabel.segmentation.recipe import HeadKind
 from tokenlabel.training.optimize import create_optimizer
-from tokenlabel.training.recipe import Optimizer
 
 THIN = {"depth": 4, "embed_dim": 24, "num_heads": 2, "stem_width": 8}
 

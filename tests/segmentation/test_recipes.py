@@ -10,8 +10,8 @@ from torch import nn
 
 from tokenlabel.cli import segment
 from tokenlabel.recipes.segmentation import get_segmentation_recipe, segmentation_recipe_names
+from tokenlabel.runs.recipe_file import from_mapping, to_mapping
 from tokenlabel.segmentation.run import create_segmenter
-from tokenlabel.training.recipe_file import from_mapping, to_mapping
 
 
 @pytest.mark.parametrize(

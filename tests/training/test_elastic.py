@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from workbench import RECIPE, run, weights
 
-from tokenlabel.training.result import read_metrics
+from tokenlabel.runs.results import read_metrics
 
 SCRIPT = """
 import dataclasses, sys

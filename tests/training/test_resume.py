@@ -26,9 +26,9 @@ from workbench import (
     weights,
 )
 
-from tokenlabel.training.checkpoint import CheckpointFolder
-from tokenlabel.training.recipe import Optimizer, Recipe
-from tokenlabel.training.result import read_metrics
+from tokenlabel.runs.checkpoints import CheckpointFolder
+from tokenlabel.runs.recipe import Optimizer, Recipe
+from tokenlabel.runs.results import read_metrics
 from tokenlabel.training.signals import Preempted
 
 # dropout and stochastic depth draw random numbers

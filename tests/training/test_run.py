@@ -21,9 +21,9 @@ from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import load_classifier
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStoreWriter
+from tokenlabel.runs.recipe_file import read_recipe
+from tokenlabel.runs.results import TrainResult
 from tokenlabel.training import curves, loop, run
-from tokenlabel.training.recipe_file import read_recipe
-from tokenlabel.training.result import TrainResult
 
 CLASSES = ("cat", "cow", "dog")
 

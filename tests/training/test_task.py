@@ -12,7 +12,7 @@ from workbench import CLASSES, GRID, RECIPE, MemoryBatch, make_task, part, rando
 from tokenlabel.geometry import Box, View
 from tokenlabel.labels import LabelMap, token_targets
 from tokenlabel.losses import token_labeling_loss
-from tokenlabel.training.recipe import Mixing, Supervision
+from tokenlabel.runs.recipe import Mixing, Supervision
 from tokenlabel.training.task import Step, TokenLabelingTask, draw_mix
 
 FIRST = Step(update=0, epoch=0, part=0, parts=1)

@@ -22,10 +22,10 @@ from workbench import (
 )
 
 from tokenlabel.errors import InputError
+from tokenlabel.runs.recipe import Ema, Optimizer, Recipe
+from tokenlabel.runs.results import read_metrics
 from tokenlabel.training.loop import TrainingDiverged
 from tokenlabel.training.ranks import Ranks, accumulation
-from tokenlabel.training.recipe import Ema, Optimizer, Recipe
-from tokenlabel.training.result import read_metrics
 from tokenlabel.training.trainer import Trainer
 
 

@@ -18,11 +18,8 @@ import torch
 from torch import Tensor
 
 from tokenlabel.models import DenseModel
-from tokenlabel.targets import TokenTarget
-from tokenlabel.training import loop
-from tokenlabel.training.loop import Validation, fit
-from tokenlabel.training.ranks import Ranks, accumulation
-from tokenlabel.training.recipe import (
+from tokenlabel.runs.folder import RunFolder
+from tokenlabel.runs.recipe import (
     Checkpoints,
     Ema,
     Engine,
@@ -32,7 +29,10 @@ from tokenlabel.training.recipe import (
     Schedule,
     Supervision,
 )
-from tokenlabel.training.run_folder import RunFolder
+from tokenlabel.targets import TokenTarget
+from tokenlabel.training import loop
+from tokenlabel.training.loop import Validation, fit
+from tokenlabel.training.ranks import Ranks, accumulation
 from tokenlabel.training.task import TokenLabelingTask
 from tokenlabel.training.trainer import Trainer
 
@@ -211,7 +211,7 @@ class SpoilAt:
 
 def weights(folder: Path) -> dict[str, Tensor]:
     """All saved state of the last checkpoint, flat."""
-    from tokenlabel.training.checkpoint import CheckpointFolder
+    from tokenlabel.runs.checkpoints import CheckpointFolder
 
     state, _ = CheckpointFolder(folder / "checkpoints", 1).newest()
     assert state is not None

@@ -17,10 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
+from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.source import open_source
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import Classifier
-from tokenlabel.evaluation.preprocessing import Preprocessing
 from tokenlabel.geometry import Box, View
 from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter, token_targets
 from tokenlabel.models import DenseModel

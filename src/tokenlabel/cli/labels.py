@@ -129,7 +129,7 @@ def health(
     from tokenlabel.data.source import open_source
     from tokenlabel.labels import LabelStore
     from tokenlabel.labels.health import check_health
-    from tokenlabel.labels.health_pictures import draw_health
+    from tokenlabel.pictures.health import draw_health
     from tokenlabel.progress import console
 
     source = open_source(data, split)

@@ -10,9 +10,9 @@ import tyro
 
 from tokenlabel.errors import InputError
 from tokenlabel.files import write_atomically
+from tokenlabel.runs.recipe_file import override, read_recipe, to_yaml
+from tokenlabel.runs.results import TrainResult
 from tokenlabel.segmentation.recipe import HeadKind, Layout, SegmentationRecipe
-from tokenlabel.training.recipe_file import override, read_recipe, to_yaml
-from tokenlabel.training.result import TrainResult
 
 __all__ = ["evaluate", "predict", "train"]
 
@@ -138,12 +138,12 @@ def evaluate(
         batch_size: windows at once; does not change the result.
         device: auto takes a GPU where there is one.
     """
+    from tokenlabel.runs.recipe import Engine
     from tokenlabel.segmentation.evaluate import evaluate_pairs
     from tokenlabel.segmentation.metrics import draw_table, write_table
     from tokenlabel.segmentation.pairs import open_pairs
     from tokenlabel.segmentation.run import load_checkpoint, load_segmenter
     from tokenlabel.training.ranks import Ranks
-    from tokenlabel.training.recipe import Engine
 
     pairs = open_pairs(data, split, layout=layout, class_file=classes, ignore_index=ignore_index)
     if recipe is not None:
@@ -198,14 +198,14 @@ def predict(
         tile: pixels on a side that are made at once; less takes less memory, with the same result.
         device: auto takes a GPU where there is one.
     """
+    from tokenlabel.pictures.overlay import class_colors
+    from tokenlabel.pictures.segmentation import overlay, save_legend, save_mask
     from tokenlabel.progress import progress_bar
+    from tokenlabel.runs.recipe import Engine
     from tokenlabel.segmentation.files import read_image
     from tokenlabel.segmentation.pairs import find_images
-    from tokenlabel.segmentation.pictures import overlay, save_labels, save_legend
     from tokenlabel.segmentation.run import load_segmenter
     from tokenlabel.training.ranks import Ranks
-    from tokenlabel.training.recipe import Engine
-    from tokenlabel.visualize.overlay import class_colors
 
     own = output.resolve()  # what an earlier call wrote is no picture to segment
     found = [path for path in find_images(images) if own not in path.resolve().parents]
@@ -227,7 +227,7 @@ def predict(
         for name, path in bar.track(files.items(), task_id=task):
             image = read_image(path)
             labels = segmenter(image)
-            save_labels(labels, trained.classes, output / "labels" / name)
+            save_mask(trained.classes.encode(labels), output / "labels" / name)
             overlay(image, labels, colors, output / "overlays" / name)
     save_legend(trained.classes.names, colors, output / "legend.png")
 

@@ -49,8 +49,8 @@ def show(
     from tokenlabel.errors import InputError
     from tokenlabel.evaluation.classifier import load_classifier
     from tokenlabel.labels import LabelStore
-    from tokenlabel.visualize.explain import explain
-    from tokenlabel.visualize.panels import write_pictures
+    from tokenlabel.pictures.explain import explain
+    from tokenlabel.pictures.panels import write_pictures
 
     if labels is None and annotator is None and checkpoint is None and model is None:
         raise InputError("nothing to show: give --labels, --annotator, --checkpoint or --model")

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from tokenlabel.training.recipe import Recipe
-from tokenlabel.training.recipe_file import override, read_recipe, scaled, to_yaml
-from tokenlabel.training.result import TrainResult
+from tokenlabel.runs.recipe import Recipe
+from tokenlabel.runs.recipe_file import override, read_recipe, scaled, to_yaml
+from tokenlabel.runs.results import TrainResult
 
 __all__ = ["train"]
 

@@ -45,7 +45,7 @@ def view_batch(
     from tokenlabel.data.source import open_source
     from tokenlabel.errors import InputError
     from tokenlabel.labels import LabelStore
-    from tokenlabel.visualize.contact_sheet import contact_sheet
+    from tokenlabel.pictures.contact_sheet import contact_sheet
 
     if min(count, image_size, grid) < 1:
         raise InputError("count, image-size and grid must each be at least 1")

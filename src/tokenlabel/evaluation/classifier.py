@@ -15,9 +15,9 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.layers import to_2tuple
 from torch import Tensor
 
+from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.metrics import predictions
-from tokenlabel.evaluation.preprocessing import Preprocessing
 from tokenlabel.models import DenseModel, create_model
 from tokenlabel.models.checkpoints import build_from, load_weights
 from tokenlabel.output import DenseOutput

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenlabel.labels import LabelMap
-from tokenlabel.visualize.overlay import draw_label_map, draw_legend
+from tokenlabel.pictures.overlay import draw_label_map, draw_legend
 
 __all__ = ["ArmResult", "Example", "Summary", "summarize", "write_report"]
 
@@ -171,7 +171,7 @@ def _maps(examples: Sequence[Example]) -> Any:
 
 
 def _draw_mask(axes: Any, example: Example) -> None:
-    from tokenlabel.visualize.overlay import class_colors
+    from tokenlabel.pictures.overlay import class_colors
 
     picture = np.zeros((*example.mask.shape, 3))
     shown = example.mask < 10

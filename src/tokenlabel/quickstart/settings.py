@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tokenlabel.quickstart.scenes import SceneOptions
-from tokenlabel.training.recipe import (
+from tokenlabel.runs.recipe import (
     Augment,
     Checkpoints,
     Data,

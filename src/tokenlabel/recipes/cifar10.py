@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tokenlabel.recipes.registry import recipe
-from tokenlabel.training.recipe import (
+from tokenlabel.runs.recipe import (
     About,
     Augment,
     Checkpoints,

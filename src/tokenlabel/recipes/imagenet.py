@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokenlabel.training.recipe import (
+from tokenlabel.runs.recipe import (
     Augment,
     Ema,
     Engine,

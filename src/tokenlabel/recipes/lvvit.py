@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from tokenlabel.recipes.imagenet import EIGHT_GPUS, TOKEN_LABELING, TRAIN, token_labeling
 from tokenlabel.recipes.registry import recipe
-from tokenlabel.training.recipe import (
+from tokenlabel.runs.recipe import (
     About,
     Ema,
     Mixing,

@@ -16,7 +16,7 @@ from tokenlabel.recipes.imagenet import (
     token_labeling,
 )
 from tokenlabel.recipes.registry import recipe
-from tokenlabel.training.recipe import About, Model, Recipe
+from tokenlabel.runs.recipe import About, Model, Recipe
 
 _DEIT = "Training data-efficient image transformers & distillation through attention (2021)"
 _SMALL_DEIT = Model(name="deit_tiny_patch16_224", image_size=64, kwargs={"depth": 2})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokenlabel.recipes.registry import recipe
-from tokenlabel.training.recipe import (
+from tokenlabel.runs.recipe import (
     About,
     Augment,
     Ema,

@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Callable
 
 from tokenlabel.errors import InputError, nearest
-from tokenlabel.training.recipe import Model, Recipe
+from tokenlabel.runs.recipe import Model, Recipe
 
 __all__ = ["get", "names", "recipe", "smoke"]
 

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable
 
 from tokenlabel.errors import InputError, nearest
+from tokenlabel.runs.recipe import About, Checkpoints, Engine, Optimizer
 from tokenlabel.segmentation.recipe import (
     SegmentationAugment,
     SegmentationData,
@@ -19,7 +20,6 @@ from tokenlabel.segmentation.recipe import (
     SegmentationTest,
     UpdateSchedule,
 )
-from tokenlabel.training.recipe import About, Checkpoints, Engine, Optimizer
 
 __all__ = ["get_segmentation_recipe", "segmentation_recipe_names"]
 

@@ -1,4 +1,4 @@
-"""A segmentation run as data: what `tokenlabel.training.recipe` is to classification."""
+"""A segmentation run as data: what `tokenlabel.runs.recipe` is to classification."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from tokenlabel.training.recipe import (
+from tokenlabel.runs.recipe import (
     About,
     Checkpoints,
     Count,

@@ -16,6 +16,10 @@ from torch import nn
 from tokenlabel.errors import InputError
 from tokenlabel.models.checkpoints import load_weights
 from tokenlabel.progress import console
+from tokenlabel.runs.checkpoints import saved_weights
+from tokenlabel.runs.folder import RunFolder
+from tokenlabel.runs.recipe_file import read_recipe
+from tokenlabel.runs.results import TrainResult
 from tokenlabel.segmentation.augment import PairAugmentation
 from tokenlabel.segmentation.checkpoints import load_segmentation_weights
 from tokenlabel.segmentation.classes import ClassList
@@ -27,12 +31,8 @@ from tokenlabel.segmentation.pairs import Pairs, open_pairs
 from tokenlabel.segmentation.pyramid import any_size_backbone
 from tokenlabel.segmentation.recipe import SegmentationRecipe
 from tokenlabel.segmentation.task import SegmentationTask, class_weights
-from tokenlabel.training.checkpoint import saved_weights
 from tokenlabel.training.loop import Validation, fit
 from tokenlabel.training.ranks import Ranks, accumulation
-from tokenlabel.training.recipe_file import read_recipe
-from tokenlabel.training.result import TrainResult
-from tokenlabel.training.run_folder import RunFolder
 from tokenlabel.training.trainer import Trainer
 
 __all__ = [

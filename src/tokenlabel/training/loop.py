@@ -12,11 +12,11 @@ from torch import nn
 
 from tokenlabel.errors import InputError
 from tokenlabel.files import write_atomically
+from tokenlabel.pictures.curves import draw_curves
 from tokenlabel.progress import console, progress_bar
-from tokenlabel.training.curves import draw_curves
-from tokenlabel.training.plan import Plan
-from tokenlabel.training.result import read_metrics
-from tokenlabel.training.run_folder import RunFolder
+from tokenlabel.runs.folder import RunFolder
+from tokenlabel.runs.plan import Plan
+from tokenlabel.runs.results import read_metrics
 from tokenlabel.training.signals import Preempted, StopRequest
 from tokenlabel.training.trainer import Trainer, Update
 

@@ -17,8 +17,8 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from tokenlabel.errors import InputError, nearest
-from tokenlabel.training.plan import Plan
-from tokenlabel.training.recipe import Ema, Optimizer
+from tokenlabel.runs.plan import Plan
+from tokenlabel.runs.recipe import Ema, Optimizer
 
 __all__ = ["create_ema", "create_optimizer", "create_schedule", "parameter_groups"]
 

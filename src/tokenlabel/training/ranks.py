@@ -22,9 +22,9 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
 from tokenlabel.errors import InputError, nearest
-from tokenlabel.training.plan import Plan
-from tokenlabel.training.recipe import Engine
-from tokenlabel.training.recipe_file import flat
+from tokenlabel.runs.plan import Plan
+from tokenlabel.runs.recipe import Engine
+from tokenlabel.runs.recipe_file import flat
 
 __all__ = ["Ranks", "accumulation"]
 

@@ -20,12 +20,12 @@ from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelMap, LabelStore
 from tokenlabel.models import DenseModel, create_model, load_weights
 from tokenlabel.progress import console
-from tokenlabel.training.checkpoint import saved_weights
+from tokenlabel.runs.checkpoints import saved_weights
+from tokenlabel.runs.folder import RunFolder
+from tokenlabel.runs.recipe import Recipe
+from tokenlabel.runs.results import TrainResult
 from tokenlabel.training.loop import Validation, fit
 from tokenlabel.training.ranks import Ranks, accumulation
-from tokenlabel.training.recipe import Recipe
-from tokenlabel.training.result import TrainResult
-from tokenlabel.training.run_folder import RunFolder
 from tokenlabel.training.task import TokenLabelingTask
 from tokenlabel.training.trainer import Trainer
 from tokenlabel.training.validate import validate

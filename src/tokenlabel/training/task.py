@@ -20,9 +20,9 @@ from tokenlabel.geometry import View
 from tokenlabel.labels import LabelMap, token_targets
 from tokenlabel.losses import class_loss, fused_token_loss, token_loss
 from tokenlabel.mixing import Mix
+from tokenlabel.runs.recipe import Mixing, Supervision
 from tokenlabel.targets import TokenTarget
 from tokenlabel.training.randomness import generator
-from tokenlabel.training.recipe import Mixing, Supervision
 
 if TYPE_CHECKING:
     from tokenlabel.data.batch import Batch

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict as dcp
 
 from tokenlabel.errors import InputError
-from tokenlabel.training.checkpoint import State
+from tokenlabel.runs.checkpoints import State
+from tokenlabel.runs.plan import Plan
 from tokenlabel.training.optimize import create_ema, create_optimizer, create_schedule
-from tokenlabel.training.plan import Plan
 from tokenlabel.training.randomness import seed_everything
 from tokenlabel.training.ranks import Ranks
 from tokenlabel.training.task import Step

@@ -18,8 +18,8 @@ from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import Classifier, class_titles
 from tokenlabel.geometry import Box, View
 from tokenlabel.labels import LabelMap, LabelStore, token_targets
+from tokenlabel.pictures.explain import token_map
 from tokenlabel.viewer.catalog import Catalog, Query
-from tokenlabel.visualize.explain import token_map
 
 __all__ = ["Answers", "student_loss"]
 

@@ -59,7 +59,7 @@ def test_without_labels_there_are_two_columns(source: ImageSource, tmp_path: Pat
 
 
 def test_masked_tokens_keep_the_pictures_colours() -> None:
-    from tokenlabel.visualize.contact_sheet import _overlay
+    from tokenlabel.pictures.contact_sheet import _overlay
 
     picture = Image.new("RGB", (4, 2), (10, 20, 30))
     shares = torch.tensor([[0.0, 1.0]])

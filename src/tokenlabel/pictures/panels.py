@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tokenlabel.errors import InputError
 from tokenlabel.files import write_atomically
 from tokenlabel.labels import LabelMap
-from tokenlabel.visualize.overlay import draw_legend, highlight_colors
+from tokenlabel.pictures.overlay import draw_legend, highlight_colors
 
 __all__ = ["Panel", "Row", "write_pictures"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tokenlabel.errors import InputError
-from tokenlabel.training.recipe import Model, Optimizer, Recipe
-from tokenlabel.training.recipe_file import (
+from tokenlabel.runs.recipe import Model, Optimizer, Recipe
+from tokenlabel.runs.recipe_file import (
     differences,
     flat,
     override,

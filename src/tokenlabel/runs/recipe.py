@@ -1,6 +1,6 @@
 """A training run as data: every choice that can change its result, and nothing else.
 
-A `Recipe` is plain, strict and torch-free. `tokenlabel.training.recipe_file` reads and writes it
+A `Recipe` is plain, strict and torch-free. `tokenlabel.runs.recipe_file` reads and writes it
 as YAML; `tokenlabel.recipes` holds one per published result.
 """
 

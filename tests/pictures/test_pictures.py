@@ -13,18 +13,18 @@ from PIL import Image
 from torch import nn
 
 from tokenlabel.cli.show import show
+from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import Classifier
-from tokenlabel.evaluation.preprocessing import Preprocessing
 from tokenlabel.export.timm_folder import export_timm
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStoreWriter
 from tokenlabel.models import DenseModel
 from tokenlabel.output import DenseOutput
-from tokenlabel.visualize import panels
-from tokenlabel.visualize.explain import class_probability, token_map
-from tokenlabel.visualize.overlay import class_colors, draw_heat, draw_label_map, highlight_colors
-from tokenlabel.visualize.panels import Row
+from tokenlabel.pictures import panels
+from tokenlabel.pictures.explain import class_probability, token_map
+from tokenlabel.pictures.overlay import class_colors, draw_heat, draw_label_map, highlight_colors
+from tokenlabel.pictures.panels import Row
 
 COLUMNS = 6
 

@@ -14,8 +14,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from tokenlabel.errors import InputError, nearest
-from tokenlabel.training.plan import Plan
-from tokenlabel.training.recipe import Recipe
+from tokenlabel.runs.plan import Plan
+from tokenlabel.runs.recipe import Recipe
 
 __all__ = [
     "differences",

@@ -4,7 +4,7 @@ recipe.yaml       every value of the recipe
 environment.json  code version, command, machine, library versions, the labels' fingerprint
 metrics.jsonl     one line per logged update and per validation
 curves.png/.html  the same, drawn
-checkpoints/      see `tokenlabel.training.checkpoint`
+checkpoints/      see `tokenlabel.runs.checkpoints`
 results.json      the final numbers; there once the run is complete
 """
 
@@ -24,10 +24,10 @@ import torch
 
 from tokenlabel.errors import InputError
 from tokenlabel.files import write_atomically
-from tokenlabel.training.checkpoint import CheckpointFolder
-from tokenlabel.training.plan import Plan
-from tokenlabel.training.recipe_file import differences, read_recipe, to_yaml
-from tokenlabel.training.result import read_metrics
+from tokenlabel.runs.checkpoints import CheckpointFolder
+from tokenlabel.runs.plan import Plan
+from tokenlabel.runs.recipe_file import differences, read_recipe, to_yaml
+from tokenlabel.runs.results import read_metrics
 
 __all__ = ["RunFolder"]
 

@@ -13,9 +13,9 @@ from tokenlabel.errors import InputError, nearest
 from tokenlabel.evaluation.classifier import Classifier, class_titles, default_names
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap
-from tokenlabel.visualize.overlay import draw_heat, draw_label_map, highlight_colors
-from tokenlabel.visualize.panels import Panel, Row
-from tokenlabel.visualize.relevance import attention_rollout, gradient_relevance
+from tokenlabel.pictures.overlay import draw_heat, draw_label_map, highlight_colors
+from tokenlabel.pictures.panels import Panel, Row
+from tokenlabel.pictures.relevance import attention_rollout, gradient_relevance
 
 __all__ = ["class_probability", "explain", "token_map"]
 

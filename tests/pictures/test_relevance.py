@@ -7,7 +7,7 @@ import torch
 
 from tokenlabel.errors import InputError
 from tokenlabel.models import DenseModel
-from tokenlabel.visualize.relevance import attention_rollout, gradient_relevance
+from tokenlabel.pictures.relevance import attention_rollout, gradient_relevance
 
 TINY = {"img_size": 32, "patch_size": 16, "embed_dim": 24, "depth": 3, "num_heads": 2}
 

@@ -11,19 +11,18 @@ from PIL import Image
 
 from tokenlabel.files import replacing
 from tokenlabel.geometry.render import Pixels
-from tokenlabel.segmentation.classes import ClassList, Labels
 
-__all__ = ["overlay", "save_labels", "save_legend"]
+__all__ = ["overlay", "save_legend", "save_mask"]
 
 
-def save_labels(labels: Labels, classes: ClassList, file: Path) -> None:
-    """Write labels [H, W] as a PNG that reads as a mask of the same class list."""
-    _save(Image.fromarray(classes.encode(labels)), file)
+def save_mask(values: NDArray[np.uint8] | NDArray[np.uint16], file: Path) -> None:
+    """Write mask values [H, W] as a PNG."""
+    _save(Image.fromarray(values), file)
 
 
 def overlay(
     image: Pixels,
-    labels: Labels,
+    labels: NDArray[np.int16],
     colors: NDArray[np.float64],
     file: Path,
     strength: float = 0.5,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from tokenlabel.training.recipe import Checkpoints, Course, Ema, Engine, Optimizer
+from tokenlabel.runs.recipe import Checkpoints, Course, Ema, Engine, Optimizer
 
 __all__ = ["Pace", "Plan"]
 
@@ -27,7 +27,7 @@ class Pace(Protocol):
 
 
 class Plan(Protocol):
-    """A recipe, as the engine reads it. `tokenlabel.training.recipe.Recipe` is one."""
+    """A recipe, as the engine reads it. `tokenlabel.runs.recipe.Recipe` is one."""
 
     @property
     def name(self) -> str: ...

@@ -12,8 +12,8 @@ from tokenlabel.data.loader import Loader, Samples
 from tokenlabel.geometry import View
 from tokenlabel.geometry.render import Pixels
 from tokenlabel.labels import LabelMap
+from tokenlabel.pictures.overlay import class_colors
 from tokenlabel.targets import TokenTarget
-from tokenlabel.visualize.overlay import class_colors
 
 __all__ = ["contact_sheet"]
 
