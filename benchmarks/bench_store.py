@@ -155,22 +155,23 @@ def of_images(location: str, count: int) -> Tensor:
     """Logits [N, C, h, w] of photographs, by an untrained network and a random head."""
     import timm
 
-    from tokenlabel.annotators.fit import fit_image
     from tokenlabel.data.decode import decode_image
+    from tokenlabel.data.inputs import Preprocessing
     from tokenlabel.data.source import open_source
 
     torch.manual_seed(0)
     network = timm.create_model("resnet18", output_stride=16).train()  # batch statistics
+    inputs = Preprocessing((288, 288), 1.0, "bicubic", (0.45,) * 3, (0.225,) * 3, "squash")
     source = open_source(location)
     count = min(count, len(source))
     features = []
     with torch.no_grad():
         for start in range(0, count, 20):
             pixels = [
-                fit_image(decode_image(source.read(i), source.keys[i]), (288, 288), "squash")[0]
+                inputs.pixels(decode_image(source.read(i), source.keys[i]))
                 for i in range(start, min(start + 20, count))
             ]
-            features.append(network.forward_features((torch.stack(pixels) / 255 - 0.45) / 0.225))
+            features.append(network.forward_features(inputs.normalize(torch.stack(pixels))))
     x = torch.cat(features)
     x = (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True)
     sigma, reach = 3.4, 11

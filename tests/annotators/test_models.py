@@ -10,14 +10,13 @@ from torch import nn
 
 from tokenlabel.annotators.cells import CellScores
 from tokenlabel.annotators.class_map import match_classes
-from tokenlabel.annotators.fit import fit_image
 from tokenlabel.annotators.image_model import (
     ImageAnnotator,
-    Preprocessing,
     Views,
     largest_batch,
 )
 from tokenlabel.annotators.timm_classifier import TimmAnnotator, create_classifier
+from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
 
@@ -79,7 +78,7 @@ class Bright(nn.Module):
 
 
 def bright(size: tuple[int, int] = (32, 48), **kwargs) -> ImageAnnotator:
-    preprocessing = Preprocessing(size=size, mean=(0, 0, 0), std=(1, 1, 1), multiple=8)
+    preprocessing = Preprocessing(size, 1.0, "bicubic", (0, 0, 0), (1, 1, 1), "squash", multiple=8)
     return ImageAnnotator(Bright(), 2, preprocessing, top_k=2, **kwargs)
 
 
@@ -100,6 +99,24 @@ def test_views_put_every_score_back_in_its_place(pixels, views) -> None:
     torch.testing.assert_close(
         probabilities(bright(views=views), pixels), probabilities(bright(), pixels)
     )
+
+
+@pytest.mark.parametrize("window", [96, 100, 128, 224, 400])
+@pytest.mark.parametrize("size", [(240, 304), (272, 272), (64, 240)])
+def test_windows_of_any_size_leave_no_cell_out(size, window) -> None:
+    class Coarse(nn.Module):  # as convolutions of stride 32 do, it has a cell for every part of 32
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            pooled = nn.functional.avg_pool2d(images[:, :2], 32, ceil_mode=True)
+            return pooled.permute(0, 2, 3, 1) * 5
+
+    ramp = np.zeros((*size, 3), np.uint8)
+    ramp[..., 0] = np.linspace(0, 255, size[1]).astype(np.uint8)
+    inputs = Preprocessing(size, 1.0, "bicubic", (0, 0, 0), (1, 1, 1), "squash", multiple=32)
+    annotator = ImageAnnotator(Coarse(), 2, inputs, top_k=2, views=Views(window=window))
+    logits = annotator.logits(annotator.prepare("", ramp)[0][None])
+    assert logits.isfinite().all()
+    middles = (torch.arange(logits.shape[2]) + 0.5) / logits.shape[2] * 5
+    assert (logits[0, :, :, 0] - middles).abs().max() < 5 * 32 / size[1]
 
 
 def test_scales_are_averaged_on_the_first_ones_grid(pixels) -> None:
@@ -123,7 +140,7 @@ def test_raw_logits_of_one_view_are_kept(pixels) -> None:
 def test_images_of_different_shapes_share_a_batch() -> None:
     rng = np.random.default_rng(0)
     annotator = bright((32, 32))
-    annotator.preprocessing = Preprocessing((32, 32), (0, 0, 0), (1, 1, 1), "keep", 8)
+    annotator.preprocessing = annotator.preprocessing.fitted("keep")
     shapes = [(40, 80, 3), (64, 64, 3), (80, 40, 3), (41, 82, 3)]
     batch = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
     items = [annotator.prepare("", image) for image in batch]
@@ -136,12 +153,13 @@ def test_images_of_different_shapes_share_a_batch() -> None:
 def test_a_crop_says_what_it_shows() -> None:
     pixels = np.zeros((100, 200, 3), np.uint8)
     pixels[:, 50:150] = 255  # the centre square is white
-    image, extent = fit_image(pixels, (32, 32), "crop")
+    annotator = bright((32, 32))
+    annotator.preprocessing = annotator.preprocessing.fitted("crop")
+    image, extent = annotator.prepare("", pixels)
     assert image.shape == (3, 32, 32)
     assert image.min() == 255
     assert extent == Box(0.25, 0, 0.75, 1)
-    assert fit_image(pixels, (32, 32), "squash")[1] == Box()
-    assert fit_image(pixels, (32, 32), "keep", 8)[0].shape == (3, 24, 48)
+    assert bright((32, 32)).prepare("", pixels)[1] == Box()
 
 
 def test_the_largest_batch_is_found_by_trying() -> None:
@@ -194,7 +212,7 @@ def test_any_function_may_make_the_classifier(pixels) -> None:
     (label,) = annotator.annotate([annotator.prepare("", pixels)])
     assert label.grid == (2, 2)
     assert label.num_classes == 5
-    assert annotator.description["preprocessing"]["size"] == (64, 64)
+    assert annotator.description["preprocessing"]["image_size"] == (64, 64)
 
 
 def test_models_of_one_size_are_asked_for_one_size_only(pixels) -> None:

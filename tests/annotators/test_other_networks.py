@@ -116,7 +116,7 @@ def test_a_taught_classifier_annotates_what_it_was_taught_on(tmp_path) -> None:
     assert taught.held_out == 6
     assert taught.accuracy == 1.0
     annotator = TimmAnnotator(str(tmp_path / "teacher"), class_names=source.class_names, top_k=2)
-    assert annotator.preprocessing.size == (32, 32)
+    assert annotator.preprocessing.image_size == (32, 32)
     blue = rng.integers(0, 120, (24, 24, 3)).astype(np.uint8)
     blue[..., 2] += 100
     (label,) = annotator.annotate([annotator.prepare("", blue)])

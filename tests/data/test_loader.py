@@ -14,7 +14,8 @@ from PIL import Image
 from timm.data import create_transform
 
 from tokenlabel.data.augment import Augmentation
-from tokenlabel.data.batch import Batch, normalize
+from tokenlabel.data.batch import Batch
+from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.loader import Loader, Samples, Targets, eval_loader, train_loader
 from tokenlabel.data.source import ImageSource, open_source
 from tokenlabel.errors import InputError
@@ -22,6 +23,10 @@ from tokenlabel.labels import LabelStore
 
 MakeLabels = Callable[..., LabelStore]
 RICH = Augmentation(policy="rand-m9-mstd0.5-inc1", erasing=0.5, color_jitter=0.2, vflip=0.3)
+
+
+def shown(size: tuple[int, int]) -> Preprocessing:
+    return Preprocessing(size, 0.9, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def loader(source: ImageSource, labels: LabelStore | None = None, **options: Any) -> Loader:
@@ -124,15 +129,14 @@ def test_tokens_under_erased_boxes_lose_their_target_if_asked(
 def test_evaluation_shows_what_timm_shows(source: ImageSource) -> None:
     for size in (32, 48):
         transform = create_transform((3, size, size), crop_pct=0.9, interpolation="bicubic")
-        batches = list(eval_loader(source, image_size=(size, size), batch_size=10, crop_pct=0.9))
+        batches = list(eval_loader(source, shown((size, size)), batch_size=10))
         assert [len(batch) for batch in batches] == [10, 10, 6]
         assert [key for batch in batches for key in batch.keys] == list(source.keys)
-        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-        ours = normalize(torch.cat([batch.images for batch in batches]), mean, std)
+        ours = shown((size, size)).normalize(torch.cat([batch.images for batch in batches]))
         for i in range(len(source)):
             image = Image.open(source.root / source.keys[i])  # type: ignore[attr-defined]
-            assert (ours[i] - transform(image)).abs().max() < 1.5 / 255 / min(std)
-    ranks = [eval_loader(source, image_size=(8, 8), batch_size=10, rank=r, world=2) for r in (0, 1)]
+            assert (ours[i] - transform(image)).abs().max() < 1.5 / 255 / 0.224
+    ranks = [eval_loader(source, shown((8, 8)), batch_size=10, rank=r, world=2) for r in (0, 1)]
     assert [len(rank) for rank in ranks] == [2, 1]
     assert sum(len(batch) for rank in ranks for batch in rank) == len(source)
 
@@ -175,5 +179,5 @@ def test_grey_and_transparent_images_make_batches(tmp_path: Path) -> None:
         path = tmp_path / "one" / f"{i}.{'jpg' if mode == 'CMYK' else 'png'}"
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (9, 7), (90, 60, 30)).convert(mode).save(path)
-    batch = next(iter(eval_loader(open_source(str(tmp_path)), image_size=(16, 16), batch_size=5)))
+    batch = next(iter(eval_loader(open_source(str(tmp_path)), shown((16, 16)), batch_size=5)))
     assert batch.images.shape == (5, 3, 16, 16)

@@ -209,13 +209,16 @@ def test_other_names_in_the_same_number_go_in_order(tmp_path: Path) -> None:
 # -- what a model is shown -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["center", "squash"])
+FITS = {"center": "crop", "squash": "squash"}
+
+
+@pytest.mark.parametrize("mode", FITS)
 @pytest.mark.parametrize("size", [(90, 200), (200, 90), (64, 64)])
 def test_a_model_is_shown_what_timm_shows_it(mode: str, size: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 9, 3)).astype(np.uint8))
     image = coarse.resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    settings = Preprocessing((64, 64), 0.8, "bicubic", (0.5,) * 3, (0.5,) * 3, mode == "squash")
+    settings = Preprocessing((64, 64), 0.8, "bicubic", (0.5,) * 3, (0.5,) * 3, FITS[mode])
     reference = create_transform(
         (3, 64, 64), crop_pct=0.8, interpolation="bicubic", crop_mode=mode, normalize=False
     )
@@ -226,8 +229,8 @@ def test_a_model_is_shown_what_timm_shows_it(mode: str, size: tuple[int, int]) -
 def test_settings_are_those_the_weights_were_published_with() -> None:
     name = "convnextv2_nano.fcmae_ft_in22k_in1k_384"
     model = timm.create_model(name, depths=(1, 1, 1, 1), dims=(8, 8, 8, 8))
-    assert Preprocessing.of_timm(model).squash
-    assert not Preprocessing.of_timm(timm.create_model("test_resnet")).squash
+    assert Preprocessing.of_timm(model).fit == "squash"
+    assert Preprocessing.of_timm(timm.create_model("test_resnet")).fit == "crop"
 
 
 # -- what can be loaded -------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.geometry import View
 from tokenlabel.geometry.render import render
 from tokenlabel.segmentation.augment import scaled_size
-from tokenlabel.segmentation.inference import Inference, Segmenter, window_starts
+from tokenlabel.segmentation.inference import Inference, Segmenter
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
@@ -137,11 +137,3 @@ def test_plans_that_would_leave_pixels_out_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         Inference(**values)
-
-
-@pytest.mark.parametrize(
-    ("length", "starts"),
-    [(512, [0]), (300, [0]), (513, [0, 1]), (683, [0, 171]), (1024, [0, 341, 512])],
-)
-def test_windows_end_with_the_axis(length: int, starts: list[int]) -> None:
-    assert window_starts(length, min(512, length), 341) == starts

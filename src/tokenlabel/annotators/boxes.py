@@ -9,12 +9,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from tokenlabel.annotators.areas import map_of_areas
 from tokenlabel.annotators.protocol import Pixels
 from tokenlabel.errors import InputError, nearest
-from tokenlabel.geometry import Box
+from tokenlabel.geometry import Box, View, coverage
 from tokenlabel.labels import LabelMap
 
 __all__ = ["BoxAnnotator"]
@@ -70,7 +69,7 @@ class BoxAnnotator:
         areas = torch.zeros(len(classes), *self.grid)
         for c, box in boxes:
             plane = areas[classes.index(c)]
-            torch.maximum(plane, _covered(box, self.grid), out=plane)
+            torch.maximum(plane, coverage(View.identity(), self.grid, box), out=plane)
         areas = areas / areas.sum(0).clamp(min=1)
         return map_of_areas(areas, classes, self.num_classes, self.top_k)
 
@@ -95,17 +94,3 @@ def _boxes_by_name(content: dict[str, Any], class_names: Sequence[str]) -> dict[
         box = Box.from_pixels(left, top, width, height, size)
         boxes[annotation["image_id"]].append((class_of[annotation["category_id"]], box))
     return {image["file_name"]: boxes[image["id"]] for image in content["images"]}
-
-
-def _covered(box: Box, grid: tuple[int, int]) -> Tensor:
-    """Share [h, w] of each cell that a box covers."""
-    rows = _overlap(box.y0, box.y1, grid[0])
-    cols = _overlap(box.x0, box.x1, grid[1])
-    return rows[:, None] * cols
-
-
-def _overlap(start: float, stop: float, cells: int) -> Tensor:
-    edges = torch.arange(cells + 1)
-    low = edges[:-1].clamp(min=start * cells)
-    high = edges[1:].clamp(max=stop * cells)
-    return (high - low).clamp(0, 1).float()

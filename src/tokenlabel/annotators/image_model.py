@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from itertools import product
 from typing import Any, TypedDict
 
 import torch
@@ -13,28 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenlabel.annotators.class_map import ClassMap
-from tokenlabel.annotators.fit import Fit, Interpolation, fit_image
 from tokenlabel.annotators.protocol import Pixels
+from tokenlabel.data.inputs import Normalize, Preprocessing, to_multiple
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
+from tokenlabel.geometry.windows import WindowMean, window_starts
 from tokenlabel.labels import LabelMap
 
-__all__ = ["ONE_VIEW", "ImageAnnotator", "Preprocessing", "Running", "Views"]
+__all__ = ["ONE_VIEW", "ImageAnnotator", "Running", "Views"]
 
 Item = tuple[Tensor, Box]  # uint8 [3, h, w], the part of the image it shows
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """The input of the network."""
-
-    size: tuple[int, int]  # (height, width) in pixels
-    mean: tuple[float, ...]  # of pixels in [0, 1]
-    std: tuple[float, ...]
-    fit: Fit = "squash"
-    multiple: int = 32  # sides of `keep` inputs are multiples of this many pixels
-    interpolation: Interpolation = "bicubic"
-    crop_pct: float = 1.0  # side of `crop`, as a part of the image's shorter side
 
 
 @dataclass(frozen=True)
@@ -89,8 +76,7 @@ class ImageAnnotator:
         self.top_k = min(top_k, self.num_classes)
         self._class_map = class_map
         self._origin = origin or {}
-        self._mean = torch.tensor(preprocessing.mean, device=self.device)[:, None, None] * 255
-        self._std = torch.tensor(preprocessing.std, device=self.device)[:, None, None] * 255
+        self._normalize = Normalize(preprocessing.mean, preprocessing.std).to(self.device)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -108,12 +94,12 @@ class ImageAnnotator:
         """32 on a CPU; else half of the largest power of two that fits the accelerator's memory."""
         if self.device.type == "cpu":
             return 32
-        image = torch.zeros(3, *self.preprocessing.size, dtype=torch.uint8)
+        image = torch.zeros(3, *self.preprocessing.image_size, dtype=torch.uint8)
         return largest_batch(lambda size: self.annotate([(image, Box())] * size)) // 2
 
     def prepare(self, key: str, pixels: Pixels) -> Item:  # noqa: ARG002 (the protocol's)
-        p = self.preprocessing
-        return fit_image(pixels, p.size, p.fit, p.multiple, p.crop_pct, p.interpolation)
+        view = self.preprocessing.view((pixels.shape[0], pixels.shape[1]))
+        return self.preprocessing.pixels(pixels), view.source_box()
 
     @torch.inference_mode()
     def annotate(self, batch: Sequence[Item]) -> list[LabelMap]:
@@ -133,7 +119,7 @@ class ImageAnnotator:
 
     def logits(self, images: Tensor) -> Tensor:
         """Class logits [B, h, w, C] of images uint8 [B, 3, H, W], averaged over the views."""
-        x = (images.to(self.device, non_blocking=True) - self._mean) / self._std
+        x = self._normalize(images.to(self.device, non_blocking=True))
         x = x.contiguous(memory_format=torch.channels_last)
         views = [
             (_rescale(x, scale, self.preprocessing.multiple), flip)
@@ -158,21 +144,22 @@ class ImageAnnotator:
     def _windows(self, x: Tensor, side: int) -> Tensor:
         """Logits of overlapping square windows, averaged where they overlap."""
         rows, cols = x.shape[2:]
-        step = max(side // 2 // self.preprocessing.multiple, 1) * self.preprocessing.multiple
-        corners = list(product(_starts(rows, side, step), _starts(cols, side, step)))
-        parts = [
-            self._scores(x[:, :, top : top + side, left : left + side]) for top, left in corners
-        ]
-        b, h, w, classes = parts[0].shape
-        cell = (min(side, rows) / h, min(side, cols) / w)  # in pixels
-        total = parts[0].new_zeros(b, round(rows / cell[0]), round(cols / cell[1]), classes)
-        count = total.new_zeros(*total.shape[1:3], 1)
-        for (top, left), part in zip(corners, parts, strict=True):
-            row, col = round(top / cell[0]), round(left / cell[1])
-            total[:, row : row + h, col : col + w] += part
-            count[row : row + h, col : col + w] += 1
-        averaged: Tensor = total / count
-        return averaged
+        tall, wide = min(side, rows), min(side, cols)
+        multiple = self.preprocessing.multiple
+        step = min(max(side // 2 // multiple, 1) * multiple, side)
+        mean: WindowMean | None = None
+        for top in window_starts(rows, tall, step):
+            for left in window_starts(cols, wide, step):
+                scores = self._scores(x[:, :, top : top + tall, left : left + wide]).float()
+                if mean is None:  # the cells of the whole are as large as those of a window
+                    cells = (
+                        round(rows * scores.shape[1] / tall),
+                        round(cols * scores.shape[2] / wide),
+                    )
+                    mean = WindowMean((0, rows), (0, cols), cells)
+                mean.add(scores.permute(0, 3, 1, 2), top, left, (tall, wide))
+        assert mean is not None
+        return mean.mean().permute(0, 2, 3, 1)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.dtype == torch.float32:
@@ -192,16 +179,10 @@ def largest_batch(attempt: Callable[[int], object], most: int = 2048) -> int:
     return max(size, 2)
 
 
-def _starts(length: int, side: int, step: int) -> list[int]:
-    """Where windows begin along one axis; the last one ends at the border."""
-    last = max(length - side, 0)
-    return [*range(0, last, step), last]
-
-
 def _rescale(x: Tensor, scale: float, multiple: int) -> Tensor:
     if scale == 1:
         return x
-    size = [max(round(n * scale / multiple), 1) * multiple for n in x.shape[2:]]
+    size = [to_multiple(n * scale, multiple) for n in x.shape[2:]]
     return F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
 
 

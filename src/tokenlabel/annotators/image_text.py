@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenlabel.annotators.fit import Fit
-from tokenlabel.annotators.image_model import ImageAnnotator, Preprocessing, Running
+from tokenlabel.annotators.image_model import ImageAnnotator, Running
 from tokenlabel.annotators.timm_classifier import weights_hash
+from tokenlabel.data.inputs import Fit, Preprocessing
 from tokenlabel.errors import InputError, nearest
 
 __all__ = ["ImageTextAnnotator"]
@@ -87,7 +87,8 @@ class ImageTextAnnotator(ImageAnnotator):
             PatchTextScores(network, texts),
             len(class_names),
             Preprocessing(
-                size=tuple(size),
+                image_size=tuple(size),
+                crop_pct=1.0,
                 mean=tuple(settings["mean"]),
                 std=tuple(settings["std"]),
                 fit=fit,

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from torch.nn import functional as F
 
 from tokenlabel.annotators.areas import map_of_areas
 from tokenlabel.annotators.protocol import Pixels
 from tokenlabel.errors import InputError
+from tokenlabel.geometry.overlap import interval_shares
 from tokenlabel.labels import LabelMap
 
 __all__ = ["MaskAnnotator"]
@@ -85,7 +85,11 @@ class MaskAnnotator:
     def _map(self, mask: Mask) -> LabelMap:
         classes = [int(c) for c in np.unique(mask) if c >= 0] or [0]
         planes = torch.from_numpy(mask == np.array(classes)[:, None, None]).float()
-        areas = F.interpolate(planes[None], self.grid, mode="area")[0]
+        by_row, by_col = (
+            torch.from_numpy(interval_shares((0, 1), cells, (0, 1), pixels)).float()
+            for cells, pixels in zip(self.grid, mask.shape, strict=True)
+        )
+        areas = by_row @ planes @ by_col.T
         return map_of_areas(areas, classes, self.num_classes, self.top_k)
 
     def _path(self, key: str) -> Path:

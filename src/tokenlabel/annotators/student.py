@@ -6,6 +6,7 @@ al., "Fully Attentional Networks with Self-emerging Token Labeling", 2024, Table
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
@@ -13,9 +14,9 @@ from typing import Unpack
 from torch import Tensor, nn
 
 from tokenlabel.annotators.class_map import match_classes
-from tokenlabel.annotators.fit import Fit
-from tokenlabel.annotators.image_model import ImageAnnotator, Preprocessing, Running
+from tokenlabel.annotators.image_model import ImageAnnotator, Running
 from tokenlabel.annotators.timm_classifier import weights_hash
+from tokenlabel.data.inputs import Fit
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import Weights, load_classifier
 from tokenlabel.models import DenseModel
@@ -70,15 +71,7 @@ class StudentAnnotator(ImageAnnotator):
         super().__init__(
             TokenScores(found.model),
             found.num_classes,
-            Preprocessing(
-                size=size,
-                mean=tuple(found.preprocessing.mean),
-                std=tuple(found.preprocessing.std),
-                fit=fit,
-                multiple=size[0] // rows,
-                interpolation=found.preprocessing.interpolation,
-                crop_pct=found.preprocessing.crop_pct,
-            ),
+            dataclasses.replace(found.preprocessing.fitted(fit), multiple=size[0] // rows),
             class_map=class_map,
             origin={
                 "kind": "student",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 from collections.abc import Mapping, Sequence
@@ -10,13 +11,13 @@ from typing import Any, Unpack
 
 import timm
 import torch
-from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_config
+from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from tokenlabel.annotators.cells import CellScores
 from tokenlabel.annotators.class_map import match_classes
-from tokenlabel.annotators.fit import Fit
-from tokenlabel.annotators.image_model import ONE_VIEW, ImageAnnotator, Preprocessing, Running
+from tokenlabel.annotators.image_model import ONE_VIEW, ImageAnnotator, Running
+from tokenlabel.data.inputs import Fit, Preprocessing
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.models import load_weights
 from tokenlabel.progress import console
@@ -51,8 +52,8 @@ class TimmAnnotator(ImageAnnotator):
         if isinstance(model, str):
             pretrained = pretrained and checkpoint is None
             network = create_classifier(model, pretrained, checkpoint, model_kwargs or {})
-        config = resolve_model_data_config(network)
-        size = (image_size, image_size) if image_size else config["input_size"][1:]
+        settings = Preprocessing.of_timm(network, use_test_size=False).fitted(fit)
+        size = (image_size, image_size) if image_size else settings.image_size
         views = running.get("views", ONE_VIEW)
         if hasattr(network, "set_input_size"):
             network.set_input_size(img_size=(views.window,) * 2 if views.window else size)
@@ -75,15 +76,7 @@ class TimmAnnotator(ImageAnnotator):
         super().__init__(
             scores,
             network.num_classes,
-            Preprocessing(
-                size=tuple(size),
-                mean=tuple(config["mean"]),
-                std=tuple(config["std"]),
-                fit=fit,
-                multiple=_multiple(network),
-                interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
-                crop_pct=config["crop_pct"],
-            ),
+            dataclasses.replace(settings, image_size=size, multiple=_multiple(network)),
             class_map=class_map,
             origin={
                 "kind": "timm classifier",

@@ -15,7 +15,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box, View, render
 from tokenlabel.geometry.render import Interpolation, Pixels
 
-__all__ = ["Augmentation", "CenterCrop", "Drawn", "center_view"]
+__all__ = ["Augmentation", "Drawn", "center_view"]
 
 _ERASED_AREA = (0.02, 1 / 3)
 _ERASED_ASPECT = (0.3, 1 / 0.3)
@@ -132,24 +132,6 @@ class Augmentation:
         noise = np.zeros(shape) if self.erasing_mode == "const" else rng.standard_normal(shape)
         colours = (np.asarray(self.mean) + noise * np.asarray(self.std)) * 255
         region[...] = colours.round().clip(0, 255).astype(np.uint8)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CenterCrop:
-    """How evaluation samples are shown: nothing is drawn."""
-
-    crop_pct: float = 0.9  # share of the image's shorter side that is shown
-    interpolation: Interpolation = "bicubic"
-    squash: bool = False  # stretch the image to the input's shape before cropping
-
-    exact_pixels = True
-
-    def draw(self, source: tuple[int, int], size: tuple[int, int], _: np.random.Generator) -> Drawn:
-        view = center_view(source, size, self.crop_pct, squash=self.squash)
-        return Drawn(view, self.interpolation)
-
-    def apply(self, drawn: Drawn, image: Pixels, size: tuple[int, int]) -> Pixels:
-        return render(image, drawn.view, size, drawn.interpolation)
 
 
 def center_view(

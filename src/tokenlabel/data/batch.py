@@ -9,12 +9,12 @@ from torch import Tensor
 
 from tokenlabel.targets import TokenTarget
 
-__all__ = ["Batch", "normalize"]
+__all__ = ["Batch"]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images as bytes (normalise them on the device) with their class and token targets."""
+    """Images as bytes (normalize them on the device) with their class and token targets."""
 
     images: Tensor  # [B, 3, H, W] uint8, channels last in memory
     labels: Tensor  # [B] int64
@@ -39,10 +39,3 @@ class Batch:
             self.target and self.target.pin_memory(),
             self.keys,
         )
-
-
-def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Float images, `(images / 255 - mean) / std` by channel, of uint8 ones [B, 3, H, W]."""
-    scale = 1 / (255 * torch.tensor(std, device=images.device))
-    shift = torch.tensor(mean, device=images.device) / torch.tensor(std, device=images.device)
-    return images * scale[:, None, None] - shift[:, None, None]

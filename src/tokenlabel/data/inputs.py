@@ -1,56 +1,122 @@
-"""From an image to a model's input, as its recipe says: a centred crop, resized, normalised."""
+"""From an image to a model's input: which part of it, at what size, and in what numbers."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from timm.data import resolve_data_config
 from torch import Tensor, nn
 
-from tokenlabel.data.augment import center_view
-from tokenlabel.data.batch import normalize
+from tokenlabel.data.augment import Drawn, center_view
 from tokenlabel.geometry import View, render
 from tokenlabel.geometry.render import Interpolation, Pixels
 
-__all__ = ["Preprocessing"]
+__all__ = ["Fit", "Normalize", "Preprocessing"]
+
+Fit = Literal["crop", "squash", "keep"]
+"""How an image of any shape becomes an input; see `Preprocessing`."""
+
+
+class Normalize(nn.Module):
+    """uint8 images [B, 3, H, W] to a model's input: (images / 255 - mean) / std, by channel.
+
+    The images are normalized where they are, so it is bytes that travel to the device.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images.float().div_(255) - self.mean) / self.std
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a model is shown of an image: `tokenlabel.data.augment.center_view` of it."""
+    """What a model is shown of an image, and in what numbers. There is no other preprocessing.
+
+    `fit` says how an image of any shape becomes an input:
+
+    - `crop`: it is resized to just cover `image_size` / `crop_pct`, and the middle is cut out;
+    - `squash`: it is stretched to `image_size` / `crop_pct`, and the middle is cut out;
+    - `keep`: the whole image in about its own shape: the area of `image_size`, sides a `multiple`.
+    """
 
     image_size: tuple[int, int]  # (height, width) of the input, in pixels
     crop_pct: float  # the input's size as a share of the resized image's
     interpolation: Interpolation
     mean: tuple[float, float, float]  # of pixels in [0, 1]
     std: tuple[float, float, float]
-    squash: bool = False  # whether the image is stretched to the input's shape
+    fit: Fit = "crop"
+    multiple: int = 1  # in pixels: what the sides of resized inputs must be divisible by
 
     @classmethod
-    def of_timm(cls, model: nn.Module) -> Preprocessing:
-        """The test-time settings that a timm model's weights were published with."""
-        config: dict[str, Any] = resolve_data_config({}, model=model, use_test_size=True)
+    def of_timm(cls, model: nn.Module, *, use_test_size: bool = True) -> Preprocessing:
+        """The settings that a timm model's weights were published with: its size at test time, or
+        (without `use_test_size`) that of its training.
+        """
+        config: dict[str, Any] = resolve_data_config({}, model=model, use_test_size=use_test_size)
         return cls(
             image_size=tuple(config["input_size"][1:]),
             crop_pct=config["crop_pct"],
             interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
             mean=tuple(config["mean"]),
             std=tuple(config["std"]),
-            squash=config["crop_mode"] == "squash",
+            fit="squash" if config["crop_mode"] == "squash" else "crop",
+        )
+
+    def fitted(self, fit: Fit) -> Preprocessing:
+        """The same with another `fit`; `squash` and `keep` then show the whole image."""
+        crop_pct = self.crop_pct if fit == "crop" else 1.0
+        return dataclasses.replace(self, fit=fit, crop_pct=crop_pct)
+
+    def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the input made of an image of `size` = (height, width) pixels."""
+        if self.fit != "keep":
+            return self.image_size
+        scale = (self.image_size[0] * self.image_size[1] / (size[0] * size[1])) ** 0.5
+        return to_multiple(size[0] * scale, self.multiple), to_multiple(
+            size[1] * scale, self.multiple
         )
 
     def view(self, size: tuple[int, int]) -> View:
         """What is shown of an image of `size` = (height, width) pixels."""
-        return center_view(size, self.image_size, self.crop_pct, squash=self.squash)
+        if self.fit == "keep":
+            return View.identity()
+        return center_view(size, self.image_size, self.crop_pct, squash=self.fit == "squash")
 
     def pixels(self, image: Pixels) -> Tensor:
-        """An image [H, W, 3] as the model's input before normalisation: uint8 [3, h, w]."""
-        height, width = image.shape[:2]
-        shown = render(image, self.view((height, width)), self.image_size, self.interpolation)
+        """An image [H, W, 3] as the model's input before it is normalized: uint8 [3, h, w]."""
+        size = (image.shape[0], image.shape[1])
+        shown = render(image, self.view(size), self.input_size(size), self.interpolation)
         return torch.from_numpy(shown).permute(2, 0, 1)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, h, w] to the model's input."""
-        return normalize(images, self.mean, self.std)
+        """uint8 [B, 3, h, w] to the model's input, on the images' device."""
+        normalized: Tensor = Normalize(self.mean, self.std).to(images.device)(images)
+        return normalized
+
+    # -- as the transform of a loader, which draws nothing ---------------------------------------
+
+    exact_pixels = True
+
+    def draw(self, source: tuple[int, int], size: tuple[int, int], _: np.random.Generator) -> Drawn:
+        assert size == self.image_size
+        return Drawn(self.view(source), self.interpolation)
+
+    def apply(self, drawn: Drawn, image: Pixels, size: tuple[int, int]) -> Pixels:
+        return render(image, drawn.view, size, drawn.interpolation)
+
+
+def to_multiple(length: float, multiple: int) -> int:
+    """The multiple that is nearest to a length in pixels, and at least one."""
+    return max(round(length / multiple), 1) * multiple

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from tokenlabel.data.augment import Augmentation, CenterCrop, Drawn
+from tokenlabel.data.augment import Augmentation, Drawn
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.decode import decode_image, image_size
+from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.matching import labelled_samples
 from tokenlabel.data.order import BatchOrder, Request
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import View, coverage
-from tokenlabel.geometry.render import Interpolation, Pixels
+from tokenlabel.geometry.render import Pixels
 from tokenlabel.labels import LabelStore, TargetKind, token_targets
 from tokenlabel.targets import TokenTarget
 
@@ -125,21 +126,18 @@ def train_loader(
 
 def eval_loader(
     source: ImageSource,
+    preprocessing: Preprocessing,
     *,
-    image_size: tuple[int, int],
     batch_size: int,
-    crop_pct: float = 0.9,
-    interpolation: Interpolation = "bicubic",
-    squash: bool = False,
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
 ) -> Loader[Batch]:
-    """Every image once, in order, by its centre crop, as timm evaluates; ranks take turns by batch."""
+    """Every image once, in order, as `preprocessing` shows it; ranks take turns by batch."""
     order = BatchOrder(np.arange(len(source)), batch_size, rank=rank, world=world)
-    crop = CenterCrop(crop_pct=crop_pct, interpolation=interpolation, squash=squash)
-    return Loader(Samples(source, crop, image_size, None, 0), order, workers, pin_memory)
+    samples = Samples(source, preprocessing, preprocessing.image_size, None, 0)
+    return Loader(samples, order, workers, pin_memory)
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ class Samples(Dataset[Any]):
     """Makes whole batches of requests, one worker a batch, in the memory that is handed over."""
 
     source: ImageSource
-    transform: Augmentation | CenterCrop
+    transform: Augmentation | Preprocessing
     size: tuple[int, int]
     targets: Targets | None
     seed: int

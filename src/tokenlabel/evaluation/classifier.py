@@ -161,7 +161,7 @@ def _of_run(folder: Path, weights: Weights, size: tuple[int, int] | None) -> Cla
             image_size=trained_size,
             crop_pct=recipe["augment"]["crop_pct"],
             interpolation="bicubic",  # this and the next as in the run's own validation
-            squash=False,
+            fit="crop",
         ),
         tuple(class_names),
         has_tokens=taught and student.heads != "class",

@@ -37,13 +37,9 @@ def measure(
     """
     processes = processes or PartialState(cpu=not torch.accelerator.is_available())
     rank, world, device = processes.process_index, processes.num_processes, processes.device
-    settings = classifier.preprocessing
     loader = eval_loader(
         source,
-        image_size=settings.image_size,
-        crop_pct=settings.crop_pct,
-        interpolation=settings.interpolation,
-        squash=settings.squash,
+        classifier.preprocessing,
         batch_size=batch_size,
         workers=workers,
         rank=rank,

@@ -153,7 +153,7 @@ def _needs(classifier: Classifier) -> dict[str, Any]:
         "model": classifier.facts["model"],
         "image_size": list(settings.image_size),
         "crop_pct": settings.crop_pct,
-        "squash": settings.squash,
+        "squash": settings.fit == "squash",
         "interpolation": settings.interpolation,
         "mean": list(settings.mean),
         "std": list(settings.std),

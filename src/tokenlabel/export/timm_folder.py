@@ -36,7 +36,7 @@ def export_timm(
     data_config: dict[str, Any] = {
         "input_size": (3, *settings.image_size),
         "crop_pct": settings.crop_pct,
-        "crop_mode": "squash" if settings.squash else "center",
+        "crop_mode": "squash" if settings.fit == "squash" else "center",
         "interpolation": settings.interpolation,
         "mean": settings.mean,
         "std": settings.std,

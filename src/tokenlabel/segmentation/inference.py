@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tokenlabel.data.inputs import Normalize
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import View
 from tokenlabel.geometry.render import Pixels, render
+from tokenlabel.geometry.windows import WindowMean, window_starts
 from tokenlabel.segmentation.augment import scaled_size
 
-__all__ = ["Inference", "Segmenter", "window_starts"]
+__all__ = ["Inference", "Segmenter"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,10 @@ class Segmenter:
     std: Sequence[float]
     inference: Inference
     device: torch.device | str = "cpu"
+
+    @cached_property
+    def _normalize(self) -> Normalize:
+        return Normalize(self.mean, self.std).to(self.device)
 
     @torch.inference_mode()
     def __call__(self, image: Pixels) -> NDArray[np.int16]:
@@ -118,47 +125,30 @@ class Segmenter:
             if top < rows.stop and top + tall > rows.start
             if left < cols.stop and left + wide > cols.start
         ]
-        total: Tensor | None = None
-        count = torch.zeros(rows.stop - rows.start, cols.stop - cols.start, device=self.device)
+        mean = WindowMean(
+            (rows.start, rows.stop),
+            (cols.start, cols.stop),
+            (rows.stop - rows.start, cols.stop - cols.start),
+        )
         for first in range(0, len(windows), self.inference.batch):
             chosen = windows[first : first + self.inference.batch]
             parts = np.stack([shown[top : top + tall, left : left + wide] for top, left in chosen])
             for (top, left), scores in zip(chosen, self._run(parts), strict=True):
-                if total is None:
-                    total = scores.new_zeros(len(scores), *count.shape)
-                to_rows, of_rows = _overlap(rows, top, tall)
-                to_cols, of_cols = _overlap(cols, left, wide)
-                total[:, to_rows, to_cols] += scores[:, of_rows, of_cols]
-                count[to_rows, to_cols] += 1
-        assert total is not None
-        return total / count
+                mean.add(scores, top, left, (tall, wide))
+        return mean.mean()
 
     def _window(self, length: int) -> int:
         return min(self.inference.window or length, length)
 
     def _run(self, parts: Pixels) -> Tensor:
         """Scores [N, C, h, w] of pixels [N, h, w, 3]."""
-        images = torch.from_numpy(parts).to(self.device).permute(0, 3, 1, 2).float().div_(255)
-        mean = torch.tensor(self.mean, device=self.device).view(3, 1, 1)
-        std = torch.tensor(self.std, device=self.device).view(3, 1, 1)
-        scores: Tensor = self.model((images - mean) / std)
+        images = torch.from_numpy(parts).to(self.device).permute(0, 3, 1, 2)
+        scores: Tensor = self.model(self._normalize(images))
         return scores.float()
-
-
-def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along an axis: each `stride`, and the last one ends with the axis."""
-    steps = max(-(-(length - window) // stride), 0)
-    return [min(step * stride, length - window) for step in range(steps + 1)]
 
 
 def _pieces(length: int, piece: int) -> list[slice]:
     return [slice(start, min(start + piece, length)) for start in range(0, length, piece)]
-
-
-def _overlap(region: slice, start: int, length: int) -> tuple[slice, slice]:
-    """The part that a window has in common with a region: its place in the region and in itself."""
-    first, last = max(region.start, start), min(region.stop, start + length)
-    return slice(first - region.start, last - region.start), slice(first - start, last - start)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.data import resolve_model_data_config
 from torch import nn
 
+from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
 from tokenlabel.models.checkpoints import load_weights
 from tokenlabel.progress import console
@@ -136,9 +136,9 @@ def create_segmenter(
 
 
 def normalization(model: SegmentationModel) -> dict[str, tuple[float, ...]]:
-    """Mean and standard deviation of pixels in [0, 1], as the backbone wants them."""
-    config = resolve_model_data_config(model.pyramid.backbone)
-    return {"mean": tuple(config["mean"]), "std": tuple(config["std"])}
+    """Mean and standard deviation of pixels in [0, 1], as the backbone takes them."""
+    settings = Preprocessing.of_timm(model.pyramid.backbone)
+    return {"mean": settings.mean, "std": settings.std}
 
 
 def _segmenter(

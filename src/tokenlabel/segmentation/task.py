@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokenlabel.data.inputs import Normalize
 from tokenlabel.segmentation.classes import IGNORED
 from tokenlabel.segmentation.dataset import PairBatch
 from tokenlabel.segmentation.model import SegmentationModel
@@ -18,13 +19,11 @@ __all__ = ["SegmentationTask", "class_weights"]
 class SegmentationTask(nn.Module):
     """Losses of a `SegmentationModel` on batches of uint8 images and labels.
 
-    `mean` and `std` normalise pixels in [0, 1]; `class_weights` [C] weigh pixels by their class.
+    `mean` and `std` normalize pixels in [0, 1]; `class_weights` [C] weigh pixels by their class.
     Losses are means over all pixels, where one without label counts as zero, as in mmsegmentation:
     so the mean over equal parts of a batch is the mean over the batch.
     """
 
-    mean: Tensor
-    std: Tensor
     class_weights: Tensor | None
 
     def __init__(
@@ -39,14 +38,12 @@ class SegmentationTask(nn.Module):
         super().__init__()
         self.student = student
         self.auxiliary_weight = auxiliary_weight
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.normalize = Normalize(mean, std)
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(self, batch: PairBatch, _step: object = None) -> dict[str, Tensor]:
         """The named losses of a batch: their weighted sum "loss", and each head's own."""
-        images = (batch.images.float().div_(255) - self.mean) / self.std
-        output = self.student.forward_heads(images)
+        output = self.student.forward_heads(self.normalize(batch.images))
         labels = batch.labels.long()
         terms = {
             "decode": self._cross_entropy(output.logits, labels),

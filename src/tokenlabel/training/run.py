@@ -6,14 +6,13 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch
+from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.loader import Loader, Targets, eval_loader, train_loader
 from tokenlabel.data.source import ImageSource, open_source, source_fingerprint
 from tokenlabel.errors import InputError
@@ -58,6 +57,7 @@ def train(
     ranks = Ranks(recipe.engine, recipe.trackers, str(folder.path))
     _leave_cores_to_loaders(recipe, ranks)
     student = create_student(recipe, num_classes)
+    settings = _preprocessing(recipe, student)
     task = TokenLabelingTask(
         student,
         recipe.supervision,
@@ -66,14 +66,15 @@ def train(
         image_size=_image_size(recipe),
         seed=recipe.seed,
         total_epochs=recipe.total_epochs,
-        **_normalization(student),
+        mean=settings.mean,
+        std=settings.std,
         class_weights=_class_weights(recipe, source, num_classes),
         annotator=annotator,
         token_head_chunk=recipe.engine.token_head_chunk,
     )
     store = _label_store(recipe)
-    batches = _TrainBatches(recipe, source, store, student, ranks)
-    validation = _validation(recipe, source, task, ranks)
+    batches = _TrainBatches(recipe, source, store, student, settings, ranks)
+    validation = _validation(recipe, source, settings, task, ranks)
     trainer = Trainer(task, recipe, ranks, batches.updates_per_epoch)
     facts = {
         "images": len(source),
@@ -121,9 +122,10 @@ class _TrainBatches:
         source: ImageSource,
         store: LabelStore | None,
         student: DenseModel,
+        settings: Preprocessing,
         ranks: Ranks,
     ) -> None:
-        size = _image_size(recipe)
+        size = settings.image_size
         supervision, augment = recipe.supervision, recipe.augment
         targets = None
         if store is not None:
@@ -146,7 +148,8 @@ class _TrainBatches:
                 color_jitter=augment.color_jitter,
                 interpolation=augment.interpolation,
                 erasing=augment.erasing,
-                **_normalization(student),
+                mean=settings.mean,
+                std=settings.std,
             ),
             image_size=size,
             batch_size=recipe.schedule.batch_size // ranks.count // self.passes,
@@ -239,9 +242,15 @@ def _workers(recipe: Recipe) -> int:
     return min(recipe.data.workers, os.cpu_count() or 1)
 
 
-def _normalization(student: DenseModel) -> dict[str, Any]:
-    config = resolve_model_data_config(student.backbone)
-    return {"mean": tuple(config["mean"]), "std": tuple(config["std"])}
+def _preprocessing(recipe: Recipe, student: DenseModel) -> Preprocessing:
+    """What the student is shown at the end and by validation; its normalization holds for all."""
+    return dataclasses.replace(
+        Preprocessing.of_timm(student.backbone),
+        image_size=_image_size(recipe),
+        crop_pct=recipe.augment.crop_pct,
+        interpolation="bicubic",
+        fit="crop",
+    )
 
 
 def _class_weights(recipe: Recipe, source: ImageSource, num_classes: int) -> Tensor | None:
@@ -262,7 +271,11 @@ def _class_weights(recipe: Recipe, source: ImageSource, num_classes: int) -> Ten
 
 
 def _validation(
-    recipe: Recipe, source: ImageSource, task: TokenLabelingTask, ranks: Ranks
+    recipe: Recipe,
+    source: ImageSource,
+    settings: Preprocessing,
+    task: TokenLabelingTask,
+    ranks: Ranks,
 ) -> Validation | None:
     if recipe.data.val is None:
         return None
@@ -275,9 +288,8 @@ def _validation(
         )
     loader = eval_loader(
         held_out,
-        image_size=_image_size(recipe),
+        settings,
         batch_size=min(recipe.engine.device_batch, 256),
-        crop_pct=recipe.augment.crop_pct,
         workers=_workers(recipe),
         rank=ranks.rank,
         world=ranks.count,

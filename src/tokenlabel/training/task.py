@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokenlabel.data.inputs import Normalize
 from tokenlabel.geometry import View
 from tokenlabel.labels import LabelMap, token_targets
 from tokenlabel.losses import class_loss, fused_token_loss, token_loss
@@ -57,7 +58,7 @@ class Student(Protocol):
 class TokenLabelingTask(nn.Module):
     """Token labelling, and its baselines, on batches of uint8 images.
 
-    - `mean`, `std`: the student's normalisation, of pixels in [0, 1].
+    - `mean`, `std`: the student's normalization, of pixels in [0, 1].
     - `class_weights` [C] weigh an image's losses by its ground-truth class.
     - `annotator` labels the augmented view of every image ([B, 3, H, W] uint8 to label maps) where
       the batches carry no targets.
@@ -65,8 +66,6 @@ class TokenLabelingTask(nn.Module):
       the others' token logits; None applies it to all at once.
     """
 
-    mean: Tensor
-    std: Tensor
     class_weights: Tensor | None
 
     def __init__(
@@ -96,8 +95,7 @@ class TokenLabelingTask(nn.Module):
         self.annotator = annotator
         self.token_head_chunk = token_head_chunk
         self.losses = self._losses
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.normalize = Normalize(mean, std)  # uint8 [B, 3, H, W] to the student's input
         self.register_buffer("class_weights", class_weights, persistent=False)
         if supervision.kind != "token-labels" and self._student.heads != "tokens":
             # nothing teaches the token head: it must not drift by weight decay alone
@@ -146,10 +144,6 @@ class TokenLabelingTask(nn.Module):
                 features, head.weight, head.bias, target, mix, self.token_head_chunk
             )
         return {"loss": terms["class"] + token_weight * terms["token"], **terms}
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] to the student's input."""
-        return (images.float().div_(255) - self.mean) / self.std
 
     def class_target(self, labels: Tensor, target: TokenTarget | None) -> Tensor:
         """The class token's target [B, C], by the kind of supervision and weighted by class."""
