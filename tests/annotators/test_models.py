@@ -15,7 +15,7 @@ from tokenlabel.annotators.image_model import (
     Views,
     largest_batch,
 )
-from tokenlabel.annotators.timm_classifier import TimmAnnotator, create_classifier
+from tokenlabel.annotators.timm_classifier import TimmAnnotator
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
@@ -200,9 +200,9 @@ def test_a_class_table_sums_what_it_merges(tmp_path) -> None:
 
 def test_names_that_do_not_exist_are_named() -> None:
     with pytest.raises(InputError, match=r"no model 'resnet10x' \(did you mean"):
-        create_classifier("resnet10x", False, None, {})
-    with pytest.raises(InputError, match="cannot create nowhere:model"):
-        create_classifier("nowhere:model", False, None, {})
+        TimmAnnotator("resnet10x")
+    with pytest.raises(InputError, match="nowhere:model is no function"):
+        TimmAnnotator("nowhere:model")
 
 
 def test_any_function_may_make_the_classifier(pixels) -> None:

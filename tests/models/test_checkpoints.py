@@ -78,13 +78,27 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("name", ["broken.pth", "broken.safetensors", "empty.pth", "list.pth"])
+NO_CHECKPOINTS = {
+    "list.pth": [1, 2],
+    "tensor.pth": torch.zeros(2),
+    "complex.pth": {"head.weight": torch.zeros(2, dtype=torch.complex64)},
+    "sparse.pth": {"head.weight": torch.zeros(2).to_sparse()},
+    "numbered.pth": {3: torch.zeros(2)},
+    "broken.pth": b"not a checkpoint at all",
+    "broken.safetensors": b"not a checkpoint at all",
+    "header.safetensors": b"\x04\x00\x00\x00\x00\x00\x00\x00\xff\xfe{}",
+    "latin.pth": b"\x80\x02X\x04\x00\x00\x00\xe9\xe9\xe9\xe9.",  # text that is not UTF-8
+    "empty.pth": b"",
+}
+
+
+@pytest.mark.parametrize("name", NO_CHECKPOINTS)
 def test_what_is_no_checkpoint_is_named(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    if name == "list.pth":
-        torch.save([1, 2], path)
+    path, content = tmp_path / name, NO_CHECKPOINTS[name]
+    if isinstance(content, bytes):
+        path.write_bytes(content)
     else:
-        path.write_bytes(b"" if name == "empty.pth" else b"not a checkpoint at all")
+        torch.save(content, path)
     with pytest.raises(InputError, match=name):
         read_state_dict(path)
     with pytest.raises(InputError, match="no checkpoint at"):
@@ -157,6 +171,26 @@ def test_students_and_plain_models_read_each_others_files(tmp_path: Path) -> Non
     assert same(student.backbone.state_dict(), plain)
     token_head = ["aux_head.weight", "aux_head.bias"]
     assert load_weights(create_model("test_vit", 4), tmp_path / "plain.pth") == token_head
+
+
+def test_counters_that_torch_does_without_may_be_missing(tmp_path: Path) -> None:
+    source = timm.create_model("test_resnet", num_classes=4)
+    state = {k: v for k, v in source.state_dict().items() if not k.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "converted.pth")
+    for target in (timm.create_model("test_resnet", num_classes=4), create_model("test_resnet", 4)):
+        absent = load_weights(target, tmp_path / "converted.pth")
+        assert not [key for key in absent if "num_batches_tracked" in key]
+    assert torch.equal(target.backbone.fc.weight, source.fc.weight)
+    del state["bn1.running_mean"]
+    torch.save(state, tmp_path / "converted.pth")
+    with pytest.raises(InputError, match=r"fit the model: bn1\.running_mean is missing$"):
+        load_weights(timm.create_model("test_resnet", num_classes=4), tmp_path / "converted.pth")
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_lite2"])
+def test_weights_of_real_annotators_load(shared: Path, name: str) -> None:
+    model = timm.create_model(name)
+    assert load_weights(model, shared / "annotators" / f"{name}.safetensors") == []
 
 
 def test_a_released_file_fits_a_student(saved: tuple[LVViT, Path]) -> None:

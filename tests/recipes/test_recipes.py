@@ -16,7 +16,7 @@ from tokenlabel.data.source import open_source
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStoreWriter
-from tokenlabel.models.dense import timm_model
+from tokenlabel.models import build_model
 from tokenlabel.runs.recipe import Data
 from tokenlabel.runs.recipe_file import read_recipe, to_yaml
 from tokenlabel.training.optimize import parameter_groups
@@ -81,7 +81,7 @@ def test_a_recipe_builds_its_backbone(name: str) -> None:
     model = recipes.get(name).model
     arguments = {**model.kwargs, "img_size": model.image_size, "drop_path_rate": model.drop_path}
     with torch.device("meta"):
-        backbone = timm_model(model.name, arguments)
+        backbone = build_model(model.name, **arguments)
     parameters = sum(p.numel() for p in backbone.parameters())
     assert parameters == SIZES.get(name, parameters)
     grouped = [

@@ -13,10 +13,11 @@ from timm.models import create_model
 from torch import Tensor, nn
 
 from tokenlabel.errors import InputError
+from tokenlabel.models import build_model
 from tokenlabel.runs.recipe import Optimizer
 from tokenlabel.segmentation.checkpoints import from_mmsegmentation, load_segmentation_weights
 from tokenlabel.segmentation.model import SegmentationModel
-from tokenlabel.segmentation.pyramid import Pyramid, any_size_backbone
+from tokenlabel.segmentation.pyramid import Pyramid
 from tokenlabel.segmentation.recipe import HeadKind
 from tokenlabel.training.optimize import create_optimizer
 
@@ -24,7 +25,7 @@ THIN = {"depth": 4, "embed_dim": 24, "num_heads": 2, "stem_width": 8}
 
 
 def thin_lvvit(**arguments: object) -> nn.Module:
-    return any_size_backbone("lvvit_t", img_size=64, **(THIN | arguments))
+    return build_model("lvvit_t", img_size=64, any_size=True, **(THIN | arguments))
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_upernet_has_the_published_number_of_parameters(
 ) -> None:
     """At the backbone's own image size; positions for crops of 512 add 0.3 M to S."""
     with torch.device("meta"):
-        model = SegmentationModel(any_size_backbone(name), 150, channels=channels)
+        model = SegmentationModel(build_model(name, any_size=True), 150, channels=channels)
     count = sum(parameter.numel() for parameter in model.parameters())
     assert count == pytest.approx(millions * 1e6, rel=0.01)
 
@@ -47,7 +48,7 @@ def test_upernet_has_the_published_number_of_parameters(
 )
 def test_plain_backbones_are_tapped_at_the_published_blocks(name: str, taps: list[int]) -> None:
     with torch.device("meta"):
-        assert Pyramid(any_size_backbone(name), "upernet").indices == taps
+        assert Pyramid(build_model(name, any_size=True), "upernet").indices == taps
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_maps_of_fine_patches_are_not_enlarged_beyond_the_published_strides(
 )
 def test_hierarchical_backbones_serve_directly(name: str) -> None:
     with torch.device("meta"):
-        pyramid = Pyramid(any_size_backbone(name), "upernet").eval()
+        pyramid = Pyramid(build_model(name, any_size=True), "upernet").eval()
         maps = pyramid(torch.empty(1, 3, 128, 192))
     assert pyramid.side_layers is None
     assert [128 // x.shape[2] for x in maps] == [4, 8, 16, 32]
@@ -199,7 +200,7 @@ def test_names_of_released_checkpoints_cover_the_published_model(shared: Path) -
     ]
     released = [*backbone, *released_side_names(), *released_head_names()]
     with torch.device("meta"):
-        model = SegmentationModel(any_size_backbone("lvvit_s"), 150, channels=256)
+        model = SegmentationModel(build_model("lvvit_s", any_size=True), 150, channels=256)
     renamed = from_mmsegmentation(dict.fromkeys(released, torch.empty(0)))
     assert set(renamed) == set(model.state_dict())
 
@@ -244,7 +245,7 @@ def test_released_checkpoints_give_the_same_scores(released: Callable[..., Path]
 def test_positions_are_resized_to_the_crop(released: Callable[..., Path]) -> None:
     source = SegmentationModel(thin_lvvit(), 5, channels=8)
     larger = SegmentationModel(
-        any_size_backbone("lvvit_t", img_size=(96, 64), **THIN), 5, channels=8
+        build_model("lvvit_t", img_size=(96, 64), any_size=True, **THIN), 5, channels=8
     )
     load_segmentation_weights(larger, released(source))
     assert larger.pyramid.backbone.pos_embed.shape[1] == 1 + 6 * 4
@@ -262,9 +263,9 @@ def test_missing_and_extra_names_are_told(released: Callable[..., Path]) -> None
     with pytest.raises(InputError) as error:
         load_segmentation_weights(model, file)
     message = str(error.value)
-    assert "missing: pyramid.side_layers.2.0.weight" in message
-    assert "unknown: decode_head.extra" in message
-    assert "of another shape: auxiliary_head.classifier.bias (7,), not (5,)" in message
+    assert "pyramid.side_layers.2.0.weight is missing" in message
+    assert "decode_head.extra is unknown" in message
+    assert "auxiliary_head.classifier.bias is (7,), not (5,)" in message
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 

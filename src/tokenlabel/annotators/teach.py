@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from tokenlabel.annotators.timm_classifier import create_classifier
 from tokenlabel.data.decode import decode_image
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError, nearest
+from tokenlabel.models import build_model
 from tokenlabel.progress import progress_bar
 
 __all__ = ["Taught", "teach"]
@@ -69,8 +69,11 @@ def teach(
     if opt not in list_optimizers():
         raise InputError(f"unknown optimiser {opt!r}{nearest(opt, list_optimizers())}")
     torch.manual_seed(seed)
-    network = create_classifier(
-        model, pretrained, None, {**(model_kwargs or {}), "num_classes": len(source.class_names)}
+    network = build_model(
+        model,
+        num_classes=len(source.class_names),
+        pretrained=pretrained,
+        **(model_kwargs or {}),
     ).to(device)
     config = dict(resolve_model_data_config(network))
     if image_size:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-import timm
 import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
@@ -18,13 +16,11 @@ from tokenlabel.annotators.cells import CellScores
 from tokenlabel.annotators.class_map import match_classes
 from tokenlabel.annotators.image_model import ONE_VIEW, ImageAnnotator, Running
 from tokenlabel.data.inputs import Fit, Preprocessing
-from tokenlabel.errors import InputError, nearest
-from tokenlabel.models import load_weights
+from tokenlabel.errors import InputError
+from tokenlabel.models import build_model
 from tokenlabel.progress import console
 
-__all__ = ["TimmAnnotator", "create_classifier", "weights_hash"]
-
-_TIMM_SOURCES = ("hf-hub", "hf_hub", "local-dir", "timm")
+__all__ = ["TimmAnnotator", "weights_hash"]
 
 
 class TimmAnnotator(ImageAnnotator):
@@ -50,8 +46,12 @@ class TimmAnnotator(ImageAnnotator):
     ) -> None:
         network: Any = model
         if isinstance(model, str):
-            pretrained = pretrained and checkpoint is None
-            network = create_classifier(model, pretrained, checkpoint, model_kwargs or {})
+            network = build_model(
+                model,
+                pretrained=pretrained and checkpoint is None,
+                checkpoint=checkpoint,
+                **(model_kwargs or {}),
+            )
         settings = Preprocessing.of_timm(network, use_test_size=False).fitted(fit)
         size = (image_size, image_size) if image_size else settings.image_size
         views = running.get("views", ONE_VIEW)
@@ -94,43 +94,6 @@ def weights_hash(model: nn.Module) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def create_classifier(
-    name: str, pretrained: bool, checkpoint: Path | None, kwargs: Mapping[str, Any]
-) -> nn.Module:
-    """A timm model by name, `hf-hub:owner/name`, folder, or `module:function` that returns one.
-
-    Raises InputError where there is none.
-    """
-    place, _, function = name.partition(":")
-    if Path(name).is_dir():
-        name = f"local-dir:{name}"
-    elif function and place not in _TIMM_SOURCES:
-        return _call(place, function, checkpoint, kwargs)
-    elif not function and not timm.is_model(name):
-        near = nearest(name, timm.list_models())
-        raise InputError(f"timm has no model {name!r}{near}, and there is no such folder")
-    try:
-        model: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
-        if checkpoint is not None:
-            load_weights(model, checkpoint)
-    except (AssertionError, RuntimeError, OSError, TypeError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), f"it refuses the arguments {dict(kwargs)}")
-        raise InputError(f"cannot create {name}: {reason}") from error
-    return model
-
-
-def _call(
-    module: str, function: str, checkpoint: Path | None, kwargs: Mapping[str, Any]
-) -> nn.Module:
-    try:
-        model: nn.Module = getattr(importlib.import_module(module), function)(**kwargs)
-    except (ImportError, AttributeError, TypeError) as error:
-        raise InputError(f"cannot create {module}:{function}: {error}") from error
-    if checkpoint is not None:
-        load_weights(model, checkpoint)
-    return model
 
 
 def _known_names(model: Any) -> list[str] | None:

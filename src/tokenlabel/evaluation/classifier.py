@@ -18,8 +18,7 @@ from torch import Tensor
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.metrics import predictions
-from tokenlabel.models import DenseModel, create_model
-from tokenlabel.models.checkpoints import build_from, load_weights
+from tokenlabel.models import DenseModel, build_from, create_model, load_weights
 from tokenlabel.output import DenseOutput
 
 __all__ = [
@@ -185,11 +184,7 @@ def _of_file(file: Path, name: str, size: tuple[int, int] | None) -> Classifier:
 
 
 def _of_timm(name: str, size: tuple[int, int] | None) -> Classifier:
-    try:
-        student = DenseModel(name, pretrained=True, img_size=size)
-    except (RuntimeError, OSError) as error:  # no weights exist, or they cannot be had
-        reason = " ".join(str(error).split())
-        raise InputError(f"no weights for {name}: {reason}; give a checkpoint") from None
+    student = DenseModel(name, pretrained=True, img_size=size)
     taught = student.aux_head is None  # a token head of the backbone's own
     return _timm_classifier(student, taught, {"model": name, "checkpoint": "timm"})
 

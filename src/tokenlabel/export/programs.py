@@ -6,15 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from timm.models import get_model_args
 from torch import Tensor, nn
 from torch.export import Dim
 
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import Classifier
 from tokenlabel.models import DenseModel
+from tokenlabel.models.factory import with_any_size
 from tokenlabel.output import fuse
 
 __all__ = ["export_onnx", "export_torch"]
@@ -88,11 +87,9 @@ def export_torch(classifier: Classifier, file: Path, *, dynamic_size: bool = Fal
 
 def _of_any_size(model: DenseModel) -> DenseModel:
     """The same model built so that it resizes its positions by itself, where its family can."""
-    backbone = model.backbone
-    if not hasattr(backbone, "dynamic_img_size"):
+    flexible = with_any_size(model.backbone)
+    if flexible is model.backbone:
         return model
-    arguments = get_model_args(backbone) | {"dynamic_img_size": True}
-    flexible = timm.create_model(backbone.pretrained_cfg["architecture"], **arguments)
     rebuilt = DenseModel(flexible, heads=model.heads)
     rebuilt.load_state_dict(model.state_dict())
     return rebuilt

@@ -1,7 +1,9 @@
 """Students: LV-ViT, and any timm backbone made dense. Importing registers LV-ViT in timm."""
 
-from tokenlabel.models.checkpoints import load_weights as load_weights
-from tokenlabel.models.checkpoints import read_state_dict as read_state_dict
 from tokenlabel.models.dense import DenseModel as DenseModel
 from tokenlabel.models.dense import create_model as create_model
+from tokenlabel.models.factory import build_from as build_from
+from tokenlabel.models.factory import build_model as build_model
+from tokenlabel.models.factory import load_weights as load_weights
+from tokenlabel.models.factory import read_state_dict as read_state_dict
 from tokenlabel.models.lvvit import LVViT as LVViT

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import timm
 import torch
 from timm.layers import to_2tuple, trunc_normal_
 from torch import Tensor, nn
 
-from tokenlabel.errors import InputError, nearest
+from tokenlabel.errors import InputError
 from tokenlabel.mixing import Mix
 from tokenlabel.models import layout
+from tokenlabel.models.factory import build_model
 from tokenlabel.output import DenseOutput
 
-__all__ = ["DenseModel", "create_model", "timm_model"]
+__all__ = ["DenseModel", "create_model"]
 
 Heads = Literal["class+tokens", "class", "tokens"]
 
@@ -22,7 +22,7 @@ Heads = Literal["class+tokens", "class", "tokens"]
 class DenseModel(nn.Module):
     """A timm model with a linear head on the tokens of its final map, and MixToken inside.
 
-    - `backbone`: a timm model or its name; further keywords go to `timm.create_model`. Class logits
+    - `backbone`: a timm model or its name; further keywords go to `build_model`. Class logits
       are always the backbone's own `forward_head`, so wrapping changes nothing in them.
     - `num_classes`: None keeps the backbone's; another count gives it new heads.
     - `heads`: "class+tokens"; "tokens" has no class head, class logits are the mean over tokens of
@@ -46,7 +46,7 @@ class DenseModel(nn.Module):
     ) -> None:
         super().__init__()
         if isinstance(backbone, str):
-            backbone = timm_model(backbone, timm_arguments | {"num_classes": num_classes})
+            backbone = build_model(backbone, num_classes=num_classes, **timm_arguments)
         elif timm_arguments:
             raise InputError(
                 f"{', '.join(timm_arguments)}: goes with a model's name; this backbone is built"
@@ -193,29 +193,12 @@ def create_model(
     pretrained: bool = False,
     **timm_arguments: Any,
 ) -> DenseModel:
-    """A student by timm name, built for images of `img_size` (None: the model's nominal size).
+    """A student by name (see `build_model`), for images of `img_size` (None: the nominal size).
 
     Convolutional models have no built-in size and take any.
     """
     arguments = timm_arguments | {"img_size": img_size, "pretrained": pretrained}
     return DenseModel(name, num_classes, heads=heads, **arguments)
-
-
-def timm_model(name: str, arguments: dict[str, Any]) -> nn.Module:
-    """`timm.create_model(name, **arguments)`, where `img_size` may be given to any model."""
-    if ":" not in name and not timm.is_model(name):
-        raise InputError(
-            f"timm has no model {name!r}{nearest(name, timm.list_models())}; "
-            "`tokenlabel models` lists them"
-        )
-    try:
-        model: nn.Module = timm.create_model(name, **arguments)
-    except TypeError as error:
-        # convolutional models of any size have no such argument: asking for a size is no mistake
-        if "img_size" not in str(error) or "img_size" not in arguments:
-            raise InputError(f"{name}: {error}") from error
-        return timm_model(name, {k: v for k, v in arguments.items() if k != "img_size"})
-    return model
 
 
 def _look(model: nn.Module, image_shape: tuple[int, int, int]) -> layout.Probe:

@@ -7,14 +7,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tokenlabel.errors import InputError
-from tokenlabel.models.checkpoints import fitted_to, read_state_dict
+from tokenlabel.models.weights import fill, fitted_to, read_state_dict
 from tokenlabel.segmentation.model import SegmentationModel
 
 __all__ = ["from_mmsegmentation", "load_segmentation_weights"]
 
 _BACKBONE = "pyramid.backbone."
-_SHOWN = 6  # names in a message
 
 # mmsegmentation's names, as found in released checkpoints, to ours; the first that fits
 _RENAMES = (
@@ -28,8 +26,8 @@ _RENAMES = (
 def load_segmentation_weights(model: SegmentationModel, path: str | Path) -> None:
     """Fill a model from a segmentation checkpoint of ours or of mmsegmentation's layout.
 
-    Position embeddings are resized to the model's grid. Every other difference raises InputError
-    with the names of missing, unknown and misshapen parameters, and leaves the model untouched.
+    Position embeddings are resized to the model's grid. Every other difference, heads included,
+    raises InputError with the names and leaves the model untouched.
     """
     state = read_state_dict(path)
     if not any(key.startswith(_BACKBONE) for key in state):
@@ -38,8 +36,7 @@ def load_segmentation_weights(model: SegmentationModel, path: str | Path) -> Non
     rest = {k: v for k, v in state.items() if not k.startswith(_BACKBONE)}
     backbone = fitted_to(backbone, model.pyramid.backbone)
     state = rest | {_BACKBONE + key: value for key, value in backbone.items()}
-    _require_same(model, state, path)
-    model.load_state_dict(state)
+    fill(model, state, path, spare_heads=False)
 
 
 def from_mmsegmentation(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -58,25 +55,3 @@ def _renamed(key: str) -> str:
         if found and not key.startswith(("decode_head", "auxiliary_head")):
             break
     return key
-
-
-def _require_same(model: SegmentationModel, state: dict[str, Tensor], path: str | Path) -> None:
-    own = model.state_dict()
-    shapes = [
-        f"{key} {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
-    faults = {
-        "missing": [key for key in own if key not in state],
-        "unknown": [key for key in state if key not in own],
-        "of another shape": shapes,
-    }
-    told = [f"{kind}: {_listed(names)}" for kind, names in faults.items() if names]
-    if told:
-        raise InputError(f"{path} does not fit the segmentation model; {'; '.join(told)}")
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

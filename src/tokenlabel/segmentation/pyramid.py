@@ -11,11 +11,10 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from tokenlabel.errors import InputError
-from tokenlabel.models.dense import timm_model
 from tokenlabel.models.layout import image_shape, on_meta
 from tokenlabel.segmentation.recipe import HeadKind
 
-__all__ = ["Pyramid", "any_size_backbone", "initialize_convolutions"]
+__all__ = ["Pyramid", "initialize_convolutions"]
 
 _LEVELS = 4
 _BLOCKS_BETWEEN = 3  # taps of a plain backbone, as published: blocks 6, 9, 12, 15 of LV-ViT-S
@@ -73,17 +72,6 @@ class Pyramid(nn.Module):
             backbone, backbone.group_matcher(coarse=False), reverse=True
         )
         return ids
-
-
-def any_size_backbone(name: str, **arguments: Any) -> nn.Module:
-    """A timm model that takes images of any size its stride divides, where the family can."""
-    for flexible in ({"dynamic_img_size": True}, {"strict_img_size": False}):
-        try:
-            return timm_model(name, arguments | flexible)
-        except InputError as error:
-            if next(iter(flexible)) not in str(error):
-                raise
-    return timm_model(name, arguments)
 
 
 def _map_shapes(backbone: nn.Module) -> list[tuple[int, int, int]]:

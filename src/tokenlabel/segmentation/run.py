@@ -14,7 +14,7 @@ from torch import nn
 
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
-from tokenlabel.models.checkpoints import load_weights
+from tokenlabel.models import build_model, load_weights
 from tokenlabel.progress import console
 from tokenlabel.runs.checkpoints import saved_weights
 from tokenlabel.runs.folder import RunFolder
@@ -28,7 +28,6 @@ from tokenlabel.segmentation.evaluate import evaluate_pairs
 from tokenlabel.segmentation.inference import Inference, Segmenter
 from tokenlabel.segmentation.model import SegmentationModel
 from tokenlabel.segmentation.pairs import Pairs, open_pairs
-from tokenlabel.segmentation.pyramid import any_size_backbone
 from tokenlabel.segmentation.recipe import SegmentationRecipe
 from tokenlabel.segmentation.task import SegmentationTask, class_weights
 from tokenlabel.training.loop import Validation, fit
@@ -116,8 +115,9 @@ def create_segmenter(
     options = dict(choice.kwargs)
     if choice.drop_path:
         options["drop_path_rate"] = choice.drop_path
-    backbone: Any = any_size_backbone(
+    backbone: Any = build_model(
         choice.backbone,
+        any_size=True,
         img_size=recipe.augment.crop,
         pretrained=fresh and choice.weights == "pretrained",
         **options,
