@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from timm.data import create_transform
 from timm.data.auto_augment import (
     NAME_TO_OP,
     AugmentOp,
@@ -230,6 +231,29 @@ def test_posterizing_to_no_bits_at_all_is_clamped() -> None:
     pixels = np.full((4, 4, 3), (200, 100, 30), np.uint8)
     darkest = Operation("PosterizeIncreasing", (0,)).apply(pixels)
     assert set(darkest.ravel()) == {0, 128}
+
+
+@pytest.mark.parametrize(
+    ("policy", "jitters"),
+    [("rand-m9-mstd0.5-inc1", False), ("augmix-m3", False), ("3a", True), ("rand-n2-t3a", True)],
+)
+def test_color_jitter_beside_a_policy_is_timms(policy: str, jitters: bool) -> None:
+    """timm applies it where there is no policy, and beside 3-Augment."""
+    reference = create_transform(
+        (3, 32, 32), is_training=True, auto_augment=policy, color_jitter=0.4
+    )
+    assert any(isinstance(t, ColorJitter) for t in reference.transforms) == jitters
+    for seed in range(5):
+        plain, jittered = (
+            Augmentation(policy=policy, color_jitter=strength).draw(
+                (64, 64), (32, 32), np.random.default_rng(seed)
+            )
+            for strength in (0.0, 0.4)
+        )
+        added = jittered.operations[len(plain.operations) :]
+        assert {op.name for op in added} == (
+            {"Brightness", "Contrast", "Color"} if jitters else set()
+        )
 
 
 def test_colour_jitter_is_torchvisions() -> None:

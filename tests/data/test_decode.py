@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+import simplejpeg
+from PIL import Image, ImageOps
 
-from tokenlabel.data.decode import decode_image, image_size
+from tokenlabel.data.decode import (
+    DecodeRules,
+    decode_image,
+    decode_mask,
+    image_size,
+    read_header,
+)
+from tokenlabel.data.orientation import turned, turned_box, turned_size
+from tokenlabel.data.survey import spread_indices, survey
 from tokenlabel.errors import InputError
+from tokenlabel.geometry import Box
 
 
 def gradient(height: int = 60, width: int = 90) -> Image.Image:
@@ -45,10 +57,77 @@ def test_png_equals_pillow(mode: str) -> None:
     assert image_size(data, "a.png") == (60, 90)
 
 
-def test_sixteen_bits_are_scaled_not_clipped() -> None:
-    deep = np.linspace(0, 65535, 200).astype(np.uint16).reshape(10, 20)
-    pixels = decode_image(saved(Image.fromarray(deep), "PNG"), "deep.png")
-    np.testing.assert_array_equal(pixels[..., 1], deep >> 8)
+@pytest.mark.parametrize(("bits", "shift"), [(8, 0), (12, 4), (16, 8)])
+def test_deep_images_are_scaled_by_the_bits_they_hold(bits: int, shift: int) -> None:
+    deep = np.linspace(0, 2**bits - 1, 200).astype(np.uint16).reshape(10, 20)
+    for kind in ("PNG", "TIFF"):
+        pixels = decode_image(saved(Image.fromarray(deep), kind), "deep")
+        np.testing.assert_array_equal(pixels, np.repeat((deep >> shift)[..., None], 3, 2))
+    wide = decode_image(saved(Image.fromarray(deep.astype(np.int32)), "TIFF"), "wide")  # mode I
+    np.testing.assert_array_equal(wide[..., 2], deep >> shift)
+
+
+def test_deep_colors_keep_their_bits() -> None:
+    deep = np.random.default_rng(0).integers(0, 4096, (8, 9, 3)).astype(np.uint16)
+    deep[0, 0] = 4095
+    data = png16(deep)
+    assert Image.open(io.BytesIO(data)).mode == "RGB"  # Pillow has cut them to the upper 8 bits
+    np.testing.assert_array_equal(decode_image(data, "deep.png"), deep >> 4)
+    assert read_header(data, "deep.png").mode == "RGB;16"
+
+
+def png16(values: np.ndarray) -> bytes:
+    """A PNG of three channels of 16 bits, which Pillow cannot write."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+def test_a_data_set_has_one_range() -> None:
+    """A dark image of a 12-bit data set stays dark; alone it would be taken for one of 8 bits."""
+    dark = np.full((4, 4), 200, np.uint16)
+    bright = np.full((4, 4), 4000, np.uint16)
+    files = [saved(Image.fromarray(values), "PNG") for values in (dark, bright)]
+    found = survey((str(i), lambda data=data: data) for i, data in enumerate(files))
+    rules = found.rules()
+    assert rules.integers == (0, 4095)
+    assert found.modes == {"I;16": 2}
+    assert decode_image(files[0], "dark", rules)[0, 0, 0] == 200 >> 4
+    assert decode_image(files[0], "dark")[0, 0, 0] == 200
+    assert DecodeRules.of_dict(rules.as_dict()) == rules
+    clipped = saved(Image.fromarray(np.full((4, 4), 60000, np.uint16)), "PNG")
+    assert decode_image(clipped, "beyond", rules)[0, 0, 0] == 255
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.0, 255.0), (-2.0, 7.0)])
+def test_floats_are_scaled_not_blackened(low: float, high: float) -> None:
+    values = np.linspace(low, high, 256).astype(np.float32).reshape(16, 16)
+    pixels = decode_image(saved(Image.fromarray(values), "TIFF"), "float.tif")
+    assert np.abs(pixels[..., 0].flatten().astype(int) - np.arange(256)).max() <= 1
+    values[3, 3] = np.nan
+    assert decode_image(saved(Image.fromarray(values), "TIFF"), "nan.tif").max() == 255
+
+
+def test_constant_images_are_found() -> None:
+    files = {
+        "grey": saved(Image.new("RGB", (9, 7), (5, 5, 5)), "PNG"),
+        "deep": saved(Image.fromarray(np.full((4, 4), 900, np.uint16)), "PNG"),
+        "real": saved(gradient(), "PNG"),
+        "broken": b"hello",
+    }
+    found = survey(((key, lambda d=d: d) for key, d in files.items()), constants=True)
+    assert found.constant == ["grey", "deep"]
+    assert (found.images, found.unreadable) == (3, 1)
+
+
+def test_a_sample_is_spread_over_the_data_set() -> None:
+    assert spread_indices(5) == [0, 1, 2, 3, 4]
+    assert spread_indices(1000, 4) == [0, 250, 500, 750]
+    assert spread_indices(0) == []
 
 
 def test_reduced_scale_keeps_what_is_asked_for() -> None:
@@ -59,11 +138,79 @@ def test_reduced_scale_keeps_what_is_asked_for() -> None:
     assert decode_image(data, "a.jpg", at_least=(80, 100)).shape[:2] == (150, 225)
 
 
-def test_orientation_is_not_applied() -> None:
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_orientation_is_applied_where_asked_for(orientation: int, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(gradient(), kind, exif=exif)
+    assert decode_image(data, "a").shape == (60, 90, 3)
+    assert image_size(data, "a") == (60, 90)
+    rules = DecodeRules(orientation="apply")
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    shown = decode_image(data, "a", rules)
+    assert image_size(data, "a", rules) == shown.shape[:2] == expected.shape[:2]
+    assert np.abs(shown.astype(int) - expected).max() <= 1
+    assert read_header(data, "a").orientation == orientation
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_turn_with_their_image(orientation: int) -> None:
+    stored = np.zeros((20, 40), np.uint8)
+    stored[2:7, 8:30] = 1
+    shown = turned(stored, orientation)
+    assert turned_size(stored.shape, orientation) == shown.shape
+    box = turned_box(Box.from_pixels(8, 2, 22, 5, stored.shape), orientation)
+    rows, cols = np.nonzero(shown)
+    found = (cols.min() / shown.shape[1], rows.min() / shown.shape[0])
+    ends = ((cols.max() + 1) / shown.shape[1], (rows.max() + 1) / shown.shape[0])
+    assert box.as_tuple() == pytest.approx((*found, *ends))
+
+
+def test_reduced_scale_is_turned_too() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    data = saved(gradient(), "JPEG", exif=exif)
-    assert decode_image(data, "a.jpg").shape == (60, 90, 3)
+    data = saved(gradient(600, 900), "JPEG", exif=exif)
+    rules = DecodeRules(orientation="apply")
+    assert decode_image(data, "a.jpg", rules, at_least=(400, 300)).shape[:2] == (450, 300)
+
+
+def test_pixels_are_limited_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("JPEG", "PNG", "WEBP"):
+        data = saved(gradient(), kind)
+        monkeypatch.setenv("TOKENLABEL_MAX_PIXELS", "5399")
+        for read in (decode_image, image_size):
+            with pytest.raises(InputError, match="a has 90x60 pixels, more than 5,399"):
+                read(data, "a")
+        monkeypatch.setenv("TOKENLABEL_MAX_PIXELS", "5400")
+        assert decode_image(data, "a").shape == (60, 90, 3)
+    monkeypatch.setenv("TOKENLABEL_MAX_PIXELS", "many")
+    with pytest.raises(InputError, match="TOKENLABEL_MAX_PIXELS = 'many'"):
+        decode_image(data, "a")
+
+
+def test_the_limit_is_pillows_for_all_formats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOKENLABEL_MAX_PIXELS", raising=False)
+    flat = simplejpeg.encode_jpeg(np.zeros((16, 16, 3), np.uint8))
+    frame = flat.index(b"\xff\xc0") + 5  # height and width of the first frame
+    huge = flat[:frame] + struct.pack(">HH", 30000, 30000) + flat[frame + 4 :]
+    with pytest.raises(InputError, match="30000x30000 pixels"):
+        decode_image(huge, "a.jpg")
+
+
+def test_masks_are_numbers_not_levels() -> None:
+    numbers = np.array([[0, 1, 300], [65535, 7, 7]])
+    deep = saved(Image.fromarray(numbers.astype(np.uint16)), "PNG")
+    np.testing.assert_array_equal(decode_mask(deep, "m.png"), numbers)
+    palette = Image.fromarray(np.array([[0, 3], [2, 1]], np.uint8)).convert("P")
+    palette.putpalette([9, 9, 9] * 256)
+    np.testing.assert_array_equal(decode_mask(saved(palette, "PNG"), "m"), [[0, 3], [2, 1]])
+    two = Image.fromarray(np.array([[True, False]]))
+    np.testing.assert_array_equal(decode_mask(saved(two, "PNG"), "m"), [[1, 0]])
+    with pytest.raises(InputError, match=r"mask m\.png is a colour picture \(RGB\)"):
+        decode_mask(saved(gradient(), "PNG"), "m.png")
+    with pytest.raises(InputError, match=r"cannot read mask m\.png"):
+        decode_mask(b"hello", "m.png")
 
 
 def test_damaged_files_are_named() -> None:

@@ -22,7 +22,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
 
 MakeLabels = Callable[..., LabelStore]
-RICH = Augmentation(policy="rand-m9-mstd0.5-inc1", erasing=0.5, color_jitter=0.2, vflip=0.3)
+RICH = Augmentation(policy="rand-m9-mstd0.5-inc1", erasing=0.5, vflip=0.3)
 
 
 def shown(size: tuple[int, int]) -> Preprocessing:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from tokenlabel.annotators.areas import map_of_areas
 from tokenlabel.annotators.protocol import Pixels
+from tokenlabel.data.decode import decode_mask
 from tokenlabel.errors import InputError
 from tokenlabel.geometry.overlap import interval_shares
 from tokenlabel.labels import LabelMap
@@ -61,10 +61,9 @@ class MaskAnnotator:
     def prepare(self, key: str, pixels: Pixels) -> Mask:
         path = self._path(key)
         try:
-            with Image.open(path) as image:
-                values = np.array(image).astype(np.int64)
-        except (OSError, UnidentifiedImageError) as error:
-            raise InputError(f"cannot read the mask {path}: {error}") from error
+            values = decode_mask(path.read_bytes(), str(path))
+        except OSError as error:
+            raise InputError(f"cannot read mask {path}: {error.strerror}") from error
         if values.shape != pixels.shape[:2]:
             raise InputError(
                 f"the mask {path} is {list(values.shape)}, its image {list(pixels.shape[:2])}:"

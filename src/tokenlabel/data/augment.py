@@ -20,6 +20,7 @@ __all__ = ["Augmentation", "Drawn", "center_view"]
 _ERASED_AREA = (0.02, 1 / 3)
 _ERASED_ASPECT = (0.3, 1 / 0.3)
 _ATTEMPTS = 10
+_KEEPS_JITTER = "3a"  # in the names of 3-Augment and of its set for RandAugment
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Augmentation:
     hflip: float = 0.5
     vflip: float = 0.0
     policy: str | None = None  # see `parse_policy`
-    color_jitter: float | tuple[float, ...] = 0.0  # brightness, contrast, saturation[, hue]
+    color_jitter: float | tuple[float, ...] = 0.0
+    """Of brightness, contrast, saturation[, hue]. As in timm, policies but 3-Augment replace it."""
     interpolation: Interpolation | Literal["random"] = "random"
     erasing: float = 0.0  # probability of erasing a box
     erasing_mode: Literal["pixel", "rand", "const"] = "pixel"  # noise, one colour, the mean
@@ -83,6 +85,10 @@ class Augmentation:
         jitter = self.color_jitter
         return jitter if isinstance(jitter, tuple) else (jitter, jitter, jitter)
 
+    @property
+    def _jitters(self) -> bool:
+        return self.policy is None or _KEEPS_JITTER in self.policy
+
     # -- drawing ---------------------------------------------------------------------------------
 
     def draw(
@@ -106,7 +112,7 @@ class Augmentation:
         return Drawn(
             view=view,
             interpolation=kind if self.interpolation == "random" else self.interpolation,
-            operations=(*photometric, *_draw_jitter(self._jitter, rng)),
+            operations=(*photometric, *(_draw_jitter(self._jitter, rng) if self._jitters else ())),
             erased=_draw_erased(size, rng) if rng.random() < self.erasing else (),
             noise=int(rng.integers(1 << 62)),
         )

@@ -78,7 +78,8 @@ class Augment:
     policy: str | None = "rand-m9-mstd0.5-inc1"
     """RandAugment, AutoAugment, TrivialAugment, AugMix or 3-Augment in timm's notation."""
     color_jitter: NotNegative = 0.0
-    """Strength of brightness, contrast and saturation jitter; used where there is no policy."""
+    """Strength of brightness, contrast and saturation jitter; as in timm it is used where there is no
+    policy, and beside 3-Augment."""
     interpolation: Literal["bilinear", "bicubic", "random"] = "random"
     erasing: Share = 0.25
     """Probability of erasing a random rectangle."""

@@ -1,0 +1,89 @@
+"""What kinds of images a data set holds, and the rules by which they become pixels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tokenlabel.data.decode import (
+    DecodeRules,
+    Orientation,
+    ValueRange,
+    decode_image,
+    deep_values,
+    read_header,
+    value_range,
+)
+from tokenlabel.data.orientation import UPRIGHT
+from tokenlabel.errors import InputError
+
+__all__ = ["Survey", "spread_indices", "survey"]
+
+_LOOKED_INTO = 64  # images whose values tell the range of a data set
+
+
+@dataclass
+class Survey:
+    """The images of a data set that were looked into, by kind."""
+
+    images: int = 0
+    unreadable: int = 0
+    oriented: int = 0  # with an EXIF orientation other than upright
+    modes: Counter[str] = field(default_factory=Counter)  # see `Header.mode`
+    ranges: dict[str, ValueRange] = field(default_factory=dict)  # least and largest value by mode
+    constant: list[str] = field(default_factory=list)  # keys of images of one value; see `survey`
+
+    def rules(self, orientation: Orientation = "ignore") -> DecodeRules:
+        """The rules for the whole data set that follow from these images."""
+        found: dict[str, ValueRange] = {}
+        for mode, (low, high) in self.ranges.items():
+            kind = "floats" if mode == "F" else "integers"
+            least, most = found.get(kind, (low, high))
+            found[kind] = min(least, low), max(most, high)
+        return DecodeRules(
+            orientation=orientation,
+            **{
+                kind: value_range(low, high, floats=kind == "floats")
+                for kind, (low, high) in found.items()
+            },
+        )
+
+
+def survey(images: Iterable[tuple[str, Callable[[], bytes]]], *, constants: bool = False) -> Survey:
+    """Look into images, given as key and a function that reads the file.
+
+    Headers tell all but the values of images of more than 8 bits, which are decoded. `constants`
+    decodes every image to find those that hold one value only. Images that cannot be read count
+    as such.
+    """
+    found = Survey()
+    for key, read in images:
+        try:
+            data = read()
+            mode, _, orientation = read_header(data, key)
+            values = deep_values(data, key)
+            pixels = decode_image(data, key) if constants and values is None else values
+        except InputError:
+            found.unreadable += 1
+            continue
+        found.images += 1
+        found.modes[mode] += 1
+        found.oriented += orientation != UPRIGHT
+        if values is not None:
+            low, high = found.ranges.get(mode, (np.inf, -np.inf))
+            found.ranges[mode] = (
+                min(low, float(np.nanmin(values))),
+                max(high, float(np.nanmax(values))),
+            )
+        if constants and pixels is not None and (pixels == pixels[:1, :1]).all():
+            found.constant.append(key)
+    return found
+
+
+def spread_indices(count: int, wanted: int = _LOOKED_INTO) -> list[int]:
+    """Up to `wanted` numbers below `count`, evenly spread, so that all classes are met."""
+    wanted = min(count, wanted)
+    return [place * count // wanted for place in range(wanted)]
