@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from tokenlabel.data.orientation import UPRIGHT, orientation_of, turned, turned_size
 from tokenlabel.errors import InputError
@@ -191,7 +191,8 @@ def _is_deep(image: Image.Image) -> bool:
     """Whether an opened image has more than 8 bits a channel; Pillow itself would cut them off."""
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         return True
-    return image.format == "PNG" and any(";16" in str(tile[3]) for tile in image.tile)
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) and image.format == "PNG" else []
+    return any(";16" in str(tile[3]) for tile in tiles)
 
 
 def _deep(data: bytes, image: Image.Image) -> NDArray[Any] | None:
