@@ -31,7 +31,8 @@ from tokenlabel import Box, LabelMap, View, token_targets
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.decode import decode_image, image_size
 from tokenlabel.data.loader import Targets, pixels_needed, train_loader
-from tokenlabel.data.source import ImageSource, open_source
+from tokenlabel.data.open import open_source
+from tokenlabel.data.source import ImageSource
 from tokenlabel.geometry import render
 from tokenlabel.labels import LabelStore, LabelStoreWriter
 

@@ -157,7 +157,7 @@ def of_images(location: str, count: int) -> Tensor:
 
     from tokenlabel.data.decode import decode_image
     from tokenlabel.data.inputs import Preprocessing
-    from tokenlabel.data.source import open_source
+    from tokenlabel.data.open import open_source
 
     torch.manual_seed(0)
     network = timm.create_model("resnet18", output_stride=16).train()  # batch statistics

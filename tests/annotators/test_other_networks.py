@@ -11,7 +11,7 @@ from tokenlabel.annotators.image_text import ImageTextAnnotator, PatchTextScores
 from tokenlabel.annotators.student import StudentAnnotator
 from tokenlabel.annotators.teach import teach
 from tokenlabel.annotators.timm_classifier import TimmAnnotator
-from tokenlabel.data.source import open_source
+from tokenlabel.data.open import open_source
 from tokenlabel.errors import InputError
 from tokenlabel.models import DenseModel
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tokenlabel.annotators.run import run
-from tokenlabel.data.source import open_source
+from tokenlabel.data.open import open_source
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
 

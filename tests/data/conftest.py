@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tokenlabel.data.source import ImageSource, open_source
+from tokenlabel.data.open import open_source
+from tokenlabel.data.source import ImageSource
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter
 

@@ -17,7 +17,8 @@ from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.loader import Loader, Samples, Targets, eval_loader, train_loader
-from tokenlabel.data.source import ImageSource, open_source
+from tokenlabel.data.open import open_source
+from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
 

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 
-from tokenlabel.data.source import ImageSource, open_source, source_fingerprint
+from tokenlabel.data.open import open_source
+from tokenlabel.data.source import ImageSource, source_fingerprint
 from tokenlabel.errors import InputError
 
 CLASSES = ["cat", "class10", "class9"]
@@ -140,9 +141,9 @@ def test_hugging_face_forms(folder: Path, tmp_path: Path) -> None:
     for form in forms:
         assert list(form.keys) == names
         assert [c[1:] for c in contents(form)] == [c[1:] for c in contents(plain)]
-    with pytest.raises(InputError, match=r"no split 'tset'.*did you mean 'test'.*train, test"):
+    with pytest.raises(InputError, match=r"no split 'tset'.*did you mean 'test'.*test, train"):
         open_source(str(tmp_path / "parts"), "tset")
-    with pytest.raises(InputError, match="holds the splits train, test"):
+    with pytest.raises(InputError, match=r"holds the parts test, train: say which .* --split"):
         open_source(str(tmp_path / "parts"))
 
 
@@ -160,7 +161,7 @@ def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
         (tmp_path / "bad.tar", None, "cannot read .*bad.tar as a tar file"),
         (tmp_path / "bad.tar.gz", None, "cannot read .*bad.tar.gz as a tar file"),
         (tmp_path / "none-*.tar", None, "no file matches"),
-        (folder, None, "holds the splits train, val: say which"),
+        (folder, None, "holds the parts train, val: say which one to read with --split"),
         (folder, "trian", r"no split 'trian'.*\(did you mean 'train'\?\): it holds train, val"),
     ]:
         with pytest.raises(InputError, match=message):

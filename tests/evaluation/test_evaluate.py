@@ -21,7 +21,7 @@ from timm.data import ImageNetInfo, RealLabelsImagenet, create_transform
 
 import tokenlabel as tl
 from tokenlabel.data.inputs import Preprocessing
-from tokenlabel.data.source import open_source
+from tokenlabel.data.open import open_source
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.benchmarks import answers
 from tokenlabel.evaluation.classifier import load_classifier

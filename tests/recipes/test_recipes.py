@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from tokenlabel import recipes
-from tokenlabel.data.source import open_source
+from tokenlabel.data.open import open_source
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStoreWriter

@@ -16,7 +16,7 @@ from PIL import Image
 from tokenlabel import recipes
 from tokenlabel.cli.main import main
 from tokenlabel.cli.train import train
-from tokenlabel.data.source import open_source
+from tokenlabel.data.open import open_source
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import load_classifier
 from tokenlabel.geometry import Box

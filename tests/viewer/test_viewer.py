@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from tokenlabel.data.inputs import Preprocessing
-from tokenlabel.data.source import open_source
+from tokenlabel.data.open import open_source
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import Classifier
 from tokenlabel.geometry import Box, View

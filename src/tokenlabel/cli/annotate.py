@@ -73,7 +73,7 @@ def annotate(
             classes alone.
         masks: a folder of segmentation masks, one PNG an image.
         boxes: a COCO annotation file.
-        split: part of the data set, such as train.
+        split: part of the data set, where it has parts; the training part by default.
         checkpoint: weights of the classifier, instead of its pretrained ones.
         model_kwargs: further arguments of the timm model, as name value pairs; lists as [64,128].
         pretrained: load the classifier's pretrained weights.
@@ -110,9 +110,10 @@ def annotate(
     from tokenlabel.annotators.device import resolve_device
     from tokenlabel.annotators.image_model import Views
     from tokenlabel.annotators.run import run
-    from tokenlabel.data.source import open_source
+    from tokenlabel.data.open import announce, open_images
 
-    source = open_source(data, split)
+    source = open_images(data, split, "train")
+    announce(source, data)
     names = source.class_names
     place, number_format = resolve_device(device, dtype)
     network: dict[str, Any] = {

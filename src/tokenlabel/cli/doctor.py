@@ -133,7 +133,7 @@ def _contents(data: str | None, split: str | None, labels: str | None) -> Iterat
     try:
         if data is not None:
             from tokenlabel.data.decode import decode_image
-            from tokenlabel.data.source import open_source
+            from tokenlabel.data.open import open_source
 
             source = open_source(data, split)
             print(f"images       {len(source)} in {len(source.class_names)} classes")

@@ -48,7 +48,7 @@ def evaluate(
         checkpoint: A run's folder (its best checkpoint is taken), one checkpoint in it, or a file of
             weights; a file needs --model too.
         model: A timm model name; without a checkpoint its own pretrained weights are taken.
-        split: The part of the data to read, where it has parts: val, say.
+        split: The part of the data to read, where it has parts; the validation part by default.
         benchmark: How the right answers are found; "folder" is by the folders' names.
         real_labels: The reassessed labels, real.json, of benchmark imagenet-real (default: the copy
             that comes with timm).
@@ -65,7 +65,7 @@ def evaluate(
     import torch
     from accelerate import PartialState
 
-    from tokenlabel.data.source import open_source
+    from tokenlabel.data.open import announce, open_images
     from tokenlabel.evaluation.benchmarks import answers
     from tokenlabel.evaluation.classifier import load_classifier
     from tokenlabel.evaluation.measure import measure
@@ -75,7 +75,9 @@ def evaluate(
     classifier = load_classifier(
         checkpoint, model, weights=weights, image_size=image_size, crop_pct=crop_pct
     )
-    source = open_source(data, split)
+    source = open_images(data, split, "val")
+    announce(source, data)
+    split = source.found.part
     counts = measure(
         classifier,
         source,

@@ -119,20 +119,22 @@ def health(
     Args:
         labels: folder or remote location of the store.
         data: the labelled images.
-        split: part of the data set, such as train.
+        split: part of the data set, where it has parts; the training part by default.
         output: folder for health.json and a picture of each statistic.
         sample: images to look at, chosen at random.
     """
     import json
 
     from tokenlabel.data.decode import decode_image
-    from tokenlabel.data.source import open_source
+    from tokenlabel.data.open import announce, open_images
+    from tokenlabel.data.source import require_labels
     from tokenlabel.labels import LabelStore
     from tokenlabel.labels.health import check_health
     from tokenlabel.pictures.health import draw_health
     from tokenlabel.progress import console
 
-    source = open_source(data, split)
+    source = require_labels(open_images(data, split, "train"), data)
+    announce(source, data)
     place = {key: index for index, key in enumerate(source.keys)}
     found = check_health(
         LabelStore(labels),
@@ -176,17 +178,19 @@ def import_labels(
         tree: folder of the released labels.
         data: the images they belong to.
         output: folder of the label store.
-        split: part of the data set, such as train.
+        split: part of the data set, where it has parts; the training part by default.
         extent: the part of each image that the labels cover.
         codec: exact keeps the float16 scores, which targets of kind "released" need; compact keeps
             probabilities.
     """
     from tokenlabel.data.decode import image_size
-    from tokenlabel.data.source import open_source, source_fingerprint
+    from tokenlabel.data.open import announce, open_images
+    from tokenlabel.data.source import source_fingerprint
     from tokenlabel.labels.released import import_released
     from tokenlabel.progress import console
 
-    source = open_source(data, split)
+    source = open_images(data, split, "train")
+    announce(source, data)
     found = import_released(
         tree,
         output,

@@ -41,7 +41,7 @@ def teach(
         data: images: a folder of class folders, a tar, WebDataset shards, hfds/owner/name.
         output: folder of the taught model.
         model: a timm classifier; convolutional ones make the best annotators.
-        split: part of the data set, such as train.
+        split: part of the data set, where it has parts; the training part by default.
         pretrained: start from the model's pretrained weights.
         model_kwargs: further arguments of the timm model, as name value pairs; lists as [64,128].
         image_size: side of the input in pixels; the model's own by default.
@@ -60,12 +60,15 @@ def teach(
     """
     from tokenlabel.annotators.device import resolve_device
     from tokenlabel.annotators.teach import teach as run
-    from tokenlabel.data.source import open_source
+    from tokenlabel.data.open import announce, open_images
+    from tokenlabel.data.source import require_labels
     from tokenlabel.progress import console
 
     place, number_format = resolve_device(device, dtype)
+    source = require_labels(open_images(data, split, "train"), data)
+    announce(source, data)
     taught = run(
-        open_source(data, split),
+        source,
         output,
         model=model,
         pretrained=pretrained,

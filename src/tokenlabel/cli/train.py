@@ -16,6 +16,8 @@ from tokenlabel.runs.results import TrainResult
 
 __all__ = ["train"]
 
+_HOLDOUT = 0.1  # of the training images, where the data has no validation part
+
 
 def train(
     *,
@@ -63,7 +65,8 @@ def train(
         supervision: what to learn from: token-labels is the method; labels (ground truth only) and
             distillation (the annotator's label of the whole image) are what to compare it with.
         mix: how the images of a batch are mixed.
-        val: validation images, if they are not in a val/ folder beside train/.
+        val: validation images, if they are not in a val/ folder beside train/. Where there are none, a
+            tenth of each class is held out for validation (--set data.holdout=0 holds out nothing).
         epochs: passes over the images, in place of the recipe's.
         batch_size: images per update over all GPUs together, in place of the recipe's.
         scale: how the learning rate follows a changed batch size.
@@ -72,7 +75,7 @@ def train(
         overrides: any other value of the recipe, as section.key=value ...
         show: print the complete recipe as YAML and stop.
     """
-    chosen = _located(_find(recipe), data, val)
+    chosen = _located(_find(recipe), data, val, output)
     if batch_size is not None and batch_size != chosen.schedule.batch_size:
         before = chosen
         chosen = scaled(chosen, batch_size, scale)
@@ -112,18 +115,26 @@ def _find(recipe: str) -> Recipe:
     return read_recipe(recipe) if recipe.endswith((".yaml", ".yml")) else recipes.get(recipe)
 
 
-def _located(recipe: Recipe, data: str, val: str | None) -> Recipe:
-    """The recipe with its images: parts of a data set are found by their usual names."""
-    folder = Path(data)
-    parts = {p.name.split(".")[0] for p in folder.iterdir()} if folder.is_dir() else set()
-    split = "train" if "train" in parts else None
-    held_out = next((name for name in ("val", "validation") if name in parts), None)
-    images = dataclasses.replace(recipe.data, train=data, train_split=split)
+def _located(recipe: Recipe, data: str, val: str | None, output: Path) -> Recipe:
+    """The recipe with its images: its validation part, where it has one, is used."""
+    from tokenlabel.data.open import open_validation
+
+    images = dataclasses.replace(recipe.data, train=data)
     if val is not None:
-        images = dataclasses.replace(images, val=val, val_split=None)
-    elif split is not None and held_out is not None:
-        images = dataclasses.replace(images, val=data, val_split=held_out)
+        images = dataclasses.replace(images, val=val)
+    elif images.val is None and images.val_split is not None:
+        images = dataclasses.replace(images, val=data)
+    elif images.val is None and (found := open_validation(data)) is not None:
+        images = dataclasses.replace(images, val=data, val_split=found.found.part)
+    elif images.val is None and images.holdout is None:
+        images = dataclasses.replace(images, holdout=_held_out_before(output))
     return dataclasses.replace(recipe, data=images)
+
+
+def _held_out_before(output: Path) -> float | None:
+    """The share that a run held out which is to go on; for a new run the usual one."""
+    known = output / "recipe.yaml"
+    return read_recipe(known).data.holdout if known.is_file() else _HOLDOUT
 
 
 def _given(path: str, value: Any) -> list[str]:
@@ -156,10 +167,10 @@ def _annotated(recipe: Recipe, annotator: str, store: Path) -> Recipe:
 def _online(annotator: str, recipe: Recipe) -> Callable[[Any], Sequence[Any]]:
     """What labels a batch of augmented views, [B, 3, H, W] uint8."""
     from tokenlabel.annotators.timm_classifier import TimmAnnotator
-    from tokenlabel.data.source import open_source
+    from tokenlabel.data.open import open_images
     from tokenlabel.training.ranks import Ranks
 
-    source = open_source(recipe.data.train, recipe.data.train_split)
+    source = open_images(recipe.data.train, recipe.data.train_split, "train")
     device = Ranks(recipe.engine).device
     teacher = TimmAnnotator(annotator, class_names=source.class_names, device=device)
 

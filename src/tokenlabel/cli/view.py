@@ -31,7 +31,7 @@ def view(
     Args:
         labels: The label store.
         data: The images that it labels.
-        split: The part of the data to read, where it has parts.
+        split: The part of the data to read, where it has parts; the training part by default.
         compare: Another label store of the same images, shown beside.
         checkpoint: A student whose tokens are shown: a run's folder, or a file of weights together
             with --model.
@@ -41,7 +41,7 @@ def view(
     """
     from functools import partial
 
-    from tokenlabel.data.source import open_source
+    from tokenlabel.data.open import announce, open_images
     from tokenlabel.evaluation.classifier import load_classifier
     from tokenlabel.labels import LabelStore
     from tokenlabel.viewer.answers import Answers, student_loss
@@ -51,7 +51,9 @@ def view(
     student = None
     if checkpoint is not None or model is not None:
         student = load_classifier(checkpoint, model, weights=weights)
-    catalog = Catalog(open_source(data, split), LabelStore(labels))
+    source = open_images(data, split, "train")
+    announce(source, data)
+    catalog = Catalog(source, LabelStore(labels))
     if student is not None and student.num_classes == len(catalog.source.class_names):
         catalog.add_score("loss", partial(student_loss, catalog, student))
     answers = Answers(catalog, None if compare is None else LabelStore(compare), student)

@@ -30,7 +30,7 @@ def view_batch(
     Args:
         data: Folder, tar, WebDataset shards or Hugging Face data set.
         labels: Label store made by `tokenlabel annotate`; without it only the images are shown.
-        split: Part of the data set, where it has several.
+        split: Part of the data set, where it has parts; the training part by default.
         output: The picture to write.
         count: How many images.
         image_size: Side of the student's input, in pixels.
@@ -42,14 +42,15 @@ def view_batch(
     """
     from tokenlabel.data.augment import Augmentation
     from tokenlabel.data.loader import Targets, train_loader
-    from tokenlabel.data.source import open_source
+    from tokenlabel.data.open import announce, open_images
     from tokenlabel.errors import InputError
     from tokenlabel.labels import LabelStore
     from tokenlabel.pictures.contact_sheet import contact_sheet
 
     if min(count, image_size, grid) < 1:
         raise InputError("count, image-size and grid must each be at least 1")
-    source = open_source(data, split)
+    source = open_images(data, split, "train")
+    announce(source, data)
     loader = train_loader(
         source,
         Augmentation(policy=policy, erasing=erasing),

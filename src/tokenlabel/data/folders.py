@@ -1,108 +1,73 @@
-"""Classes from folder names: the layout `class/image.jpg`, in folders as in archives."""
+"""Images in folders: one folder a class, in a part of the data set or without parts."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from pathlib import Path
 
-from timm.data.readers.img_extensions import get_img_extensions
-from timm.utils.misc import natural_key
+from tokenlabel.data.classes import classify_by_folder
+from tokenlabel.data.names import check_key
+from tokenlabel.data.reading import read_patiently
+from tokenlabel.data.source import Found, ImageSource, Listing
+from tokenlabel.data.splits import Part, choose_part, named_like_a_part, parts_among
+from tokenlabel.data.walk import entries_of, is_image, is_visible, walk
 
-from tokenlabel.data.source import ImageSource
-from tokenlabel.errors import InputError, nearest
-
-__all__ = ["Classified", "classify_by_folder", "is_image", "open_folder"]
-
-_SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
-
-
-class Classified(NamedTuple):
-    """Image paths in the order of their keys, with classes."""
-
-    paths: list[str]
-    keys: list[str]
-    labels: list[int]
-    class_names: tuple[str, ...]
+__all__ = ["holds_images", "open_folder"]
 
 
 @dataclass(frozen=True)
-class FolderSource:
+class FolderSource(Listing):
     """Images in the subfolders of a folder."""
 
     root: Path
-    keys: Sequence[str]
-    labels: Sequence[int]
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
     def read(self, index: int) -> bytes:
         path = self.root / self.keys[index]
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise InputError(f"cannot read image {path}: {error.strerror}") from error
+        return read_patiently(path.read_bytes, f"image {path}")
 
 
-def open_folder(root: Path, split: str | None) -> ImageSource:
-    """The images below `root` (or its folder `split`), classed by the folder that holds them."""
-    paths = [
-        (Path(folder) / name).relative_to(root).as_posix()
-        for folder, _, names in os.walk(root, followlinks=True)
-        for name in names
-        if is_image(name)
-    ]
-    found = classify_by_folder(paths, split, str(root))
-    base = root / found.paths[0].removesuffix(found.keys[0])
-    return FolderSource(base, found.keys, found.labels, found.class_names)
+def open_folder(root: Path, split: str | None, part: Part | None) -> ImageSource:
+    """The images below `root` or its part, classed by the folder that holds them."""
+    folders = _visible_folders(root)
+    parts = parts_among(_top_folders(root, folders))
+    chosen = choose_part(parts, split, part, str(root), folders)
+    base = root / chosen if chosen else root
+    left_out: Counter[str] = Counter()
+    keys, labels, names, notes = classify_by_folder(list(walk(base, left_out)), str(base))
+    found = Found(len(keys), len(names), 0, dict(left_out), chosen, notes)
+    return FolderSource(keys, labels, names, found, base)
 
 
-def is_image(path: str) -> bool:
-    """Whether the suffix is one that timm reads as an image."""
-    return PurePosixPath(path).suffix.lower() in get_img_extensions(as_set=True)
+def holds_images(folder: Path) -> bool:
+    """Whether an image lies in a folder or below it."""
+    return any(True for _ in walk(folder, Counter()))
 
 
-def classify_by_folder(paths: Sequence[str], split: str | None, where: str) -> Classified:
-    """Order image paths and name their classes as timm's readers do: leaf folders, natural order.
-
-    Keys are relative to the split's folder, named by `split` or the only one there. Images of a
-    flat folder share one class, whose name is empty. Raises InputError naming `where`.
-    """
-    suffixes = ", ".join(sorted(get_img_extensions()))
-    if not paths:
-        raise InputError(f"no images in {where}: looked for {suffixes} in it and its folders")
-    prefix = _split_prefix(paths, split, where)
-    ordered = sorted((path for path in paths if path.startswith(prefix)), key=natural_key)
-    keys = [path.removeprefix(prefix) for path in ordered]
-    classes = [PurePosixPath(key).parent.name for key in keys]
-    class_names = tuple(sorted(set(classes), key=natural_key))
-    if "" in class_names and len(class_names) > 1:
-        stray = keys[classes.index("")]
-        raise InputError(
-            f"{where} holds class folders and also {stray} beside them: move it into one"
-        )
-    index = {name: i for i, name in enumerate(class_names)}
-    return Classified(ordered, keys, [index[name] for name in classes], class_names)
+def _visible_folders(root: Path) -> list[str]:
+    names = []
+    for entry in entries_of(root):
+        if is_visible(entry.name) and entry.is_dir():
+            check_key(entry.name, str(root))
+            names.append(entry.name)
+    return names
 
 
-def _split_prefix(paths: Sequence[str], split: str | None, where: str) -> str:
-    """The leading folder of the split, with its slash, or "" where the data set has no parts."""
-    tops = {path.split("/", 1)[0] for path in paths if "/" in path}
-    if split is not None:
-        if split not in tops:
-            held = ", ".join(sorted(tops)[:8]) or "images only"
-            raise InputError(
-                f"no split {split!r} in {where}{nearest(split, tops)}: it holds {held}"
-            )
-        return f"{split}/"
-    splits = sorted(tops & _SPLIT_NAMES)
-    if not splits or len(splits) < len(tops):
-        return ""
-    if len(splits) > 1:
-        raise InputError(f"{where} holds the splits {', '.join(splits)}: say which one to read")
-    nested = all(path.count("/") >= 2 for path in paths)
-    return f"{splits[0]}/" if nested else ""
+def _top_folders(root: Path, folders: list[str]) -> dict[str, frozenset[str]]:
+    """As `splits.top_folders`, without a walk through all of the data: {} where it has no parts."""
+    if not any(named_like_a_part(name) for name in folders):
+        return {}
+    tops = {}
+    for name in folders:
+        inside = set()
+        for entry in entries_of(root / name):
+            if is_visible(entry.name) and entry.is_dir():
+                inside.add(entry.name)
+            elif is_visible(entry.name) and is_image(entry.name):
+                inside.clear()  # flat: images lie in it directly
+                tops[name] = frozenset[str]()
+                break
+        else:
+            if any(holds_images(root / name / folder) for folder in inside):
+                tops[name] = frozenset(inside)
+    return tops

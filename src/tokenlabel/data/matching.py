@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenlabel.data.source import ImageSource
+from tokenlabel.data.source import UNLABELED, ImageSource, Subset
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
 from tokenlabel.labels.manifest import Manifest
 
-__all__ = ["labelled_samples"]
+__all__ = ["in_classes_of", "labelled_samples"]
 
 
 def labelled_samples(source: ImageSource, labels: LabelStore) -> NDArray[np.int64]:
@@ -28,6 +30,31 @@ def labelled_samples(source: ImageSource, labels: LabelStore) -> NDArray[np.int6
             f" {', '.join(missing[:3])}; annotate these images, or name the labels' own images"
         )
     return np.array(wanted, dtype=np.int64)
+
+
+def in_classes_of(
+    held_out: ImageSource, training: ImageSource, training_name: str, held_out_name: str
+) -> ImageSource:
+    """The images of `held_out` with the class numbers of `training`.
+
+    Classes without an image in `held_out` are allowed, and its account names them. Raises InputError
+    where it has classes that `training` has not.
+    """
+    if held_out.class_names == training.class_names:
+        return held_out
+    place = {name: i for i, name in enumerate(training.class_names)}
+    unknown = [name for name in held_out.class_names if name not in place]
+    if unknown:
+        raise InputError(
+            f"{len(unknown)} of the {len(held_out.class_names)} classes of {held_out_name} are not"
+            f" among the {len(place)} of {training_name}: {', '.join(unknown[:4])}"
+        )
+    missing = [name for name in training.class_names if name not in held_out.class_names]
+    note = f"no image of {len(missing)} classes of {training_name}: {', '.join(missing[:4])}"
+    moved = [place[name] for name in held_out.class_names]
+    subset = Subset.of(held_out, range(len(held_out)), note if missing else "")
+    labels = [UNLABELED if label == UNLABELED else moved[label] for label in subset.labels]
+    return dataclasses.replace(subset, labels=labels, class_names=training.class_names)
 
 
 def _check_classes(source: ImageSource, manifest: Manifest) -> None:

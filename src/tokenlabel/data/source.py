@@ -1,18 +1,82 @@
-"""`ImageSource`: labelled images under stable keys, wherever they are kept."""
+"""`ImageSource`: images with classes under stable keys, wherever they are kept."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol
 
-from tokenlabel.errors import InputError, nearest
+import numpy as np
 
-__all__ = ["ImageSource", "open_source", "source_fingerprint"]
+from tokenlabel.errors import InputError
 
-_HUB_PREFIXES = ("hf://", "hfds/")
-_ARCHIVES = (".tar", ".tar.gz", ".tgz")
+__all__ = [
+    "UNLABELED",
+    "Found",
+    "ImageSource",
+    "Listing",
+    "Subset",
+    "require_labels",
+    "source_fingerprint",
+]
+
+UNLABELED = -1  # in `labels`: the image has no class
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Found:
+    """The account of opened data: what is there, and what was left out and why."""
+
+    images: int
+    classes: int
+    unlabeled: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)  # reason -> count
+    part: str | None = None  # the part of the data set that was chosen
+    notes: tuple[str, ...] = ()
+    # of the images that were looked into (`looked_into` of them), where that was asked for
+    looked_into: int = 0
+    orientation: int = 0  # images that carry an EXIF orientation other than upright
+    modes: Mapping[str, int] = field(default_factory=dict)  # Pillow's mode -> count
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # mode -> least, most
+
+    def line(self) -> str:
+        """One line to print: images, classes, and all that was left out by reason."""
+        said = [f"{self.images:,} images in {self.classes:,} classes"]
+        if self.part:
+            said[0] += f" (part {self.part!r})"
+        if self.unlabeled:
+            said.append(f"{self.unlabeled:,} without a class")
+        if self.left_out:
+            counts = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
+            shown = ", ".join(f"{count:,} {reason}" for reason, count in counts[:_SHOWN])
+            rest = sum(count for _, count in counts[_SHOWN:])
+            said.append(f"left out: {shown}" + (f", {rest:,} others" if rest else ""))
+        if self.looked_into:
+            modes = ", ".join(f"{count:,} {mode}" for mode, count in sorted(self.modes.items()))
+            said.append(f"of {self.looked_into:,} looked into: {modes}")
+            if self.orientation:
+                said.append(f"{self.orientation:,} with an EXIF orientation")
+        return "; ".join([*said, *self.notes[:_SHOWN]])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; equal on all ranks that opened equal data."""
+        return {
+            "images": self.images,
+            "classes": self.classes,
+            "unlabeled": self.unlabeled,
+            "left_out": dict(sorted(self.left_out.items())),
+            "part": self.part,
+            "notes": list(self.notes),
+            "looked_into": self.looked_into,
+            "orientation": self.orientation,
+            "modes": dict(sorted(self.modes.items())),
+            "ranges": {mode: list(pair) for mode, pair in sorted(self.ranges.items())},
+        }
 
 
 class ImageSource(Protocol):
@@ -25,77 +89,91 @@ class ImageSource(Protocol):
 
     @property
     def labels(self) -> Sequence[int]:
-        """The class of each image, an index of `class_names`."""
+        """The class of each image, an index of `class_names`; UNLABELED (-1) where it has none."""
         ...
 
     @property
     def class_names(self) -> tuple[str, ...]: ...
 
+    @property
+    def found(self) -> Found:
+        """What was found when the data was opened."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) that two processes compare: keys, labels, classes and the account."""
+        ...
+
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> bytes:
-        """The encoded image file. Raises InputError when it can no longer be read."""
+        """The encoded image file. Raises InputError where it cannot be read, and StorageError
+        (a kind of it) where the storage does not answer after several attempts."""
         ...
 
 
-def open_source(location: str, split: str | None = None) -> ImageSource:
-    """Open the images at `location`, whatever their form.
+@dataclass(frozen=True)
+class Listing:
+    """What all sources know of their images, apart from how to read one."""
 
-    - a folder with one subfolder a class (or of `split` folders, or of one tar a split or class);
-    - a `.tar`, `.tar.gz` or `.tgz` of the same layout, or a tar of one tar a class;
-    - WebDataset shards: `shards-{0000..0099}.tar`, `shards-*.tar`, local or any fsspec URL;
-    - Hugging Face data sets: `hfds/owner/name`, a folder made by `save_to_disk`, `.parquet` files.
+    keys: Sequence[str]
+    labels: Sequence[int]
+    class_names: tuple[str, ...]
+    found: Found
 
-    `split` names the part of a data set that has parts ("train", "validation"); keys are relative
-    to it, so a folder and a tar of it have the same keys. Raises InputError where nothing is found.
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 (hex) of keys, labels, classes and the account, for processes to compare."""
+        account = json.dumps(self.found.as_dict(), sort_keys=True)
+        return hashlib.sha256(f"{source_fingerprint(self)}{account}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Subset(Listing):
+    """Some images of a source, with all of its classes."""
+
+    source: ImageSource
+    indices: Sequence[int]
+
+    @classmethod
+    def of(cls, source: ImageSource, indices: Sequence[int], note: str = "") -> Subset:
+        """The images at `indices`; the account counts them, and says `note`."""
+        labels = [int(source.labels[i]) for i in indices]
+        found = replace(
+            source.found,
+            images=len(indices),
+            unlabeled=labels.count(UNLABELED),
+            notes=(*source.found.notes, *filter(None, [note])),
+        )
+        keys = [source.keys[i] for i in indices]
+        return cls(keys, labels, source.class_names, found, source, tuple(indices))
+
+    def read(self, index: int) -> bytes:
+        return self.source.read(self.indices[index])
+
+
+def require_labels(source: ImageSource, where: str) -> ImageSource:
+    """The images of `source` that have a class; those without are left out, and counted.
+
+    Raises InputError naming `where` if none has one.
     """
-    if location.startswith(_HUB_PREFIXES):
-        from tokenlabel.data.hugging_face import open_hub
-
-        return open_hub(location.split("/", 1)[1].lstrip("/"), split)
-    if location.endswith(".parquet"):
-        from tokenlabel.data.hugging_face import open_parquet
-
-        return open_parquet(location, split)
-    from tokenlabel.data.archives import open_archives
-
-    if "://" in location or any(sign in location for sign in "*{"):
-        return open_archives([location], split)
-    return _open_path(Path(location).expanduser(), split)
+    labels = np.asarray(source.labels)
+    kept = np.flatnonzero(labels != UNLABELED)
+    if len(kept) == len(labels):
+        return source
+    if not len(kept):
+        raise InputError(f"none of the {len(source)} images of {where} has a class")
+    subset = Subset.of(source, kept.tolist())
+    missing = len(source) - len(kept)
+    left_out = Counter(source.found.left_out) + Counter({"without a class": missing})
+    return replace(subset, found=replace(subset.found, left_out=dict(left_out)))
 
 
-def _open_path(path: Path, split: str | None) -> ImageSource:
-    from tokenlabel.data.archives import open_archives
-    from tokenlabel.data.folders import open_folder
-
-    if not path.exists():
-        siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InputError(f"no images at {path}: it does not exist{nearest(str(path), siblings)}")
-    if path.is_file():
-        if not path.name.lower().endswith(_ARCHIVES):
-            raise InputError(
-                f"{path} is no data set: give a folder, a {', '.join(_ARCHIVES)} or .parquet file"
-            )
-        return open_archives([str(path)], split)
-    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        from tokenlabel.data.hugging_face import open_saved
-
-        return open_saved(path, split)
-    if any(path.glob("*.parquet")):
-        from tokenlabel.data.hugging_face import open_parquet
-
-        return open_parquet(str(path / "*.parquet"), split)
-    archives = sorted(p for p in path.iterdir() if p.name.lower().endswith(_ARCHIVES))
-    if split is not None:
-        named = [p for p in archives if p.name.split(".")[0] == split]
-        if named and not (path / split).is_dir():
-            return open_archives([str(named[0])], None)
-    if archives and not any(p.is_dir() for p in path.iterdir()):
-        return open_archives([str(p) for p in archives], split)
-    return open_folder(path, split)
-
-
-def source_fingerprint(source: ImageSource) -> str:
+def source_fingerprint(source: ImageSource | Listing) -> str:
     """sha256 (hex) of keys, labels and class names: equal for equal data, whatever its form."""
     digest = hashlib.sha256()
     for name in source.class_names:

@@ -23,7 +23,8 @@ from tokenlabel.annotators.run import run as annotate
 from tokenlabel.annotators.teach import teach
 from tokenlabel.annotators.timm_classifier import TimmAnnotator
 from tokenlabel.data.decode import decode_image
-from tokenlabel.data.source import ImageSource, open_source
+from tokenlabel.data.open import open_source
+from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.benchmarks import answers
 from tokenlabel.evaluation.classifier import Classifier, load_classifier

@@ -55,10 +55,13 @@ class Data:
     train: str = ""
     """Folder, tar, WebDataset shards or Hugging Face data set of the training images."""
     val: str | None = None
-    """The same for validation; without it nothing is validated."""
+    """The same for validation; without it, a `holdout` of the training images, or nothing."""
     train_split: str | None = None
     """Which part of `train`, where it has parts: "train", say."""
     val_split: str | None = None
+    holdout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Without `val`: the share of each class's training images that is held out for validation. None
+    leaves the choice to `tokenlabel train`, and holds out nothing in a run that recorded it."""
     labels: str | None = None
     """Label store made by `tokenlabel annotate`; needed unless supervision is by labels alone."""
     workers: Annotated[int, Field(ge=0)] = 4

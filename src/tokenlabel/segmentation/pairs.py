@@ -8,7 +8,7 @@ from pathlib import Path
 
 from timm.utils.misc import natural_key
 
-from tokenlabel.data.folders import is_image
+from tokenlabel.data.walk import is_image
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.segmentation.classes import ClassList, cityscapes_classes, read_class_names
 from tokenlabel.segmentation.recipe import Layout

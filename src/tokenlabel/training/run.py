@@ -14,7 +14,7 @@ from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.loader import Loader, Targets, eval_loader, train_loader
-from tokenlabel.data.source import ImageSource, open_source, source_fingerprint
+from tokenlabel.data.source import ImageSource, source_fingerprint
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelMap, LabelStore
 from tokenlabel.models import DenseModel, create_model, load_weights
@@ -23,6 +23,7 @@ from tokenlabel.runs.checkpoints import saved_weights
 from tokenlabel.runs.folder import RunFolder
 from tokenlabel.runs.recipe import Recipe
 from tokenlabel.runs.results import TrainResult
+from tokenlabel.training.images import training_images
 from tokenlabel.training.loop import Validation, fit
 from tokenlabel.training.ranks import Ranks, accumulation
 from tokenlabel.training.task import TokenLabelingTask
@@ -45,10 +46,16 @@ def train(
     InputError for what the user can mend, before anything is written.
     """
     _check(recipe, annotator)
-    source = open_source(recipe.data.train, recipe.data.train_split)
+    source, held_out = training_images(recipe.data)
     num_classes = _num_classes(recipe, source)
     recipe = dataclasses.replace(
-        recipe, model=dataclasses.replace(recipe.model, num_classes=num_classes)
+        recipe,
+        data=dataclasses.replace(
+            recipe.data,
+            train_split=source.found.part,
+            val_split=held_out.found.part if held_out and recipe.data.val else None,
+        ),
+        model=dataclasses.replace(recipe.model, num_classes=num_classes),
     )
     folder = RunFolder(output, recipe)
     if folder.results is not None:
@@ -74,11 +81,15 @@ def train(
     )
     store = _label_store(recipe)
     batches = _TrainBatches(recipe, source, store, student, settings, ranks)
-    validation = _validation(recipe, source, settings, task, ranks)
+    validation = _validation(recipe, held_out, settings, task, ranks)
     trainer = Trainer(task, recipe, ranks, batches.updates_per_epoch)
     facts = {
         "images": len(source),
         "images_fingerprint": source_fingerprint(source),
+        "images_found": source.found.as_dict(),
+        "held_out": None if held_out is None else {
+            "images": len(held_out), "fingerprint": source_fingerprint(held_out)
+        },
         "classes": list(source.class_names),
         "labels": None if store is None else {
             "location": store.location, "index_sha256": store.manifest.index_sha256
@@ -272,20 +283,13 @@ def _class_weights(recipe: Recipe, source: ImageSource, num_classes: int) -> Ten
 
 def _validation(
     recipe: Recipe,
-    source: ImageSource,
+    held_out: ImageSource | None,
     settings: Preprocessing,
     task: TokenLabelingTask,
     ranks: Ranks,
 ) -> Validation | None:
-    if recipe.data.val is None:
+    if held_out is None:
         return None
-    held_out = open_source(recipe.data.val, recipe.data.val_split)
-    if held_out.class_names != source.class_names:
-        raise InputError(
-            f"the classes of {recipe.data.val} are not those of {recipe.data.train}:"
-            f" {len(held_out.class_names)} and {len(source.class_names)}"
-            f" ({', '.join(sorted(set(held_out.class_names) ^ set(source.class_names))[:4])})"
-        )
     loader = eval_loader(
         held_out,
         settings,

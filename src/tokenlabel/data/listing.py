@@ -1,0 +1,95 @@
+"""Images listed in a CSV file: a column of paths and, with or without, one of classes."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenlabel.data.classes import classify_by_value
+from tokenlabel.data.names import check_key
+from tokenlabel.data.reading import read_patiently
+from tokenlabel.data.source import UNLABELED, Found, ImageSource, Listing
+from tokenlabel.data.splits import Part, choose_part
+from tokenlabel.errors import InputError
+
+__all__ = ["open_csv"]
+
+_PATHS = ("path", "image", "file", "filename", "file_name")
+_CLASSES = ("label", "class", "class_name", "category")
+_SPLITS = ("split", "part", "subset")
+
+
+@dataclass(frozen=True)
+class ListedSource(Listing):
+    """Images in the folder of the file that lists them."""
+
+    root: Path
+
+    def read(self, index: int) -> bytes:
+        path = self.root / self.keys[index]
+        return read_patiently(path.read_bytes, f"image {path}")
+
+
+def open_csv(file: Path, split: str | None, part: Part | None) -> ImageSource:
+    """The images of a CSV file with a heading, in its order; paths are relative to its folder.
+
+    Raises InputError naming the line of the file for what cannot be used.
+    """
+    rows = _rows(file)
+    heading = {name.strip().lower(): name for name in (rows[0] if rows else {})}
+    path_column = _column(heading, _PATHS)
+    if path_column is None:
+        raise InputError(f"{file} needs a heading with a column 'path' (has {', '.join(heading)})")
+    split_column, class_column = _column(heading, _SPLITS), _column(heading, _CLASSES)
+    parts = {row[split_column] for row in rows} - {""} if split_column else set()
+    chosen = choose_part(parts, split, part, str(file))
+    lines: dict[str, int] = {}
+    kept = []
+    for number, row in enumerate(rows, start=2):
+        if chosen and split_column and row[split_column] != chosen:
+            continue
+        key = row[path_column]
+        check_key(key, f"line {number} of {file}")
+        if key in lines:
+            raise InputError(f"{file} lists {key} twice, in lines {lines[key]} and {number}")
+        lines[key] = number
+        kept.append(row)
+    if not kept:
+        raise InputError(f"{file} lists no images")
+    values = [row[class_column] if class_column else "" for row in kept]
+    found = classify_by_value(list(lines), _numbers_or_names(values), str(file))
+    account = Found(
+        len(found.keys), len(found.class_names), found.labels.count(UNLABELED), {}, chosen
+    )
+    return ListedSource(found.keys, found.labels, found.class_names, account, file.parent)
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            rows = []
+            for row in reader:
+                if None in row or None in row.values():
+                    raise InputError(
+                        f"line {reader.line_num} of {file} has more or fewer values than the heading"
+                    )
+                rows.append(row)
+            return rows
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file} cannot be read as CSV in UTF-8: {error}") from error
+
+
+def _column(heading: dict[str, str], names: Sequence[str]) -> str | None:
+    return next((heading[name] for name in names if name in heading), None)
+
+
+def _numbers_or_names(values: Sequence[str]) -> list[object]:
+    """Class numbers where all values are numbers, else class names."""
+    known = [value for value in values if value]
+    if all(re.fullmatch(r"-?\d{1,18}", value) for value in known):
+        return [int(value) if value else None for value in values]
+    return list(values)

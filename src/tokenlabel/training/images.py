@@ -1,0 +1,37 @@
+"""The images a run trains on, and those that it validates on."""
+
+from __future__ import annotations
+
+from tokenlabel.data.matching import in_classes_of
+from tokenlabel.data.open import HOLDOUT_SEED, announce, holdout, open_images
+from tokenlabel.data.source import ImageSource, require_labels
+from tokenlabel.runs.recipe import Data
+
+__all__ = ["training_images"]
+
+
+def training_images(data: Data) -> tuple[ImageSource, ImageSource | None]:
+    """Training images and validation images (None: nothing is validated) as the recipe names them.
+
+    Both have the classes of the training images; where the validation images lack one, a line says
+    so. Raises InputError where the validation images are of other classes.
+    """
+    source = require_labels(open_images(data.train, data.train_split, "train"), data.train)
+    if data.val is not None:
+        announce(source, data.train)
+        held_out = require_labels(open_images(data.val, data.val_split, "val"), data.val)
+        names = (_named(data.train, source), _named(data.val, held_out))
+        held_out = in_classes_of(held_out, source, *names)
+        announce(held_out, data.val)
+        return source, held_out
+    if data.holdout:
+        source, held = holdout(source, data.holdout, HOLDOUT_SEED)
+        announce(source, data.train)
+        return source, held
+    announce(source, data.train)
+    return source, None
+
+
+def _named(location: str, source: ImageSource) -> str:
+    """The location and the part of it, to tell two parts of one data set apart."""
+    return f"{location} (part {source.found.part!r})" if source.found.part else location
