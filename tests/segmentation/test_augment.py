@@ -15,9 +15,10 @@ from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box, View
 from tokenlabel.geometry.nearest import render_nearest
 from tokenlabel.geometry.render import render
+from tokenlabel.segmentation.account import account_of
 from tokenlabel.segmentation.augment import PairAugmentation, distort_colors, scaled_size
 from tokenlabel.segmentation.classes import IGNORED
-from tokenlabel.segmentation.dataset import count_pixels, pair_loader
+from tokenlabel.segmentation.dataset import pair_loader
 from tokenlabel.segmentation.pairs import open_pairs
 
 
@@ -153,7 +154,7 @@ def test_pixels_of_all_masks_are_counted(scenes: Path, workers: int) -> None:
     pairs = open_pairs(scenes, "training")
     masks = [np.asarray(Image.open(pair.mask)) for pair in pairs.items]
     expected = [sum(int((mask == value).sum()) for mask in masks) for value in (1, 2, 3)]
-    assert count_pixels(pairs, workers=workers).tolist() == expected
+    assert account_of(pairs, workers=workers).pixels.tolist() == expected
 
 
 def test_faults_of_a_sample_reach_the_caller_as_they_are(scenes: Path) -> None:

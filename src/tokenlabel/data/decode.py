@@ -17,6 +17,7 @@ from tokenlabel.data.orientation import UPRIGHT, orientation_of, turned, turned_
 from tokenlabel.errors import InputError
 
 __all__ = [
+    "AS_STORED",
     "DecodeRules",
     "Header",
     "Orientation",
@@ -71,6 +72,10 @@ class DecodeRules:
         )
 
 
+AS_STORED = DecodeRules()
+"""Each image by itself, as it is stored."""
+
+
 class Header(NamedTuple):
     """What a file says of its image before its pixels are decoded."""
 
@@ -87,7 +92,7 @@ def read_header(data: bytes, name: str) -> Header:
         return Header(mode, (image.height, image.width), orientation_of(image))
 
 
-def image_size(data: bytes, name: str, rules: DecodeRules = DecodeRules()) -> tuple[int, int]:
+def image_size(data: bytes, name: str, rules: DecodeRules = AS_STORED) -> tuple[int, int]:
     """(height, width) of an encoded image, from its header. Raises InputError naming `name`."""
     size = _jpeg_size(data, name)
     if size is not None and rules.orientation == "ignore":
@@ -99,7 +104,7 @@ def image_size(data: bytes, name: str, rules: DecodeRules = DecodeRules()) -> tu
 def decode_image(
     data: bytes,
     name: str,
-    rules: DecodeRules = DecodeRules(),
+    rules: DecodeRules = AS_STORED,
     *,
     fast: bool = False,
     at_least: tuple[int, int] = (0, 0),

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tokenlabel.geometry import Box
 
-__all__ = ["UPRIGHT", "orientation_of", "turned", "turned_box", "turned_size"]
+__all__ = ["UPRIGHT", "orientation_of", "turned", "turned_box", "turned_like", "turned_size"]
 
 UPRIGHT = 1
 _TAG = 0x0112  # of EXIF
@@ -35,6 +35,20 @@ def turned(stored: NDArray[Number], orientation: int) -> NDArray[Number]:
     shown = stored.swapaxes(0, 1) if orientation in _TRANSPOSED else stored
     shown = shown[:, ::-1] if orientation in _MIRRORED else shown
     return np.ascontiguousarray(shown[::-1] if orientation in _INVERTED else shown)
+
+
+def turned_like(
+    mask: NDArray[Number], stored: tuple[int, int], orientation: int
+) -> NDArray[Number]:
+    """A mask [H, W] in the frame of its image as it is to be looked at.
+
+    `stored` is the size of the stored image. Masks are turned with it; one that is of the turned
+    image's size already, and not of the stored one's, stays as it is.
+    """
+    shown = turned_size(stored, orientation)
+    if mask.shape == shown and shown != stored:
+        return mask
+    return turned(mask, orientation)
 
 
 def turned_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:

@@ -66,7 +66,7 @@ def survey(images: Iterable[tuple[str, Callable[[], bytes]]], *, constants: bool
             mode, _, orientation = read_header(data, key)
             values = deep_values(data, key)
             pixels = decode_image(data, key) if constants and values is None else values
-        except InputError:
+        except (InputError, OSError):
             found.unreadable += 1
             continue
         found.images += 1

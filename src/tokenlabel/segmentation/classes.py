@@ -60,14 +60,18 @@ class ClassList:
         labels: Labels = self._table[mask]
         if labels.size and labels.min() == _UNKNOWN:
             row, col = np.argwhere(labels == _UNKNOWN)[0].tolist()
-            known = f"{min(self.values)} to {max(self.values)}"
-            ignored = ", ".join(str(value) for value in self.ignored[:3])
-            raise InputError(
-                f"mask {name} holds the value {mask[row, col]} (row {row}, column {col}), but the"
-                f" {len(self)} classes are the values {known} and {ignored} is unlabelled: name"
-                " every class in the class list, or say with the ignore index what is unlabelled"
-            )
+            raise InputError(self.fault(name, int(mask[row, col]), f" (row {row}, column {col})"))
         return labels
+
+    def fault(self, mask: str, value: int, place: str = "") -> str:
+        """What to say of a value of no class in a mask of a name."""
+        known = f"{min(self.values)} to {max(self.values)}"
+        ignored = ", ".join(str(value) for value in self.ignored[:3])
+        return (
+            f"mask {mask} holds the value {value}{place}, but the"
+            f" {len(self)} classes are the values {known} and {ignored} is unlabeled: name"
+            " every class in the class list, or say with the ignore index what is unlabeled"
+        )
 
     def encode(self, labels: Labels) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """Labels [H, W] to mask values: 8-bit where they fit, else 16-bit."""

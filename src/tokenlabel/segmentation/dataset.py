@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from tokenlabel.data.loader import Loader
 from tokenlabel.data.order import BatchOrder, Request
 from tokenlabel.errors import InputError
-from tokenlabel.progress import progress_bar
 from tokenlabel.segmentation.augment import PairAugmentation
-from tokenlabel.segmentation.classes import IGNORED
-from tokenlabel.segmentation.files import read_labels, read_pair
-from tokenlabel.segmentation.pairs import Pair, Pairs
+from tokenlabel.segmentation.files import read_pair
+from tokenlabel.segmentation.pairs import Pairs
 
-__all__ = ["PairBatch", "count_pixels", "pair_loader"]
+__all__ = ["PairBatch", "pair_loader"]
 
 
 @dataclass(frozen=True)
@@ -44,25 +40,6 @@ class PairBatch:
 
     def pin_memory(self) -> PairBatch:
         return PairBatch(self.images.pin_memory(), self.labels.pin_memory(), self.keys)
-
-
-def count_pixels(pairs: Pairs, *, workers: int = 1, show: bool = False) -> Tensor:
-    """Pixels of each class in all masks, [C] int64, read in `workers` threads.
-
-    Raises InputError for the first pair that does not fit: a training that takes days should not meet
-    it on the way.
-    """
-    counts = np.zeros(len(pairs.classes), np.int64)
-
-    def count(pair: Pair) -> NDArray[np.int64]:
-        labels = read_labels(pair, pairs.classes) - IGNORED  # whose pixels come first
-        return np.bincount(labels.ravel(), minlength=len(counts) + 1)[1:]
-
-    with ThreadPoolExecutor(workers) as threads, progress_bar(visible=show) as bar:
-        task = bar.add_task("checking masks", total=len(pairs), note="")
-        for found in bar.track(threads.map(count, pairs.items), task_id=task):
-            counts += found
-    return torch.from_numpy(counts)
 
 
 def pair_loader(
@@ -109,7 +86,7 @@ class _Samples(Dataset[Any]):
         images, labels = [], []
         for item, request in zip(items, requests, strict=True):
             rng = np.random.default_rng((self.seed, request.epoch, request.image))
-            sample = self.augmentation(*read_pair(item, self.pairs.classes), rng)
+            sample = self.augmentation(*read_pair(item, self.pairs.classes, self.pairs.rules), rng)
             images.append(torch.from_numpy(sample[0]))
             labels.append(torch.from_numpy(sample[1]))
         return PairBatch(

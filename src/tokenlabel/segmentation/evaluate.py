@@ -24,6 +24,6 @@ def evaluate_pairs(
     with progress_bar(visible=show and ranks.first) as bar:
         task = bar.add_task("segmenting", total=len(mine), note="")
         for pair in bar.track(mine, task_id=task):
-            image, labels = read_pair(pair, pairs.classes)
+            image, labels = read_pair(pair, pairs.classes, pairs.rules)
             counts.update(torch.from_numpy(segmenter(image)), torch.from_numpy(labels))
     return SegmentationCounts(ranks.sum(counts.confusion))

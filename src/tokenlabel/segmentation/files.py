@@ -1,4 +1,4 @@
-"""Reading pairs: pixels, labels, and what is wrong with them."""
+"""Reading pairs: pixels, masks, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -7,45 +7,67 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenlabel.data.decode import decode_image, decode_mask, image_size
+from tokenlabel.data.decode import (
+    AS_STORED,
+    DecodeRules,
+    Header,
+    decode_image,
+    decode_mask,
+    read_header,
+)
+from tokenlabel.data.orientation import UPRIGHT, turned_like, turned_size
 from tokenlabel.errors import InputError
 from tokenlabel.segmentation.classes import ClassList, Labels
 from tokenlabel.segmentation.pairs import Pair
 
-__all__ = ["read_image", "read_labels", "read_pair"]
+__all__ = ["read_image", "read_mask", "read_pair"]
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, rules: DecodeRules = AS_STORED) -> NDArray[np.uint8]:
     """RGB pixels [H, W, 3] of an image file; grey is repeated, transparency dropped."""
-    return decode_image(_bytes(path, "image"), str(path))
+    return decode_image(_bytes(path, "image"), str(path), rules)
 
 
-def read_pair(pair: Pair, classes: ClassList) -> tuple[NDArray[np.uint8], Labels]:
+def read_pair(
+    pair: Pair, classes: ClassList, rules: DecodeRules = AS_STORED
+) -> tuple[NDArray[np.uint8], Labels]:
     """Pixels [H, W, 3] and labels [H, W] (classes from 0, `IGNORED` where there is none).
 
     Raises InputError for files that cannot be read, masks that are no class numbers or hold other
     values than the class list knows, and sizes that differ.
     """
-    image = read_image(pair.image)
-    return image, _labels(pair, classes, (image.shape[0], image.shape[1]))
-
-
-def read_labels(pair: Pair, classes: ClassList) -> Labels:
-    """The labels of a pair, as of `read_pair`; of the image nothing but its size is read."""
-    return _labels(pair, classes, image_size(_bytes(pair.image, "image"), str(pair.image)))
-
-
-def _labels(pair: Pair, classes: ClassList, size: tuple[int, int]) -> Labels:
-    """The labels of a pair whose image has `size` = (height, width)."""
-    mask = decode_mask(_bytes(pair.mask, "mask"), str(pair.mask))
+    data = _bytes(pair.image, "image")
+    mask = _mask(pair, read_header(data, str(pair.image)), rules)
     labels = classes.decode(mask, str(pair.mask))
-    if size != labels.shape:
-        (height, width), (rows, cols) = size, labels.shape
+    return decode_image(data, str(pair.image), rules), labels
+
+
+def read_mask(pair: Pair, rules: DecodeRules = AS_STORED) -> tuple[NDArray[np.int64], Header]:
+    """The mask values [H, W] of a pair, and the header of its image, whose pixels are not read."""
+    header = read_header(_bytes(pair.image, "image"), str(pair.image))
+    return _mask(pair, header, rules), header
+
+
+def _mask(pair: Pair, header: Header, rules: DecodeRules) -> NDArray[np.int64]:
+    """The values of a pair's mask in the frame of its image."""
+    values = decode_mask(_bytes(pair.mask, "mask"), str(pair.mask))
+    orientation = header.orientation if rules.orientation == "apply" else UPRIGHT
+    values = turned_like(values, header.size, orientation)
+    size = turned_size(header.size, orientation)
+    if size != values.shape:
+        (height, width), (rows, cols) = size, values.shape
+        turn = turned_size(size, header.orientation) == values.shape
+        fix = (
+            f"the image carries the EXIF orientation {header.orientation}, which is not applied: ask"
+            " for orientation apply"
+            if turn
+            else "make the mask anew at the image's size"
+        )
         raise InputError(
             f"image {pair.image} has {width}x{height} pixels, but its mask {pair.mask} has"
-            f" {cols}x{rows}: make the mask anew at the image's size"
+            f" {cols}x{rows}: {fix}"
         )
-    return labels
+    return values
 
 
 def _bytes(path: Path, what: str) -> bytes:

@@ -21,8 +21,9 @@ __all__ = ["SegmentationCounts", "draw_table", "write_table"]
 class SegmentationCounts:
     """Pixels of a data set by true and predicted class. All measures are fractions in [0, 1].
 
-    Means over classes leave out classes that neither occur nor are predicted; for accuracy, those
-    that do not occur.
+    "miou", as it is published, is the mean over the classes that occur or are predicted;
+    "miou_all" is that over all listed classes, those that never come up counting as 0: where it is
+    lower, fewer classes were measured than are listed. Accuracy is a mean over classes that occur.
     """
 
     confusion: Tensor  # [C, C] int64: rows are true classes, columns predicted
@@ -49,10 +50,11 @@ class SegmentationCounts:
         return self.confusion.diagonal().double() / self.confusion.sum(1)
 
     def summary(self) -> dict[str, float]:
-        """Mean IoU, mean class accuracy and pixel accuracy."""
+        """Mean IoU of the classes that come up and of all, mean class accuracy, pixel accuracy."""
         total = int(self.confusion.sum())
         return {
             "miou": _mean(self.class_iou()),
+            "miou_all": float(self.class_iou().nan_to_num().mean()),
             "class_accuracy": _mean(self.class_accuracy()),
             "pixel_accuracy": int(self.confusion.diagonal().sum()) / max(total, 1),
         }

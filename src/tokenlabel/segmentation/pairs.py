@@ -8,6 +8,8 @@ from pathlib import Path
 
 from timm.utils.misc import natural_key
 
+from tokenlabel.data.decode import AS_STORED, DecodeRules, Orientation
+from tokenlabel.data.survey import spread_indices, survey
 from tokenlabel.data.walk import is_image
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.segmentation.classes import ClassList, cityscapes_classes, read_class_names
@@ -37,6 +39,7 @@ class Pairs:
 
     items: tuple[Pair, ...]
     classes: ClassList
+    rules: DecodeRules = AS_STORED  # how images become pixels
 
     def __len__(self) -> int:
         return len(self.items)
@@ -49,6 +52,7 @@ def open_pairs(
     layout: Layout | None = None,
     class_file: Path | None = None,
     ignore_index: int | None = None,
+    orientation: Orientation = "ignore",
 ) -> Pairs:
     """The images of a split with their masks.
 
@@ -60,7 +64,9 @@ def open_pairs(
 
     None finds the layout by these folders. "training" and "validation" also stand for their usual
     short names. `class_file` defaults to the class list lying in `root`; `ignore_index` to the
-    layout's. Raises InputError naming what is missing.
+    layout's. `orientation` says whether EXIF orientations are applied, to images and masks alike; the
+    range of the values of deep images is found among some of them. Raises InputError naming what is
+    missing.
     """
     if not root.is_dir():
         raise InputError(f"no data set at {root}: it is no folder")
@@ -69,7 +75,10 @@ def open_pairs(
     if not pairs:
         raise InputError(f"no images in {root} for the split {split!r} (layout {layout!r})")
     _require_masks(pairs, root)
-    return Pairs(tuple(pairs), _classes(root, layout, pairs, class_file, ignore_index))
+    looked_into = [pairs[i] for i in spread_indices(len(pairs))]
+    found = survey((pair.key, pair.image.read_bytes) for pair in looked_into)
+    classes = _classes(root, layout, pairs, class_file, ignore_index)
+    return Pairs(tuple(pairs), classes, found.rules(orientation))
 
 
 def find_images(place: Path) -> list[Path]:

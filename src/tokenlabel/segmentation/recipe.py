@@ -56,6 +56,8 @@ class SegmentationData:
     """File of the class names; None takes the one in `root`."""
     ignore_index: Index | None = None
     """The mask value of unlabelled pixels; None takes the layout's: 0 for ADE20K, else 255."""
+    orientation: Literal["ignore", "apply"] = "ignore"
+    """Whether EXIF orientations are applied, to images and masks alike."""
     workers: Annotated[int, Field(ge=0)] = 4
     """Loader processes per rank. Never changes the result."""
 

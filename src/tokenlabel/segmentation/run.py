@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tokenlabel.data.decode import AS_STORED, DecodeRules
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
 from tokenlabel.models import build_model, load_weights
@@ -20,10 +22,11 @@ from tokenlabel.runs.checkpoints import saved_weights
 from tokenlabel.runs.folder import RunFolder
 from tokenlabel.runs.recipe_file import read_recipe
 from tokenlabel.runs.results import TrainResult
+from tokenlabel.segmentation.account import MaskAccount, account_of
 from tokenlabel.segmentation.augment import PairAugmentation
 from tokenlabel.segmentation.checkpoints import load_segmentation_weights
 from tokenlabel.segmentation.classes import ClassList
-from tokenlabel.segmentation.dataset import PairBatch, count_pixels, pair_loader
+from tokenlabel.segmentation.dataset import PairBatch, pair_loader
 from tokenlabel.segmentation.evaluate import evaluate_pairs
 from tokenlabel.segmentation.inference import Inference, Segmenter
 from tokenlabel.segmentation.model import SegmentationModel
@@ -59,11 +62,13 @@ def train(recipe: SegmentationRecipe, output: str | Path) -> TrainResult:
         return TrainResult(folder.path, folder.results)
     held_out = _held_out(recipe, pairs)
     ranks = Ranks(recipe.engine, recipe.trackers, str(folder.path))
-    counts = [
-        count_pixels(part, workers=max(recipe.data.workers, 1), show=ranks.first)
-        for part in (pairs, held_out)
-        if part is not None
-    ]
+    accounts = {
+        part: account_of(found, workers=max(recipe.data.workers, 1), show=ranks.first)
+        for part, found in (("training", pairs), ("validation", held_out))
+        if found is not None
+    }
+    if ranks.first:
+        _say(recipe, accounts)
     balance = recipe.loss.class_balance
     torch.manual_seed(recipe.seed)
     model = create_segmenter(recipe, len(pairs.classes), fresh=True)
@@ -71,7 +76,7 @@ def train(recipe: SegmentationRecipe, output: str | Path) -> TrainResult:
         model,
         **normalization(model),
         auxiliary_weight=recipe.loss.auxiliary_weight,
-        class_weights=class_weights(counts[0], balance) if balance else None,
+        class_weights=class_weights(accounts["training"].pixels, balance) if balance else None,
     )
     batches = _Batches(recipe, pairs, model, ranks)
     validation = None if held_out is None else _validation(recipe, held_out, ranks)
@@ -86,6 +91,8 @@ def train(recipe: SegmentationRecipe, output: str | Path) -> TrainResult:
                 "classes": classes.names,
                 "values": classes.values,
                 "ignored": classes.ignored,
+                "decode": pairs.rules.as_dict(),
+                "masks": {part: account.as_dict() for part, account in accounts.items()},
             },
         )
     ranks.wait()
@@ -104,7 +111,22 @@ def open_split(recipe: SegmentationRecipe, split: str) -> Pairs:
         layout=data.layout,
         class_file=None if data.classes is None else Path(data.classes),
         ignore_index=data.ignore_index,
+        orientation=data.orientation,
     )
+
+
+def _say(recipe: SegmentationRecipe, accounts: dict[str, MaskAccount]) -> None:
+    """What a user should know before hours are spent."""
+    if recipe.model.weights is None:
+        console.print(
+            f"note: {recipe.model.backbone} starts from RANDOM weights; published results start from"
+            " a trained backbone: --weights RUN (a folder of `tokenlabel train`), or pretrained",
+            soft_wrap=True,
+        )
+    applied = recipe.data.orientation == "apply"
+    for part, account in accounts.items():
+        for line in account.lines(part, orientation_applied=applied):
+            console.print(line, soft_wrap=True)
 
 
 def create_segmenter(
@@ -215,7 +237,7 @@ def _held_out(recipe: SegmentationRecipe, pairs: Pairs) -> Pairs | None:
             f"{recipe.data.root} has no {recipe.data.val_split!r} of its own: make a folder of that"
             " name, or set data.val_split to null"
         )
-    return held_out
+    return dataclasses.replace(held_out, rules=pairs.rules)  # one data set, one range of values
 
 
 def _validation(recipe: SegmentationRecipe, held_out: Pairs, ranks: Ranks) -> Validation:
@@ -234,6 +256,7 @@ class TrainedSegmenter:
     model: SegmentationModel  # in evaluation mode, on the CPU
     recipe: SegmentationRecipe
     classes: ClassList
+    rules: DecodeRules = AS_STORED  # how the images that it was trained on became pixels
 
     def segmenter(self, device: torch.device, **changes: Any) -> Segmenter:
         """The model on a device, shown images as its recipe says, with changes."""
@@ -258,7 +281,8 @@ def load_segmenter(run: Path) -> TrainedSegmenter:
     weights = saved_weights(run)
     if not weights.exists():
         raise InputError(f"{run} has saved no checkpoint yet: train it further")
-    return load_checkpoint(weights, recipe, classes)
+    trained = load_checkpoint(weights, recipe, classes)
+    return dataclasses.replace(trained, rules=DecodeRules.of_dict(known.get("decode", {})))
 
 
 def load_checkpoint(
