@@ -330,7 +330,7 @@ def test_folders_that_hold_no_student_are_named(
 
 def test_eval_says_what_it_lacks(trained: tuple[Path, Path], tmp_path: Path) -> None:
     scenes, run = trained
-    with pytest.raises(InputError, match="holds no segmentation run"):
+    with pytest.raises(InputError, match="is no run"):
         segment.evaluate(data=scenes, checkpoint=tmp_path)
     weights = next((run / "checkpoints").glob("step-*/model.safetensors"))
     with pytest.raises(InputError, match="is a file of weights: give its run"):

@@ -18,8 +18,9 @@ from tokenlabel.annotators.image_model import ImageAnnotator, Running
 from tokenlabel.annotators.timm_classifier import weights_hash
 from tokenlabel.data.inputs import Fit
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.classifier import Weights, load_classifier
+from tokenlabel.evaluation.classifier import load_classifier
 from tokenlabel.models import DenseModel
+from tokenlabel.runs.open import WhichWeights
 
 __all__ = ["StudentAnnotator"]
 
@@ -48,7 +49,7 @@ class StudentAnnotator(ImageAnnotator):
         checkpoint: Path,
         model: str | None = None,
         *,
-        weights: Weights = "auto",
+        weights: WhichWeights = "auto",
         image_size: int | None = None,
         fit: Fit = "squash",
         class_names: Sequence[str] | None = None,

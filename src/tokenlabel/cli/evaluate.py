@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from tokenlabel.runs.open import Run
+    from tokenlabel.runs.recipe import Recipe
 
 __all__ = ["evaluate"]
 
@@ -89,7 +93,7 @@ def evaluate(
     )
     results = summarize(classifier, counts, data=data, split=split, benchmark=benchmark)
     if processes.is_main_process:
-        folder = output or _own_folder(classifier.facts, data, split, benchmark)
+        folder = output or _own_folder(classifier.run, data, split, benchmark)
         _print(results)
         if folder is not None:
             best = counts.get("fused", counts["class"])
@@ -98,12 +102,14 @@ def evaluate(
     return results
 
 
-def _own_folder(facts: dict[str, Any], data: str, split: str | None, benchmark: str) -> Path | None:
+def _own_folder(
+    run: Run[Recipe] | None, data: str, split: str | None, benchmark: str
+) -> Path | None:
     """Where the results of a run's checkpoint belong: a folder for each set of images."""
-    if "run" not in facts:
+    if run is None:
         return None
     words = [Path(data).name.split(".")[0] or "data", split or "", benchmark]
-    return Path(facts["run"]) / "evaluation" / "-".join(filter(None, words))
+    return run.folder / "evaluation" / "-".join(filter(None, words))
 
 
 def _print(results: dict[str, Any]) -> None:

@@ -243,10 +243,12 @@ def _recipe(recipe: str) -> SegmentationRecipe:
 
 def _start(weights: str | None) -> list[str]:
     """The weights to start from and, where their folder tells it, the backbone that they are of."""
+    from tokenlabel.runs.open import open_run
+
     folder = Path(weights or "")
     if weights is not None and (folder / "recipe.yaml").is_file():
         try:
-            student = read_recipe(folder / "recipe.yaml").model
+            student = open_run(folder).recipe.model
         except InputError as error:
             raise InputError(f"{folder} holds no run of `tokenlabel train`: {error}") from None
         name, arguments = student.name, student.kwargs

@@ -7,9 +7,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import yaml
 from safetensors.torch import load_file
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.layers import to_2tuple
@@ -20,18 +19,17 @@ from tokenlabel.errors import InputError
 from tokenlabel.evaluation.metrics import predictions
 from tokenlabel.models import DenseModel, build_from, create_model, load_weights
 from tokenlabel.output import DenseOutput
+from tokenlabel.runs.open import Run, WhichWeights, open_run
+from tokenlabel.runs.recipe import Recipe
 
 __all__ = [
     "TOKENS_TAUGHT",
     "TOKEN_HEAD_FILE",
     "Classifier",
-    "Weights",
     "class_titles",
     "default_names",
     "load_classifier",
 ]
-
-Weights = Literal["auto", "ema", "model"]
 
 TOKEN_HEAD_FILE = "token_head.safetensors"
 """In a timm folder: the token head of a student whose backbone has none of its own."""
@@ -46,7 +44,8 @@ _TOKEN_HEADS = ("aux_head.", "backbone.aux_head.")
 class Classifier:
     """A model, how it wants its images, and the names of its classes.
 
-    `facts` say where it comes from: "model", "checkpoint", "recipe" (plain values), "published".
+    `facts` say where it comes from: "model", "checkpoint", "published", and of a run "damaged": the
+    checkpoints that were passed over.
     """
 
     model: DenseModel
@@ -54,6 +53,7 @@ class Classifier:
     class_names: tuple[str, ...]  # folder names, ImageNet ids, or numbers where neither is known
     has_tokens: bool  # whether its tokens were taught, so that their scores mean something
     facts: dict[str, Any] = field(default_factory=dict)
+    run: Run[Recipe] | None = None  # where it is a run's
 
     @property
     def num_classes(self) -> int:
@@ -95,7 +95,7 @@ def load_classifier(
     checkpoint: str | Path | None = None,
     model: str | None = None,
     *,
-    weights: Weights = "auto",
+    weights: WhichWeights = "auto",
     image_size: int | tuple[int, int] | None = None,
     crop_pct: float | None = None,
 ) -> Classifier:
@@ -138,39 +138,34 @@ def load_classifier(
 # -- the three kinds -----------------------------------------------------------------------------
 
 
-def _of_run(folder: Path, weights: Weights, size: tuple[int, int] | None) -> Classifier:
-    run, step = _locate(folder)
-    recipe: dict[str, Any] = yaml.safe_load((run / "recipe.yaml").read_text())
-    class_names = json.loads((run / "environment.json").read_text())["classes"]
-    names = ("ema", "model") if weights == "auto" else (weights,)
-    file = next((f for n in names if (f := step / f"{n}.safetensors").exists()), None)
-    if file is None:
-        raise InputError(f"{step} holds no {names[0]}.safetensors: use other weights")
-    spec = recipe["model"]
-    trained_size = to_2tuple(spec["image_size"])
+def _of_run(folder: Path, weights: WhichWeights, size: tuple[int, int] | None) -> Classifier:
+    run = open_run(folder)
+    recipe, class_names, file = run.recipe, run.class_names, run.weights(weights)
+    spec = recipe.model
+    trained_size = to_2tuple(spec.image_size)
     student = create_model(
-        spec["name"], len(class_names), img_size=size or trained_size, **spec["kwargs"]
+        spec.name, len(class_names), img_size=size or trained_size, **spec.kwargs
     )
     load_weights(student, file)
-    taught = recipe["supervision"]["kind"] == "token-labels" or student.heads == "tokens"
+    taught = recipe.supervision.kind == "token-labels" or student.heads == "tokens"
     return Classifier(
         student,
         dataclasses.replace(
             Preprocessing.of_timm(student.backbone),
             image_size=trained_size,
-            crop_pct=recipe["augment"]["crop_pct"],
+            crop_pct=recipe.augment.crop_pct,
             interpolation="bicubic",  # this and the next as in the run's own validation
             fit="crop",
         ),
-        tuple(class_names),
+        class_names,
         has_tokens=taught and student.heads != "class",
         facts={
-            "model": spec["name"],
+            "model": spec.name,
             "checkpoint": str(file),
-            "run": str(run),
-            "recipe": recipe,
-            "published": recipe["about"]["accuracy"],
+            "damaged": list(run.damaged),
+            "published": recipe.about.accuracy,
         },
+        run=run,
     )
 
 
@@ -209,19 +204,3 @@ def _timm_classifier(student: DenseModel, taught: bool, facts: dict[str, Any]) -
     names = student.backbone.pretrained_cfg.get("label_names")
     names = tuple(names or default_names(student.num_classes))
     return Classifier(student, settings, names, taught, facts)
-
-
-def _locate(folder: Path) -> tuple[Path, Path]:
-    """A run's folder and one of its checkpoints: the given one, the best, or the newest."""
-    if (folder / "progress.json").exists():
-        return folder.parent.parent, folder
-    if not (folder / "recipe.yaml").exists():
-        raise InputError(f"{folder} is no run: it holds no recipe.yaml")
-    checkpoints = folder / "checkpoints"
-    pointer = checkpoints / "best"
-    if pointer.exists():
-        return folder, checkpoints / pointer.read_text().strip()
-    steps = sorted(checkpoints.glob("step-*"))
-    if not steps:
-        raise InputError(f"{folder} has no checkpoint yet: let the run go on")
-    return folder, steps[-1]

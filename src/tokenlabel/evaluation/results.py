@@ -40,6 +40,7 @@ def summarize(
         "benchmark": benchmark,
         "model": facts["model"],
         "checkpoint": facts["checkpoint"],
+        "damaged": facts.get("damaged", []),
         "image_size": list(settings.image_size),
         "crop_pct": settings.crop_pct,
         "interpolation": settings.interpolation,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,9 @@ import yaml
 from timm.models._hub import generate_readme
 
 from tokenlabel.evaluation.classifier import Classifier
+from tokenlabel.runs.open import Run
+from tokenlabel.runs.recipe import Recipe
+from tokenlabel.runs.recipe_file import to_mapping
 
 __all__ = ["model_card"]
 
@@ -21,8 +23,8 @@ def model_card(classifier: Classifier, name: str, license: str = "apache-2.0") -
     `name` is the repository's, owner/name, or that of a folder.
     """
     facts, settings = classifier.facts, classifier.preprocessing
-    run = Path(facts["run"]) if "run" in facts else None
-    recipe: dict[str, Any] = facts.get("recipe", {})
+    run = classifier.run
+    recipe = {} if run is None else to_mapping(run.recipe)
     height, width = settings.image_size
     details: dict[str, Any] = {
         "Model": facts["model"],
@@ -30,11 +32,10 @@ def model_card(classifier: Classifier, name: str, license: str = "apache-2.0") -
         "Image size": f"{height} x {width}",
     }
     if run is not None:
-        environment = json.loads((run / "environment.json").read_text())
-        labels = environment.get("labels") or {}
+        labels = run.facts.get("labels") or {}
         details |= {
             "Supervision": recipe["supervision"]["kind"],
-            "Fingerprint of the training images": environment.get("images_fingerprint"),
+            "Fingerprint of the training images": run.facts.get("images_fingerprint"),
             "Fingerprint of the token labels": labels.get("index_sha256", "none"),
         }
     card: str = generate_readme(
@@ -58,12 +59,10 @@ def model_card(classifier: Classifier, name: str, license: str = "apache-2.0") -
     return card
 
 
-def _results(run: Path | None) -> str:
+def _results(run: Run[Recipe] | None) -> str:
     """A table of all evaluations in the run's folder."""
-    files = [] if run is None else sorted((run / "evaluation").glob("*/results.json"))
     lines = []
-    for file in files:
-        result = json.loads(file.read_text())
+    for result in [] if run is None else run.evaluations():
         for rule, line in result["rules"].items():
             lines.append(
                 f"| {Path(result['data']).name} {result['split'] or ''} | {result['benchmark']}"

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tokenlabel.files import sync, write_atomically
 
-__all__ = ["CheckpointFolder", "State", "saved_weights"]
+__all__ = ["CheckpointFolder", "State", "fault_of"]
 
 State = dict[str, Any]
 """`model` and, if any, `ema`: weights by name; `optimizer`: a state dict; `progress`: plain values."""
@@ -79,27 +79,11 @@ class CheckpointFolder:
         """The newest checkpoint that is whole, and what is wrong with each newer one."""
         damaged: list[tuple[Path, str]] = []
         for folder in reversed(self.steps()):
-            fault = _fault(folder)
+            fault = fault_of(folder)
             if fault is None:
                 return _read(folder), damaged
             damaged.append((folder, fault))
         return None, damaged
-
-
-def saved_weights(place: str | Path) -> Path:
-    """The file of weights that a path stands for; nothing says that it exists.
-
-    A file stands for itself; a run's folder for its best checkpoint, else its newest; one checkpoint,
-    or any other folder with `model.safetensors`, for the weights' moving average, where it is kept.
-    """
-    path = Path(place)
-    if not path.is_dir():
-        return path
-    checkpoints = CheckpointFolder(path / "checkpoints", keep=1)
-    steps = checkpoints.steps()
-    step = path if not steps else checkpoints.best() or steps[-1]
-    average = step / "ema.safetensors"
-    return average if average.exists() else step / "model.safetensors"
 
 
 def _write(folder: Path, state: State) -> None:
@@ -129,15 +113,20 @@ def _read(folder: Path) -> State:
     }
 
 
-def _fault(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+def fault_of(folder: Path, *, weights_only: bool = False) -> str | None:
+    """What is wrong with a checkpoint, or None; `weights_only` leaves the optimizer's state unread."""
     try:
         lines = (folder / _SUMS).read_text().splitlines()
-        for line in lines:
-            digest, name = line.split("  ")
+        digests = {name: digest for digest, name in (line.split("  ") for line in lines)}
+        present = {file.name for file in folder.iterdir()} - {_SUMS}
+        if odd := sorted(present ^ digests.keys()):
+            return f"{odd[0]} is missing or has no checksum"
+        for name, digest in digests.items():
+            if weights_only and not name.endswith(".safetensors"):
+                continue
             if _digest(folder / name) != digest:
                 return f"{name} has changed"
-        return None if lines else f"{_SUMS} is empty"
+        return None if "model.safetensors" in digests else f"{_SUMS} is empty"
     except (OSError, ValueError) as error:
         return str(error)
 

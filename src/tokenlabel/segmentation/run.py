@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +17,8 @@ from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
 from tokenlabel.models import build_model, load_weights
 from tokenlabel.progress import console
-from tokenlabel.runs.checkpoints import saved_weights
 from tokenlabel.runs.folder import RunFolder
-from tokenlabel.runs.recipe_file import read_recipe
+from tokenlabel.runs.open import open_run, saved_weights
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.segmentation.account import MaskAccount, account_of
 from tokenlabel.segmentation.augment import PairAugmentation
@@ -273,15 +271,10 @@ def load_segmenter(run: Path) -> TrainedSegmenter:
         raise InputError(
             f"{run} is a file of weights: give its run's folder, or (to eval) --recipe"
         )
-    if not (run / "recipe.yaml").is_file():
-        raise InputError(f"{run} holds no segmentation run: `tokenlabel segment train` makes one")
-    recipe = read_recipe(run / "recipe.yaml", SegmentationRecipe)
-    known = json.loads((run / "environment.json").read_text())
+    opened = open_run(run, SegmentationRecipe)
+    known = opened.facts
     classes = ClassList(tuple(known["classes"]), tuple(known["values"]), tuple(known["ignored"]))
-    weights = saved_weights(run)
-    if not weights.exists():
-        raise InputError(f"{run} has saved no checkpoint yet: train it further")
-    trained = load_checkpoint(weights, recipe, classes)
+    trained = load_checkpoint(opened.weights(), opened.recipe, classes)
     return dataclasses.replace(trained, rules=DecodeRules.of_dict(known.get("decode", {})))
 
 

@@ -19,8 +19,8 @@ from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelMap, LabelStore
 from tokenlabel.models import DenseModel, create_model, load_weights
 from tokenlabel.progress import console
-from tokenlabel.runs.checkpoints import saved_weights
 from tokenlabel.runs.folder import RunFolder
+from tokenlabel.runs.open import saved_weights
 from tokenlabel.runs.recipe import Recipe
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.training.images import training_images
