@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from tokenlabel.annotators.protocol import Annotator
-from tokenlabel.data.decode import decode_image
+from tokenlabel.data.decode import AS_STORED, decode_image
 from tokenlabel.data.source import ImageSource, source_fingerprint
 from tokenlabel.errors import InputError
 from tokenlabel.labels import Codec, LabelMap
@@ -64,7 +64,12 @@ def run(
             else None,
             codec=codec,
             shard_size=size,
-            dataset={"fingerprint": source_fingerprint(source), "samples": len(source)},
+            dataset={
+                "fingerprint": source_fingerprint(source),
+                "samples": len(source),
+                # stores of ordinary images say nothing of it, as before there was a choice
+                **({"decode": source.rules.as_dict()} if source.rules != AS_STORED else {}),
+            },
             annotator={**annotator.description, "batch_size": batch_size},
         ),
     )
@@ -137,7 +142,9 @@ class _Job:
         """What the annotator needs of one image, or the InputError that says why it has nothing."""
         key = self.source.keys[index]
         try:
-            return self.annotator.prepare(key, decode_image(self.source.read(index), key))
+            return self.annotator.prepare(
+                key, decode_image(self.source.read(index), key, self.source.rules)
+            )
         except InputError as error:
             return error
 

@@ -118,7 +118,7 @@ class _Images(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, place: int) -> tuple[Tensor, int]:
         index = self.indices[place]
-        pixels = decode_image(self.source.read(index), self.source.keys[index])
+        pixels = decode_image(self.source.read(index), self.source.keys[index], self.source.rules)
         return self.transform(Image.fromarray(pixels)), self.source.labels[index]
 
 

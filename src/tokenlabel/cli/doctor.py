@@ -137,7 +137,7 @@ def _contents(data: str | None, split: str | None, labels: str | None) -> Iterat
 
             source = open_source(data, split)
             print(f"images       {len(source)} in {len(source.class_names)} classes")
-            decode_image(source.read(0), source.keys[0])
+            decode_image(source.read(0), source.keys[0], source.rules)
         if labels is not None:
             from tokenlabel.labels import LabelStore
 

@@ -140,7 +140,7 @@ def health(
         LabelStore(labels),
         dict(zip(source.keys, source.labels, strict=True)),
         source.class_names,
-        lambda key: decode_image(source.read(place[key]), key),
+        lambda key: decode_image(source.read(place[key]), key, source.rules),
         sample=sample,
     )
     for name, value in found.means.items():
@@ -195,7 +195,7 @@ def import_labels(
         tree,
         output,
         source.keys,
-        lambda index: image_size(source.read(index), source.keys[index]),
+        lambda index: image_size(source.read(index), source.keys[index], source.rules),
         num_classes=len(source.class_names),
         class_names=source.class_names,
         dataset={"fingerprint": source_fingerprint(source), "samples": len(source)},

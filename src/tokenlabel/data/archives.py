@@ -19,7 +19,7 @@ from tokenlabel.data.classes import classify_by_folder
 from tokenlabel.data.names import stem
 from tokenlabel.data.reading import read_patiently
 from tokenlabel.data.shards import NOTES, classify_by_note
-from tokenlabel.data.source import UNLABELED, Found, ImageSource, Listing
+from tokenlabel.data.source import UNLABELED, Found, Listing
 from tokenlabel.data.splits import Part, choose_part, file_part, parts_among, top_folders
 from tokenlabel.data.tar import Member, members_of, unpacked
 from tokenlabel.data.walk import is_visible, sift
@@ -28,12 +28,17 @@ from tokenlabel.errors import InputError
 __all__ = ["open_archives"]
 
 
+class _Unpacked:
+    """Owns what compressed archives were unpacked to; shared by all copies of a source."""
+
+
 @dataclass(frozen=True)
 class ArchiveSource(Listing):
     """Images that are byte ranges of tar files."""
 
     members: Sequence[Member]
     _handles: dict[str, int] = field(default_factory=dict, repr=False)
+    unpacked: _Unpacked = field(default_factory=_Unpacked, repr=False)
 
     def read(self, index: int) -> bytes:
         member = self.members[index]
@@ -59,7 +64,7 @@ class ArchiveSource(Listing):
 
 def open_archives(
     archives: Sequence[str], split: str | None, part: Part | None, *, whole_folder: bool
-) -> ImageSource:
+) -> Listing:
     """The images inside tar files (paths or fsspec URLs) as one source.
 
     Where images have `.cls` or `.json` notes beside them, they are WebDataset shards; else an
@@ -98,7 +103,7 @@ def open_archives(
             _remove(path, os.getpid())
         raise
     for path in temporary:
-        weakref.finalize(source, _remove, path, os.getpid())
+        weakref.finalize(source.unpacked, _remove, path, os.getpid())
     return source
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenlabel.data.classes import classify_by_folder
 from tokenlabel.data.names import check_key
 from tokenlabel.data.reading import read_patiently
-from tokenlabel.data.source import Found, ImageSource, Listing
+from tokenlabel.data.source import Found, Listing
 from tokenlabel.data.splits import Part, choose_part, named_like_a_part, parts_among
 from tokenlabel.data.walk import entries_of, is_image, is_visible, walk
 
@@ -27,7 +27,7 @@ class FolderSource(Listing):
         return read_patiently(path.read_bytes, f"image {path}")
 
 
-def open_folder(root: Path, split: str | None, part: Part | None) -> ImageSource:
+def open_folder(root: Path, split: str | None, part: Part | None) -> Listing:
     """The images below `root` or its part, classed by the folder that holds them."""
     folders = _visible_folders(root)
     parts = parts_among(_top_folders(root, folders))

@@ -11,7 +11,7 @@ from pathlib import Path
 from tokenlabel.data.classes import classify_by_value
 from tokenlabel.data.names import check_key
 from tokenlabel.data.reading import read_patiently
-from tokenlabel.data.source import UNLABELED, Found, ImageSource, Listing
+from tokenlabel.data.source import UNLABELED, Found, Listing
 from tokenlabel.data.splits import Part, choose_part
 from tokenlabel.errors import InputError
 
@@ -33,7 +33,7 @@ class ListedSource(Listing):
         return read_patiently(path.read_bytes, f"image {path}")
 
 
-def open_csv(file: Path, split: str | None, part: Part | None) -> ImageSource:
+def open_csv(file: Path, split: str | None, part: Part | None) -> Listing:
     """The images of a CSV file with a heading, in its order; paths are relative to its folder.
 
     Raises InputError naming the line of the file for what cannot be used.

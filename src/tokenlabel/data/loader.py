@@ -175,11 +175,12 @@ class Samples(Dataset[Any]):
     def draw(self, request: Request) -> tuple[Drawn, Pixels]:
         """What happens to an image, and the image, as large as that needs."""
         name, data = self.source.keys[request.image], self.source.read(request.image)
+        rules = self.source.rules
         rng = np.random.default_rng((self.seed, request.epoch, request.image, request.repeat))
-        drawn = self.transform.draw(image_size(data, name), self.size, rng)
+        drawn = self.transform.draw(image_size(data, name, rules), self.size, rng)
         exact = self.transform.exact_pixels
         needed = (0, 0) if exact else pixels_needed(drawn.view, self.size)
-        image = decode_image(data, name, fast=not exact, at_least=needed)
+        image = decode_image(data, name, rules, fast=not exact, at_least=needed)
         return drawn, image
 
     def _sample(self, request: Request, slot: Tensor) -> Drawn:

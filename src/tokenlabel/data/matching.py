@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenlabel.data.decode import DecodeRules
 from tokenlabel.data.source import UNLABELED, ImageSource, Subset
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
@@ -18,9 +19,10 @@ __all__ = ["in_classes_of", "labelled_samples"]
 def labelled_samples(source: ImageSource, labels: LabelStore) -> NDArray[np.int64]:
     """Indices of the images to train on: all, but for those that the annotator had to leave out.
 
-    Raises InputError where classes differ or an image has no label.
+    Raises InputError where classes or orientations differ, or an image has no label.
     """
     _check_classes(source, labels.manifest)
+    _check_orientation(source, labels.manifest)
     left_out = {record.key for record in labels.manifest.left_out}
     wanted = [i for i, key in enumerate(source.keys) if key not in left_out]
     missing = [source.keys[i] for i in wanted if source.keys[i] not in labels]
@@ -55,6 +57,16 @@ def in_classes_of(
     subset = Subset.of(held_out, range(len(held_out)), note if missing else "")
     labels = [UNLABELED if label == UNLABELED else moved[label] for label in subset.labels]
     return dataclasses.replace(subset, labels=labels, class_names=training.class_names)
+
+
+def _check_orientation(source: ImageSource, manifest: Manifest) -> None:
+    made = DecodeRules.of_dict(manifest.dataset.get("decode", {})).orientation
+    if made != source.rules.orientation:
+        raise InputError(
+            f"the labels were made with EXIF orientation {made!r}, the images are read with"
+            f" {source.rules.orientation!r}: places would not match; set the orientation to {made!r}"
+            " (data.orientation in training), or annotate anew"
+        )
 
 
 def _check_classes(source: ImageSource, manifest: Manifest) -> None:

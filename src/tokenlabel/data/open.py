@@ -14,10 +14,11 @@ import numpy as np
 from braceexpand import braceexpand
 
 from tokenlabel.data.archives import open_archives
+from tokenlabel.data.decode import Orientation
 from tokenlabel.data.folders import holds_images, open_folder
 from tokenlabel.data.listing import open_csv
 from tokenlabel.data.names import ARCHIVE_ENDINGS, is_archive, ordered
-from tokenlabel.data.source import UNLABELED, ImageSource, Subset
+from tokenlabel.data.source import UNLABELED, ImageSource, Listing, Subset
 from tokenlabel.data.splits import NoSuchPartError, Part
 from tokenlabel.data.tables import open_hub, open_parquet, open_saved
 from tokenlabel.data.walk import entries_of, is_visible
@@ -31,7 +32,9 @@ HOLDOUT_SEED = 0  # one for all runs, so that their validation images are the sa
 _MOST_FILES = 1_000_000  # of a brace pattern
 
 
-def open_source(location: str, split: str | None = None) -> ImageSource:
+def open_source(
+    location: str, split: str | None = None, *, orientation: Orientation = "ignore"
+) -> ImageSource:
     """Open the images at `location`, whatever their form.
 
     - a folder with one subfolder a class (or of parts that hold such, or of one tar a part or class);
@@ -44,18 +47,26 @@ def open_source(location: str, split: str | None = None) -> ImageSource:
     to it, so a folder and a tar of it have the same keys. Raises InputError where nothing is found,
     and where the data has several parts and none is named.
     """
-    return open_images(location, split)
+    return open_images(location, split, orientation=orientation)
 
 
-def open_images(location: str, split: str | None = None, part: Part | None = None) -> ImageSource:
+def open_images(
+    location: str,
+    split: str | None = None,
+    part: Part | None = None,
+    *,
+    orientation: Orientation = "ignore",
+) -> ImageSource:
     """As `open_source`; without `split`, `part` chooses among the parts of a data set that has any.
 
     "train" takes the part called train or training; "val" takes val, valid or validation, else test
     or testing. A data set without parts is opened as a whole. Which part was chosen is in `found`.
+    Some images are looked into, for the range of their values; `orientation` says whether EXIF
+    orientations are applied, by all that decode the images (see `ImageSource.rules`).
     """
     for opener in OPENERS:
         if opener.takes(location):
-            return opener.open(location, split, part)
+            return opener.open(location, split, part).looked_into(orientation)
     raise _not_data(Path(location).expanduser())
 
 
@@ -78,7 +89,7 @@ class Opener(NamedTuple):
     """One form in which images are kept."""
 
     takes: Callable[[str], bool]
-    open: Callable[[str, str | None, Part | None], ImageSource]
+    open: Callable[[str, str | None, Part | None], Listing]
 
 
 # -- what each opener takes ------------------------------------------------------------------------
@@ -120,7 +131,7 @@ def _is_folder(location: str) -> bool:
 # -- and how it opens it ---------------------------------------------------------------------------
 
 
-def _open_hub(location: str, split: str | None, part: Part | None) -> ImageSource:
+def _open_hub(location: str, split: str | None, part: Part | None) -> Listing:
     prefix = next(prefix for prefix in _HUB_PREFIXES if location.startswith(prefix))
     name = location.removeprefix(prefix).strip("/")
     if not name or name.count("/") > 1:
@@ -132,15 +143,15 @@ def _open_hub(location: str, split: str | None, part: Part | None) -> ImageSourc
     return open_hub(name, split, part)
 
 
-def _open_parquet(location: str, split: str | None, part: Part | None) -> ImageSource:
+def _open_parquet(location: str, split: str | None, part: Part | None) -> Listing:
     return open_parquet(expand(location), split, part, location, whole_folder=False)
 
 
-def _open_archives(location: str, split: str | None, part: Part | None) -> ImageSource:
+def _open_archives(location: str, split: str | None, part: Part | None) -> Listing:
     return open_archives(expand(location), split, part, whole_folder=False)
 
 
-def _open_folder(location: str, split: str | None, part: Part | None) -> ImageSource:
+def _open_folder(location: str, split: str | None, part: Part | None) -> Listing:
     """A folder of Parquet files, of archives, or of images."""
     path = Path(location).expanduser()
     tables = _visible_files(path, (".parquet",)) or _visible_files(path / "data", (".parquet",))
@@ -155,11 +166,11 @@ def _open_folder(location: str, split: str | None, part: Part | None) -> ImageSo
     return open_folder(path, split, part)
 
 
-def _open_csv(location: str, split: str | None, part: Part | None) -> ImageSource:
+def _open_csv(location: str, split: str | None, part: Part | None) -> Listing:
     return open_csv(Path(location).expanduser(), split, part)
 
 
-def _open_saved(location: str, split: str | None, part: Part | None) -> ImageSource:
+def _open_saved(location: str, split: str | None, part: Part | None) -> Listing:
     return open_saved(Path(location).expanduser(), split, part)
 
 

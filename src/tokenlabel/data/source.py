@@ -7,11 +7,13 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, Protocol
+from functools import cached_property, partial
+from typing import Any, Protocol, Self
 
 import numpy as np
 
+from tokenlabel.data.decode import AS_STORED, DecodeRules, Orientation
+from tokenlabel.data.survey import spread_indices, survey
 from tokenlabel.errors import InputError
 
 __all__ = [
@@ -38,7 +40,7 @@ class Found:
     left_out: Mapping[str, int] = field(default_factory=dict)  # reason -> count
     part: str | None = None  # the part of the data set that was chosen
     notes: tuple[str, ...] = ()
-    # of the images that were looked into (`looked_into` of them), where that was asked for
+    # of the images that were looked into (`looked_into` of them)
     looked_into: int = 0
     orientation: int = 0  # images that carry an EXIF orientation other than upright
     modes: Mapping[str, int] = field(default_factory=dict)  # Pillow's mode -> count
@@ -56,11 +58,6 @@ class Found:
             shown = ", ".join(f"{count:,} {reason}" for reason, count in counts[:_SHOWN])
             rest = sum(count for _, count in counts[_SHOWN:])
             said.append(f"left out: {shown}" + (f", {rest:,} others" if rest else ""))
-        if self.looked_into:
-            modes = ", ".join(f"{count:,} {mode}" for mode, count in sorted(self.modes.items()))
-            said.append(f"of {self.looked_into:,} looked into: {modes}")
-            if self.orientation:
-                said.append(f"{self.orientation:,} with an EXIF orientation")
         return "; ".join([*said, *self.notes[:_SHOWN]])
 
     def as_dict(self) -> dict[str, Any]:
@@ -101,6 +98,11 @@ class ImageSource(Protocol):
         ...
 
     @property
+    def rules(self) -> DecodeRules:
+        """How its images become pixels."""
+        ...
+
+    @property
     def digest(self) -> str:
         """sha256 (hex) that two processes compare: keys, labels, classes and the account."""
         ...
@@ -121,9 +123,41 @@ class Listing:
     labels: Sequence[int]
     class_names: tuple[str, ...]
     found: Found
+    rules: DecodeRules = field(default=AS_STORED, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def looked_into(self, orientation: Orientation) -> Self:
+        """The same source with the `rules` that some of its images tell, and with them in its account.
+
+        These are spread evenly over the data; headers are read, and pixels of more than 8 bits.
+        """
+        seen = survey((self.keys[i], partial(self.read, i)) for i in spread_indices(len(self.keys)))
+        rules = seen.rules(orientation)
+        notes = [
+            f"{mode} images of values {low:g} to {high:g}"
+            for mode, (low, high) in sorted(seen.ranges.items())
+        ]
+        if seen.oriented:
+            done = "applied" if orientation == "apply" else "ignored"
+            notes.append(
+                f"{seen.oriented} of {seen.images} images looked into carry an EXIF orientation, which"
+                f" is {done}"
+            )
+        found = replace(
+            self.found,
+            looked_into=seen.images,
+            orientation=seen.oriented,
+            modes=dict(seen.modes),
+            ranges=dict(seen.ranges),
+            notes=(*self.found.notes, *notes),
+        )
+        return replace(self, found=found, rules=rules)
+
+    def read(self, index: int) -> bytes:
+        """See `ImageSource.read`."""
+        raise NotImplementedError
 
     @cached_property
     def digest(self) -> str:
@@ -150,7 +184,9 @@ class Subset(Listing):
             notes=(*source.found.notes, *filter(None, [note])),
         )
         keys = [source.keys[i] for i in indices]
-        return cls(keys, labels, source.class_names, found, source, tuple(indices))
+        return cls(
+            keys, labels, source.class_names, found, source, tuple(indices), rules=source.rules
+        )
 
     def read(self, index: int) -> bytes:
         return self.source.read(self.indices[index])

@@ -10,7 +10,7 @@ from typing import Any
 from tokenlabel.data.classes import Classified, classify_by_value
 from tokenlabel.data.names import check_key
 from tokenlabel.data.reading import read_patiently
-from tokenlabel.data.source import UNLABELED, Found, ImageSource, Listing
+from tokenlabel.data.source import UNLABELED, Found, Listing
 from tokenlabel.data.splits import Part, choose_part, file_part
 from tokenlabel.errors import InputError
 
@@ -37,19 +37,19 @@ class TableSource(Listing):
         return read_patiently(Path(cell["path"]).read_bytes, f"image {cell['path']}")
 
 
-def open_hub(name: str, split: str | None, part: Part | None) -> ImageSource:
+def open_hub(name: str, split: str | None, part: Part | None) -> Listing:
     """The data set `owner/name` of the hub (or of its local cache)."""
     return _open(lambda: _datasets().load_dataset(name), split, part, name)
 
 
-def open_saved(folder: Path, split: str | None, part: Part | None) -> ImageSource:
+def open_saved(folder: Path, split: str | None, part: Part | None) -> Listing:
     """A data set written by `save_to_disk`."""
     return _open(lambda: _datasets().load_from_disk(str(folder)), split, part, str(folder))
 
 
 def open_parquet(
     files: Sequence[str], split: str | None, part: Part | None, where: str, *, whole_folder: bool
-) -> ImageSource:
+) -> Listing:
     """Parquet files (paths or fsspec URLs) with a column of encoded images and one of labels.
 
     Where the files' names say parts, these are the parts ("train-00000-of-00002.parquet");
@@ -85,7 +85,7 @@ def _open(
     part: Part | None,
     where: str,
     chosen: str | None = None,
-) -> ImageSource:
+) -> Listing:
     try:
         data = load()
     except InputError:
@@ -101,7 +101,7 @@ def _open(
     return _source(data, where, chosen)
 
 
-def _source(table: Any, where: str, part: str | None) -> ImageSource:
+def _source(table: Any, where: str, part: str | None) -> Listing:
     datasets = _datasets()
     features = table.features
     images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]

@@ -182,7 +182,7 @@ def _majority(mask: np.ndarray[Any, Any], grid: tuple[int, ...]) -> np.ndarray[A
 def _example(pictures: ImageSource, scenes: Path, store: LabelStore, index: int) -> Example:
     key = pictures.keys[index]
     return Example(
-        image=decode_image(pictures.read(index), key),
+        image=decode_image(pictures.read(index), key, pictures.rules),
         label_map=store[key],
         mask=np.asarray(Image.open(scenes / "train" / "masks" / key)),
         title=f"label {pictures.class_names[pictures.labels[index]]}",

@@ -62,6 +62,8 @@ class Data:
     holdout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Without `val`: the share of each class's training images that is held out for validation. None
     leaves the choice to `tokenlabel train`, and holds out nothing in a run that recorded it."""
+    orientation: Literal["ignore", "apply"] = "ignore"
+    """Whether EXIF orientations are applied; as the labels were made."""
     labels: str | None = None
     """Label store made by `tokenlabel annotate`; needed unless supervision is by labels alone."""
     workers: Annotated[int, Field(ge=0)] = 4

@@ -16,10 +16,12 @@ def training_images(data: Data) -> tuple[ImageSource, ImageSource | None]:
     Both have the classes of the training images; where the validation images lack one, a line says
     so. Raises InputError where the validation images are of other classes.
     """
-    source = require_labels(open_images(data.train, data.train_split, "train"), data.train)
+    opened = open_images(data.train, data.train_split, "train", orientation=data.orientation)
+    source = require_labels(opened, data.train)
     if data.val is not None:
         announce(source, data.train)
-        held_out = require_labels(open_images(data.val, data.val_split, "val"), data.val)
+        opened = open_images(data.val, data.val_split, "val", orientation=data.orientation)
+        held_out = require_labels(opened, data.val)
         names = (_named(data.train, source), _named(data.val, held_out))
         held_out = in_classes_of(held_out, source, *names)
         announce(held_out, data.val)

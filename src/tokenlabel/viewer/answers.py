@@ -138,13 +138,13 @@ class Answers:
 
     def _pixels(self, index: int) -> NDArray[np.uint8]:
         source = self.catalog.source
-        return decode_image(source.read(index), source.keys[index])
+        return decode_image(source.read(index), source.keys[index], source.rules)
 
 
 def student_loss(catalog: Catalog, student: Classifier, index: int) -> float:
     """Cross-entropy of the student's class token with the image's class, in nats."""
     source = catalog.source
-    image = decode_image(source.read(index), source.keys[index])
+    image = decode_image(source.read(index), source.keys[index], source.rules)
     with torch.inference_mode():
         output = student.output(student.preprocessing.pixels(image)[None])
     return float(F.cross_entropy(output.logits, torch.tensor([int(catalog.labels[index])])))
