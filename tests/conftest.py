@@ -12,6 +12,7 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
+RELEASED = Path(__file__).resolve().parent / "fixtures" / "released"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -19,6 +20,12 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 def _one_thread() -> None:
     """Tests run several at once: one thread each keeps two cores busy and results repeatable."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def released_numbers() -> Path:
+    """Folder of what the released code computes (see its README)."""
+    return RELEASED
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["DenseOutput", "fuse"]
+__all__ = ["TOKEN_SHARE", "DenseOutput", "fuse"]
+
+TOKEN_SHARE = 0.5
+"""Weight of the best token beside the class (released code, evaluation branch of its forward)."""
 
 
 class DenseOutput(NamedTuple):
@@ -16,9 +19,9 @@ class DenseOutput(NamedTuple):
     tokens: Tensor  # [B, h, w, C]
 
 
-def fuse(output: DenseOutput, weight: float = 0.5) -> Tensor:
+def fuse(output: DenseOutput, weight: float = TOKEN_SHARE) -> Tensor:
     """Class logits plus `weight` times the best token's logit of each class: [B, C].
 
-    The published test-time prediction (released code, LV_ViT.forward, evaluation branch).
+    With the default weight, the published test-time prediction.
     """
     return output.logits + weight * output.tokens.amax((1, 2))

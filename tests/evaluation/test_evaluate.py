@@ -257,6 +257,9 @@ def test_released_weights_are_found_by_their_published_number(weights: Path, ima
     results = evaluate(weights, images, benchmark="imagenet", image_size=224)
     assert results["published"] == 79.1
     assert evaluate(weights, images)["published"] is None
+    for other in ({"crop_pct": 1.0}, {"image_size": 256}):
+        settings = {"benchmark": "imagenet", "image_size": 224} | other
+        assert evaluate(weights, images, **settings)["published"] is None
 
 
 @pytest.mark.parametrize(

@@ -216,4 +216,18 @@ def test_released_architectures_need_this_package_and_say_so(tmp_path: Path) -> 
     assert not (tmp_path / "folder" / "token_head.safetensors").exists()
     loaded = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
     images = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(loaded(images), fuse(mine.model(images)))
+
+
+def test_plain_timm_adds_no_token_head_that_nothing_taught(tmp_path: Path) -> None:
+    """LV-ViT and VOLO add their token head by themselves."""
+    from tokenlabel.export.timm_folder import export_timm
+
+    mine = dataclasses.replace(classifier("lvvit_t", **TINY), has_tokens=False)
+    before = mine.model.token_head.weight.clone()
+    export_timm(mine, tmp_path / "folder")
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
+    images = torch.randn(1, 3, 32, 32)
     torch.testing.assert_close(loaded(images), mine.model(images).logits)
+    assert torch.equal(mine.model.token_head.weight, before)
+    assert not load_classifier(tmp_path / "folder").has_tokens

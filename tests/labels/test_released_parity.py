@@ -38,8 +38,10 @@ def label_map(scores: Tensor, ids: Tensor, classes: int) -> LabelMap:
 @pytest.mark.parametrize(
     ("kind", "name"), [("released", "target_xy"), ("released-transposed", "target_released")]
 )
-def test_equal_to_the_released_code(shared: Path, file: str, kind: TargetKind, name: str) -> None:
-    with safe_open(shared / "parity" / f"target_{file}.safetensors", "pt") as stored:
+def test_equal_to_the_released_code(
+    released_numbers: Path, file: str, kind: TargetKind, name: str
+) -> None:
+    with safe_open(released_numbers / f"target_{file}.safetensors", "pt") as stored:
         settings = {
             key: json.loads(value) for key, value in stored.metadata().items() if key != "note"
         }

@@ -15,7 +15,9 @@ HEADER = """# Families of timm models that can be students
 Written by `pytest -m slow tests/models/test_families.py` with timm {timm} and torch {torch}:
 **{supported} of {tried} families tried are supported.** One model of each became a `DenseModel`:
 
-- its class logits equal the plain timm model's, and its tokens have the grid that `grid` tells;
+- its class logits equal the plain timm model's (where the backbone adds a token head of its own, they
+  are the class head's alone, and `fuse` gives the plain model's answer);
+- its tokens have the grid that `grid` tells;
 - exchanging every token of two images gives the same token logits and each other's class logits;
 - exchanging half of the tokens changes class and token logits;
 - gradients reach every parameter, and one optimiser step lowers the loss;

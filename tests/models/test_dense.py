@@ -182,3 +182,22 @@ def test_compiles_in_one_graph_with_and_without_a_mix() -> None:
         torch.testing.assert_close(compiled(images, second), model(images, second))
     torch.testing.assert_close(compiled(images), model(images))
     assert model._mix is None
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_student_may_be_built_where_gradients_are_off(mode: Any) -> None:
+    with mode():
+        quiet = create_model("lvvit_t", 3, img_size=32, depth=1)
+    usual = create_model("lvvit_t", 3, img_size=32, depth=1)
+    trains = [parameter.requires_grad for parameter in usual.parameters()]
+    assert [parameter.requires_grad for parameter in quiet.parameters()] == trains
+    with torch.no_grad():
+        assert quiet.eval()(torch.zeros(1, 3, 32, 32)).logits.shape == (1, 3)
+
+
+def test_a_frozen_backbone_stays_frozen_and_its_token_head_trains() -> None:
+    backbone = timm.create_model("test_vit", num_classes=4).requires_grad_(False)
+    student = DenseModel(backbone)
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    student(torch.randn(2, 3, 160, 160)).tokens.sum().backward()
+    assert student.token_head.weight.grad is not None

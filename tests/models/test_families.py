@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from tokenlabel.mixing import Mix
 from tokenlabel.models import DenseModel
+from tokenlabel.output import fuse
 
 # Family: one model of it, made small where its arguments allow.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -98,6 +99,9 @@ NOT_ONE_GRAPH = {"Sequencer": "Dynamo does not support RNN, GRU, or LSTM"}
 # several streams, no patch embedding.
 EVERY_RUN = ["DINOv3", "Swin", "PVT v2", "XCiT", "CrossViT", "ResNet"]
 
+# A token head beside the class head, two class heads, attention to the class token.
+TWO_KINDS_OF_HEADS = ["LV-ViT", "VOLO", "DeiT (distilled)", "LeViT", "CaiT"]
+
 
 class Student:
     """A student with two images, and every promise as a method."""
@@ -129,8 +133,27 @@ class Student:
         with torch.no_grad():
             expected = self.backbone(self.images)
             output = self.model(self.images)
-        assert torch.equal(output.logits, expected)
+        # a backbone that owns its token head adds the token term by itself: once, as `fuse` does
+        answer = output.logits if self.model.aux_head is not None else fuse(output)
+        assert torch.equal(answer, expected)
         assert output.tokens.shape == (2, *self.grid, 5)
+
+    def class_logits_are_the_class_heads_own(self) -> None:
+        """Of two class heads the mean; in training as in evaluation."""
+        classifier = self.backbone.get_classifier()
+        several = isinstance(classifier, tuple | nn.ModuleList)
+        heads = list(classifier) if several else [classifier]
+        said: list[Tensor] = []
+        hooks = [head.register_forward_hook(lambda *call: said.append(call[2])) for head in heads]
+        for training in (False, True):
+            said.clear()
+            with torch.no_grad():
+                logits = fuse(self.model.train(training)(self.images), 0)
+            assert len(said) == len(heads)
+            own = torch.stack([scores.flatten(1) for scores in said]).mean(0)
+            torch.testing.assert_close(logits, own)
+        for hook in hooks:
+            hook.remove()
 
     def exchanging_all_tokens_exchanges_the_images(self) -> None:
         """The model sees whole images exchanged; tokens come back to their own."""
@@ -200,6 +223,7 @@ class Student:
     def promises(self) -> list[Callable[[], None]]:
         return [
             self.wrapped_logits_are_its_own,
+            self.class_logits_are_the_class_heads_own,
             self.exchanging_all_tokens_exchanges_the_images,
             self.mixing_part_of_the_tokens_is_seen,
             self.gradients_reach_every_parameter,
@@ -211,6 +235,19 @@ class Student:
 def test_some_families(family: str) -> None:
     for promise in Student(*FAMILIES[family]).promises:
         promise()
+
+
+@pytest.mark.parametrize("family", TWO_KINDS_OF_HEADS)
+def test_class_and_token_heads_are_kept_apart(family: str) -> None:
+    student = Student(*FAMILIES[family])
+    student.wrapped_logits_are_its_own()
+    student.class_logits_are_the_class_heads_own()
+
+
+def test_heads_in_distilled_training_are_averaged() -> None:
+    student = Student(*FAMILIES["DeiT (distilled)"])
+    student.backbone.set_distilled_training(True)
+    student.class_logits_are_the_class_heads_own()
 
 
 @pytest.mark.slow

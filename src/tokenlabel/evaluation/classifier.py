@@ -44,8 +44,8 @@ _TOKEN_HEADS = ("aux_head.", "backbone.aux_head.")
 class Classifier:
     """A model, how it wants its images, and the names of its classes.
 
-    `facts` say where it comes from: "model", "checkpoint", "published", and of a run "damaged": the
-    checkpoints that were passed over.
+    `facts` say where it comes from: "model", "checkpoint", and of a run "damaged": the checkpoints
+    that were passed over.
     """
 
     model: DenseModel
@@ -163,7 +163,6 @@ def _of_run(folder: Path, weights: WhichWeights, size: tuple[int, int] | None) -
             "model": spec.name,
             "checkpoint": str(file),
             "damaged": list(run.damaged),
-            "published": recipe.about.accuracy,
         },
         run=run,
     )

@@ -31,9 +31,9 @@ def summarize(
 ) -> dict[str, Any]:
     """All that was measured and how, as plain values. Accuracies are fractions in [0, 1]."""
     facts, settings = classifier.facts, classifier.preprocessing
-    published = facts.get("published")
-    if not published and benchmark == "imagenet" and classifier.has_tokens:
-        published = published_top1(facts["model"], settings.image_size)
+    published = None
+    if benchmark == "imagenet" and classifier.has_tokens:
+        published = published_top1(facts["model"], settings.image_size, settings.crop_pct)
     return {
         "data": data,
         "split": split,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import TOKEN_HEAD_FILE, TOKENS_TAUGHT, Classifier
@@ -26,8 +27,9 @@ def export_timm(
     """Write `model.safetensors` and `config.json`, which need timm and nothing of this package.
 
     A student of a plain timm model keeps its token head, of which timm knows nothing, in a file of
-    its own beside them; `tokenlabel` finds it there. `dtype` is what the weights are
-    stored in; they are loaded as float32 again. Raises InputError where the folder exists.
+    its own beside them; `tokenlabel` finds it there. A token head that the backbone owns and adds to
+    its answer (LV-ViT, VOLO) is written as zeros where nothing taught it. `dtype` is what the weights
+    are stored in; they are loaded as float32 again. Raises InputError where the folder exists.
     """
     if folder.exists():
         raise InputError(f"{folder} exists already: name another folder")
@@ -44,7 +46,7 @@ def export_timm(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as aside:
         draft = Path(aside) / "model"
         save_for_hf(
-            classifier.model.backbone,
+            _answering(classifier),
             str(draft),
             model_config={
                 "label_names": list(classifier.class_names),
@@ -63,6 +65,19 @@ def export_timm(
         if readme is not None:
             (draft / "README.md").write_text(readme, encoding="utf-8")
         draft.rename(folder)
+
+
+def _answering(classifier: Classifier) -> nn.Module:
+    """The backbone as plain timm should call it."""
+    backbone: nn.Module = classifier.model.backbone
+    own = getattr(backbone, "aux_head", None)
+    if own is None or (classifier.has_tokens and classifier.model.aux_head is None):
+        return backbone
+    backbone = copy.deepcopy(backbone)
+    with torch.no_grad():
+        for parameter in backbone.get_submodule("aux_head").parameters():
+            parameter.zero_()
+    return backbone
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:

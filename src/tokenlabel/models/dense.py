@@ -23,15 +23,19 @@ class DenseModel(nn.Module):
     """A timm model with a linear head on the tokens of its final map, and MixToken inside.
 
     - `backbone`: a timm model or its name; further keywords go to `build_model`. Class logits
-      are always the backbone's own `forward_head`, so wrapping changes nothing in them.
+      are the backbone's own: its `forward_head`, or, of a backbone that owns a token head (LV-ViT,
+      VOLO) and adds it there, its class head alone. Distilled models have two class heads; their
+      logits are the mean of both in training as in evaluation, as timm has it outside of its
+      distilled training: the class loss reaches both heads.
     - `num_classes`: None keeps the backbone's; another count gives it new heads.
     - `heads`: "class+tokens"; "tokens" has no class head, class logits are the mean over tokens of
       the token logits; "class" has no token head, the "token" map is the class logits on a 1 x 1
       grid (an ordinary classifier; with the teacher's pooled class target this is ReLabel).
 
     Layout, stride and patch embedding are found by running the backbone once without data. A
-    backbone that owns an `aux_head` (LV-ViT, VOLO) keeps it as its token head. Parameters that no
-    output depends on do not train: their `requires_grad` is switched off.
+    backbone that owns an `aux_head` keeps it as its token head. Parameters that no output depends on
+    do not train: their `requires_grad` is switched off. That of all others is left as it is, so a
+    frozen backbone stays frozen.
 
     Raises InputError when the backbone has no map of tokens, with the reason.
     """
@@ -98,7 +102,7 @@ class DenseModel(nn.Module):
         if self.heads == "tokens":
             logits = self.token_head(tokens.mean((1, 2)))
         else:
-            logits = self.backbone.forward_head(features)
+            logits = self._class_logits(features)
         if self.heads == "class":
             tokens = logits[:, None, None]
         if mix is not None and mix.exchanges:
@@ -128,6 +132,18 @@ class DenseModel(nn.Module):
             return self._features(images)
         finally:
             self._mix = None
+
+    def _class_logits(self, features: Any) -> Tensor:
+        """What the backbone's class head says, without the token head that it may own."""
+        backbone: Any = self.backbone
+        if getattr(backbone, "aux_head", None) is not None:
+            pooled = backbone.forward_head(features, pre_logits=True)
+            logits: Tensor = backbone.get_classifier()(pooled)
+            return logits
+        answer: Tensor | tuple[Tensor, Tensor] = backbone.forward_head(features)
+        if isinstance(answer, tuple):  # of a distilled model in timm's distilled training
+            return torch.stack(answer).mean(0)
+        return answer
 
     def _features(self, images: Tensor) -> tuple[Any, Tensor]:
         if self._final_in_features:
@@ -176,9 +192,12 @@ class DenseModel(nn.Module):
 
     def _freeze_idle_parameters(self) -> None:
         """Switch off parameters that no output depends on: distributed training waits for them."""
-        twin = layout.on_meta(self)
-        output = self._trial(twin, (self.image_shape[1], self.image_shape[2]))
-        torch.autograd.backward((output.logits.sum(), output.tokens.sum()))
+        with torch.inference_mode(False), torch.enable_grad():
+            twin = layout.on_meta(self)
+            for shadow in twin.parameters():
+                shadow.requires_grad_(shadow.is_floating_point())  # frozen ones are not idle
+            output = self._trial(twin, (self.image_shape[1], self.image_shape[2]))
+            torch.autograd.backward((output.logits.sum(), output.tokens.sum()))
         for parameter, shadow in zip(self.parameters(), twin.parameters(), strict=True):
             if shadow.grad is None:
                 parameter.requires_grad_(False)

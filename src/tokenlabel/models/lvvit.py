@@ -12,12 +12,19 @@ import math
 from functools import partial
 from typing import Any
 
+import torch
 from timm.layers import PatchEmbed, get_device_dtype, resample_abs_pos_embed, trunc_normal_
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import (
+    build_model_with_cfg,
+    generate_default_cfgs,
+    register_model,
+    register_notrace_function,
+)
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from tokenlabel.errors import InputError
+from tokenlabel.output import TOKEN_SHARE
 
 __all__ = ["LVViT"]
 
@@ -63,24 +70,30 @@ class ConvStem(PatchEmbed):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, 3, H, W] to patches: [B, h * w, D], or [B, h, w, D] with `output_fmt` NHWC."""
-        self._check_size(x.shape[2], x.shape[3])
+        check_size(
+            x.shape[2], x.shape[3], self.img_size if self.strict_img_size else None, self.patch_size
+        )
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         x = self.relu(self.bn3(self.conv3(x)))
         x = self.proj(x).permute(0, 2, 3, 1)
         return x.flatten(1, 2) if self.flatten else x
 
-    def _check_size(self, height: int, width: int) -> None:
-        rows, cols = self.patch_size
-        if self.strict_img_size and (height, width) != self.img_size:
-            raise InputError(
-                f"got images of {height}x{width} pixels, the model was built for {self.img_size}: "
-                "build it with that img_size or with dynamic_img_size=True"
-            )
-        if height % rows or width % cols:
-            raise InputError(
-                f"image sides must be divisible by the patch size {rows}, got {height}x{width}"
-            )
+
+@register_notrace_function  # type: ignore[untyped-decorator]
+def check_size(
+    height: int, width: int, built_for: tuple[int, int] | None, patch_size: tuple[int, int]
+) -> None:
+    """Raise InputError for images that the stem does not take."""
+    if built_for is not None and (height, width) != built_for:
+        raise InputError(
+            f"got images of {height}x{width} pixels, the model was built for {built_for}: "
+            "build it with that img_size or with dynamic_img_size=True"
+        )
+    if height % patch_size[0] != 0 or width % patch_size[1] != 0:
+        raise InputError(
+            f"image sides must be divisible by the patch size {patch_size[0]}, got {height}x{width}"
+        )
 
 
 class Divide(nn.Module):
@@ -100,10 +113,12 @@ class Divide(nn.Module):
 class LVViT(VisionTransformer):  # type: ignore[misc]
     """A timm `VisionTransformer` with LV-ViT's stem, residual divisor and token head.
 
-    As a timm model it maps images [B, 3, H, W] to class logits [B, C]. Its `aux_head` scores patch
-    tokens (`forward_features(x)[:, 1:]`); `DenseModel` puts both together. `img_size` may be an int
-    or (height, width), divisible by `patch_size`; with `dynamic_img_size=True` any divisible size
-    is taken at run time. Further arguments are `VisionTransformer`'s: `class_token=False` with
+    As a timm model it maps images [B, 3, H, W] to logits [B, C] by the published test-time rule:
+    those of `head` plus half of the best token's, which `aux_head` scores (timm's VOLO does the
+    same). `DenseModel` keeps the two apart. `img_size` may be an int or (height, width), divisible by
+    `patch_size`; with `dynamic_img_size=True` any divisible size is taken at run time. `norm_eps` is
+    that of every LayerNorm: 1e-5 in the released classifiers, 1e-6 in the released segmentation
+    backbones. Further arguments are `VisionTransformer`'s: `class_token=False` with
     `global_pool="avg"` gives a student without class token.
     """
 
@@ -119,6 +134,7 @@ class LVViT(VisionTransformer):  # type: ignore[misc]
         mlp_ratio: float = 3.0,
         stem_width: int = 64,
         residual_divisor: float = 2.0,
+        norm_eps: float = 1e-5,
         **kwargs: Any,
     ) -> None:
         size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
@@ -131,7 +147,7 @@ class LVViT(VisionTransformer):  # type: ignore[misc]
             raise InputError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
         defaults: dict[str, Any] = {
             "qkv_bias": False,
-            "norm_layer": partial(nn.LayerNorm, eps=1e-5),
+            "norm_layer": partial(nn.LayerNorm, eps=norm_eps),
             "embed_layer": partial(ConvStem, stem_width=stem_width),
         }
         super().__init__(
@@ -150,7 +166,47 @@ class LVViT(VisionTransformer):  # type: ignore[misc]
                 block.ls1, block.ls2 = Divide(residual_divisor), Divide(residual_divisor)
         if self.cls_token is not None:
             trunc_normal_(self.cls_token, std=0.02)
+        self.token_share = TOKEN_SHARE  # an attribute, which TorchScript can read
         self.aux_head = self._new_aux_head()
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Tokens [B, 1 + N, D] to logits [B, C] of class and best token, or to the pooled features."""
+        pooled: Tensor = self.head_drop(self.fc_norm(self.pool(x)))
+        if pre_logits:
+            return pooled
+        logits: Tensor = self.head(pooled)
+        if self.num_classes == 0 or self.global_pool == "":
+            return logits
+        tokens = self.aux_head(x[:, self.num_prefix_tokens :])
+        fused: Tensor = logits + self.token_share * tokens.amax(1)
+        return fused
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        """Add positions to patches [B, N, D], or [B, h, w, D] of any size; prefix tokens go first.
+
+        Positions of another grid are resized by the released rule, bicubic without antialiasing.
+        """
+        pos_embed = self.pos_embed
+        if self.dynamic_img_size:
+            if pos_embed is not None:
+                pos_embed = resample_abs_pos_embed(
+                    pos_embed,
+                    [x.shape[1], x.shape[2]],
+                    self.patch_embed.grid_size,
+                    0 if self.no_embed_class else self.num_prefix_tokens,
+                    antialias=False,
+                )
+            x = x.flatten(1, 2)
+        if pos_embed is not None and self.no_embed_class:
+            x = x + pos_embed
+        if self.reg_token is not None:
+            x = torch.cat([self.reg_token.expand(x.shape[0], -1, -1), x], dim=1)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
+        if pos_embed is not None and not self.no_embed_class:
+            x = x + pos_embed
+        embedded: Tensor = self.pos_drop(x)
+        return embedded
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """New class and token heads for `num_classes` classes (0: none)."""
@@ -191,14 +247,14 @@ def checkpoint_filter_fn(state: dict[str, Tensor], model: LVViT) -> dict[str, Te
 # -- the published sizes (paper, table 1) ----------------------------------------------------------
 
 
-def _config(side: int = 224) -> dict[str, Any]:
+def _config(side: int = 224, crop_pct: float = 0.9) -> dict[str, Any]:
     return {
         "url": "",
         "num_classes": 1000,
         "input_size": (3, side, side),
         "fixed_input_size": True,
         "pool_size": None,
-        "crop_pct": 0.9,
+        "crop_pct": crop_pct,
         "interpolation": "bicubic",
         "mean": (0.485, 0.456, 0.406),
         "std": (0.229, 0.224, 0.225),
@@ -212,8 +268,8 @@ default_cfgs = generate_default_cfgs(
     {
         "lvvit_t": _config(),
         "lvvit_s": _config(),
-        "lvvit_m": _config(),
-        "lvvit_l": _config(288),
+        "lvvit_m": _config(crop_pct=1.0),
+        "lvvit_l": _config(288, crop_pct=1.0),
     }
 )
 
