@@ -1,4 +1,4 @@
-"""What a user can mend."""
+"""Errors that a user can fix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["InputError", "nearest"]
 
 
 class InputError(ValueError):
-    """Input that cannot be used: one line that names the thing and the mend.
+    """Input that cannot be used: one line that says what is wrong and how to fix it.
 
     The command line prints the message alone and exits with code 2; a library caller catches it as
     a ValueError.
