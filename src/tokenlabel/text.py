@@ -116,7 +116,7 @@ def read_yaml(source: Path | bytes | str, where: str = "", *, kind: type[Any] | 
 
 def _of_kind(value: Any, kind: type[Any] | None, where: str) -> Any:
     if kind is not None and not isinstance(value, kind):
-        names = {dict: "a mapping", list: "a list"}
+        names: dict[type[Any], str] = {dict: "a mapping", list: "a list"}
         wanted = names.get(kind, kind.__name__)
         found = names.get(type(value), type(value).__name__)
         raise InputError(f"{where} must hold {wanted}, but holds {found}")
@@ -146,7 +146,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+            event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(
                 problem="aliases are not read: write the value out", problem_mark=event.start_mark
             )
