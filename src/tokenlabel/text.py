@@ -146,7 +146,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(
                 problem="aliases are not read: write the value out", problem_mark=event.start_mark
             )
@@ -162,9 +162,8 @@ class _Loader(yaml.SafeLoader):
         if len(mapping) < len(node.value):
             names = [key.value for key, _ in node.value]
             twice = next((n for n in names if names.count(n) > 1), names[0])
-            raise yaml.MarkedYAMLError(
-                problem=f"{twice!r} comes twice", problem_mark=node.start_mark
-            )
+            mark: Any = node.start_mark
+            raise yaml.MarkedYAMLError(problem=f"{twice!r} comes twice", problem_mark=mark)
         return mapping
 
 
