@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -29,7 +30,8 @@ __all__ = ["HOLDOUT_SEED", "announce", "holdout", "open_images", "open_source", 
 
 _HUB_PREFIXES = ("hfds/", "hf://datasets/", "hf://")
 HOLDOUT_SEED = 0  # one for all runs, so that their validation images are the same
-_MOST_FILES = 1_000_000  # of a brace pattern
+_MOST_FILES = 100_000  # of a brace pattern
+_RANGE = re.compile(r"\{(-?\d{1,18})\.\.(-?\d{1,18})")
 
 
 def open_source(
@@ -191,12 +193,7 @@ def expand(location: str) -> list[str]:
         return [str(Path(location).expanduser())]
     parts = [location]
     if "{" in location:
-        try:
-            parts = list(islice(braceexpand(location), _MOST_FILES + 1))
-        except ValueError as error:
-            raise InputError(f"cannot read the pattern {location}: {error}") from error
-        if len(parts) > _MOST_FILES:
-            raise InputError(f"{location} stands for more than {_MOST_FILES:,} files")
+        parts = _braces(location)
     found = []
     for part in parts:
         if "*" in part:
@@ -208,6 +205,18 @@ def expand(location: str) -> list[str]:
     if not found:
         raise InputError(f"no file matches {location}")
     return found
+
+
+def _braces(pattern: str) -> list[str]:
+    """What a brace pattern stands for. Ranges are measured first: the library makes them whole."""
+    longest = max((abs(int(b) - int(a)) for a, b in _RANGE.findall(pattern)), default=0)
+    try:
+        parts = list(islice(braceexpand(pattern), _MOST_FILES + 1)) if longest < _MOST_FILES else []
+    except ValueError as error:
+        raise InputError(f"cannot read the pattern {pattern}: {error}") from error
+    if not parts or len(parts) > _MOST_FILES:
+        raise InputError(f"{pattern} stands for more than {_MOST_FILES:,} files")
+    return parts
 
 
 def holdout(source: ImageSource, share: float, seed: int) -> tuple[ImageSource, ImageSource]:
