@@ -220,7 +220,7 @@ def test_the_hash_seed_of_a_process_changes_nothing(make: type, tmp_path: Path) 
     }
     locations = written(make, tmp_path, files)
     told = set()
-    for seed in ("0", "1", "2"):
+    for seed in ("1", "2"):
         done = subprocess.run(
             [sys.executable, "-c", LISTED, *locations],
             env={**os.environ, "PYTHONHASHSEED": seed},

@@ -31,7 +31,7 @@ __all__ = ["HOLDOUT_SEED", "announce", "holdout", "open_images", "open_source", 
 _HUB_PREFIXES = ("hfds/", "hf://datasets/", "hf://")
 HOLDOUT_SEED = 0  # one for all runs, so that their validation images are the same
 _MOST_FILES = 100_000  # of a brace pattern
-_RANGE = re.compile(r"\{(-?\d{1,18})\.\.(-?\d{1,18})")
+_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 
 
 def open_source(
@@ -209,8 +209,8 @@ def expand(location: str) -> list[str]:
 
 def _braces(pattern: str) -> list[str]:
     """What a brace pattern stands for. Ranges are measured first: the library makes them whole."""
-    longest = max((abs(int(b) - int(a)) for a, b in _RANGE.findall(pattern)), default=0)
     try:
+        longest = max((abs(int(b) - int(a)) for a, b in _RANGE.findall(pattern)), default=0)
         parts = list(islice(braceexpand(pattern), _MOST_FILES + 1)) if longest < _MOST_FILES else []
     except ValueError as error:
         raise InputError(f"cannot read the pattern {pattern}: {error}") from error
