@@ -18,6 +18,7 @@ from tokenlabel.data.decode import (
     value_range,
 )
 from tokenlabel.data.orientation import UPRIGHT
+from tokenlabel.data.reading import StorageError
 from tokenlabel.errors import InputError
 
 __all__ = ["Survey", "spread_indices", "survey"]
@@ -57,7 +58,7 @@ def survey(images: Iterable[tuple[str, Callable[[], bytes]]], *, constants: bool
 
     Headers tell all but the values of images of more than 8 bits, which are decoded. `constants`
     decodes every image to find those that hold one value only. Images that cannot be read count
-    as such.
+    as such; StorageError is raised, for it says nothing about an image.
     """
     found = Survey()
     for key, read in images:
@@ -66,6 +67,8 @@ def survey(images: Iterable[tuple[str, Callable[[], bytes]]], *, constants: bool
             mode, _, orientation = read_header(data, key)
             values = deep_values(data, key)
             pixels = decode_image(data, key) if constants and values is None else values
+        except StorageError:
+            raise
         except (InputError, OSError):
             found.unreadable += 1
             continue
