@@ -91,8 +91,16 @@ def test_paths_into_the_hub_are_files_and_names_are_data_sets(location: str, ope
 def test_the_name_of_a_hub_data_set(
     location: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "open_hub", lambda *arguments: arguments)
-    assert open_images(location, "x", "train") == (name, "x", "train")  # type: ignore[comparison-overlap]
+    asked: list[object] = []
+
+    def hub(*arguments: object) -> object:
+        asked.append(arguments)
+        raise InputError("not asked in a test")
+
+    monkeypatch.setattr(opening, "open_hub", hub)
+    with pytest.raises(InputError, match="not asked"):
+        open_images(location, "x", "train")
+    assert asked == [(name, "x", "train")]
 
 
 def test_patterns_are_expanded_in_natural_order(make: type, tmp_path: Path) -> None:
