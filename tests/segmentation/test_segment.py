@@ -151,13 +151,11 @@ def test_the_commands_say_what_they_found_and_wrote(
     trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scenes, run = trained
-    chosen = [word for text in QUICK for word in ("--set", text)]
-    main(
-        ["segment", "train", "--data", str(scenes), "--output", str(tmp_path / "run")]
-        + ["--recipe", "camvid_cpu", "--updates", "3"]
-        + chosen,
-        0,
-    )
+    words = ["segment", "train", "--data", str(scenes), "--output", str(tmp_path / "run")]
+    words += ["--recipe", "camvid_cpu", "--updates", "3"]
+    for text in QUICK:
+        words += ["--set", text]
+    main(words, 0)
     streams = capsys.readouterr()
     assert f"{tmp_path / 'run'}: best mIoU 0." in streams.out
     assert "starts from RANDOM weights" in streams.err
