@@ -198,7 +198,7 @@ def evaluate(
     )
     counts = evaluate_pairs(segmenter, pairs, ranks)
     shown = segmenter.inference
-    measured = {
+    measured: dict[str, object] = {
         "weights": _name_of(trained.weights),
         "data": Path(data).resolve().name,
         "split": split,
