@@ -101,9 +101,9 @@ def train(
         return None
     from tokenlabel.training import run
 
-    if annotator is None or chosen.supervision.kind == "labels":
+    if annotator is None or chosen.supervision.needs == "nothing":
         return run.train(chosen, output)
-    if chosen.supervision.online:
+    if chosen.supervision.needs == "annotator":
         return run.train(chosen, output, annotator=_online(annotator, chosen))
     return run.train(_annotated(chosen, annotator, output / "labels"), output)
 

@@ -23,6 +23,7 @@ from tokenlabel.runs.folder import RunFolder
 from tokenlabel.runs.open import saved_weights
 from tokenlabel.runs.recipe import Recipe
 from tokenlabel.runs.results import TrainResult
+from tokenlabel.supervision import AnnotatedMethod
 from tokenlabel.training.images import training_images
 from tokenlabel.training.loop import Validation, fit
 from tokenlabel.training.ranks import Ranks, accumulation
@@ -57,6 +58,9 @@ def train(
         ),
         model=dataclasses.replace(recipe.model, num_classes=num_classes),
     )
+    store = LabelStore(str(recipe.data.labels)) if recipe.supervision.needs == "store" else None
+    if store is not None:
+        recipe = _fitted(recipe, store)
     folder = RunFolder(output, recipe)
     if folder.results is not None:
         console.print(f"{folder.path} is complete: nothing to train", soft_wrap=True)
@@ -79,7 +83,6 @@ def train(
         annotator=annotator,
         token_head_chunk=recipe.engine.token_head_chunk,
     )
-    store = _label_store(recipe)
     batches = _TrainBatches(recipe, source, store, student, settings, ranks)
     validation = _validation(recipe, held_out, settings, task, ranks)
     trainer = Trainer(task, recipe, ranks, batches.updates_per_epoch)
@@ -140,10 +143,11 @@ class _TrainBatches:
         supervision, augment = recipe.supervision, recipe.augment
         targets = None
         if store is not None:
+            assert isinstance(supervision, AnnotatedMethod)
             targets = Targets(
                 labels=store,
                 grid=student.grid(size),
-                kind=supervision.target,
+                kind=supervision.target_kind,
                 smoothing=supervision.smoothing,
                 erased_tokens_train=augment.erased_tokens_train,
             )
@@ -187,19 +191,14 @@ def _check(recipe: Recipe, annotator: object) -> None:
     supervision = recipe.supervision
     if not recipe.data.train:
         raise InputError("data.train is empty: name the folder of the training images")
-    if supervision.kind != "labels":
-        if supervision.online and annotator is None:
-            raise InputError("supervision.online needs an annotator")
-        if not supervision.online and not recipe.data.labels:
-            raise InputError(
-                f"supervision {supervision.kind!r} needs data.labels, a store made by `tokenlabel"
-                " annotate`, or supervision.kind=labels"
-            )
-    if supervision.last_epochs_without_tokens > recipe.total_epochs:
+    if supervision.needs == "annotator" and annotator is None:
+        raise InputError("supervision.online needs an annotator")
+    if supervision.needs == "store" and not recipe.data.labels:
         raise InputError(
-            f"supervision.last_epochs_without_tokens = {supervision.last_epochs_without_tokens} is"
-            f" more than all {recipe.total_epochs} epochs"
+            f"supervision {supervision.kind!r} needs data.labels, a store made by `tokenlabel"
+            " annotate`, or supervision.kind=labels"
         )
+    supervision.check(recipe.total_epochs)
     if recipe.schedule.warmup_epochs >= recipe.schedule.epochs:
         raise InputError(
             f"schedule.warmup_epochs = {recipe.schedule.warmup_epochs} leaves nothing of"
@@ -207,19 +206,15 @@ def _check(recipe: Recipe, annotator: object) -> None:
         )
 
 
-def _label_store(recipe: Recipe) -> LabelStore | None:
-    if recipe.supervision.kind == "labels" or recipe.supervision.online:
-        return None
-    assert recipe.data.labels is not None
-    store = LabelStore(recipe.data.labels)
-    target, first = recipe.supervision.target, next(iter(store.keys()), None)
-    if target != "probability" and first is not None and not store[first].keeps_logits:
-        raise InputError(
-            f"supervision.target={target} needs the annotator's raw logits, and {recipe.data.labels}"
-            " keeps probabilities: annotate with --codec exact and without --flip or --scales, or use"
-            " supervision.target=probability"
-        )
-    return store
+def _fitted(recipe: Recipe, store: LabelStore) -> Recipe:
+    """The recipe with what the form of the labels decides, which is said where it matters."""
+    first = next(iter(store.keys()), None)
+    if first is None:
+        return recipe
+    supervision = recipe.supervision.fitted(store[first])
+    if remark := supervision.remark(store[first]):
+        console.print(remark, soft_wrap=True)
+    return dataclasses.replace(recipe, supervision=supervision)
 
 
 def _num_classes(recipe: Recipe, source: ImageSource) -> int:
