@@ -29,7 +29,7 @@ from tokenlabel.models import create_model
 from tokenlabel.runs.folder import RunFolder
 from tokenlabel.runs.recipe import Recipe
 from tokenlabel.targets import TokenTarget
-from tokenlabel.training.loop import fit
+from tokenlabel.training.loop import Loop
 from tokenlabel.training.ranks import Ranks
 from tokenlabel.training.task import TokenLabelingTask
 from tokenlabel.training.trainer import Trainer
@@ -59,8 +59,8 @@ def main() -> None:
     trainer = Trainer(task, recipe, ranks, timer.updates_per_epoch)
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(f"{place}/run", recipe)
-        folder.open(recipe, {})
-        fit(trainer, timer, folder, recipe)
+        with folder.opened({}):
+            Loop(trainer, timer, folder, recipe).run({})
     ours, theirs = timer.medians()
     images = recipe.schedule.batch_size
     pairs = [e / b for e, b in zip(timer.engine, timer.bare, strict=True)]

@@ -24,7 +24,7 @@ from tokenlabel.labels import LabelMap, LabelStoreWriter
 from tokenlabel.pictures import curves
 from tokenlabel.runs.recipe_file import read_recipe
 from tokenlabel.runs.results import TrainResult
-from tokenlabel.training import loop, run
+from tokenlabel.training import loop, student
 
 CLASSES = ("cat", "cow", "dog")
 
@@ -153,7 +153,7 @@ def test_fine_tuning_at_a_higher_resolution_and_transfer(data: Path, tmp_path: P
     moved = trained(data, tmp_path / "moved", weights=str(tmp_path / "base"), **changes)
     assert "token" not in moved.metrics[0]
     recipe = read_recipe(tmp_path / "moved/recipe.yaml")
-    start = run.create_student(recipe, 4).state_dict()
+    start = student.create_student(recipe, 4).state_dict()
     known = load_classifier(tmp_path / "base").model.state_dict()
     name = "backbone.blocks.0.attn.qkv.weight"
     assert torch.equal(start[name], known[name])
@@ -268,6 +268,6 @@ def test_class_weights_keep_the_scale_of_the_loss(tmp_path: Path) -> None:
     balanced = dataclasses.replace(starter.supervision, class_weights="balanced")
     recipe = dataclasses.replace(starter, supervision=balanced)
     source = open_source(str(tmp_path / "images"))
-    weights = run._class_weights(recipe, source, 2)
+    weights = student._class_weights(recipe, source, 2)
     assert weights is not None
     assert weights.tolist() == pytest.approx([8 / 12, 2.0])

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from tokenlabel.models import DenseModel
-from tokenlabel.runs.folder import RunFolder
 from tokenlabel.runs.recipe import (
     Checkpoints,
     Ema,
@@ -27,20 +26,20 @@ from tokenlabel.runs.recipe import (
     Optimizer,
     Recipe,
     Schedule,
+    Supervision,
 )
-from tokenlabel.supervision import TokenLabels
 from tokenlabel.targets import TokenTarget
 from tokenlabel.training import loop
-from tokenlabel.training.loop import Validation, fit
+from tokenlabel.training.engine import fit
+from tokenlabel.training.loop import Validation
 from tokenlabel.training.ranks import Ranks, accumulation
 from tokenlabel.training.task import TokenLabelingTask
-from tokenlabel.training.trainer import Trainer
 
 CLASSES, SIDE, GRID = 7, 32, (4, 4)
 
 RECIPE = Recipe(
     name="bench",
-    supervision=TokenLabels(token_weight=0.5),
+    supervision=Supervision(token_weight=0.5),
     mixing=Mixing(per_sample=True),
     optimizer=Optimizer(lr=1e-2, clip=1.0),
     schedule=Schedule(
@@ -109,8 +108,14 @@ def part(batch: MemoryBatch, index: int, parts: int) -> MemoryBatch:
 class MemoryBatches:
     """`updates` batches an epoch, the same every epoch, divided among ranks and passes."""
 
-    def __init__(self, recipe: Recipe, ranks: Ranks, updates: int = 4) -> None:
-        self.updates_per_epoch = updates
+    def __init__(
+        self,
+        recipe: Recipe,
+        ranks: Ranks,
+        updates: int = 4,
+        spoil: Callable[[int, Sequence[MemoryBatch]], None] | None = None,
+    ) -> None:
+        self.updates_per_epoch, self.spoil = updates, spoil
         self.size = recipe.schedule.batch_size
         self.passes = accumulation(recipe, ranks.count)
         self.rank, self.world, self.parts = ranks.rank, ranks.count, ranks.count * self.passes
@@ -118,7 +123,12 @@ class MemoryBatches:
     def epoch(self, epoch: int, start: int) -> Iterator[Sequence[MemoryBatch]]:
         for update in range(start, self.updates_per_epoch):
             whole = random_batch(self.size, seed=100 * epoch + update)
-            yield [part(whole, i * self.world + self.rank, self.parts) for i in range(self.passes)]
+            group = [
+                part(whole, i * self.world + self.rank, self.parts) for i in range(self.passes)
+            ]
+            if self.spoil is not None:
+                self.spoil(epoch * self.updates_per_epoch + update, group)
+            yield group
 
 
 def make_task(recipe: Recipe, **model: Any) -> TokenLabelingTask:
@@ -151,25 +161,29 @@ def run(
     **model: Any,
 ) -> dict[str, Any]:
     """Train; `spoil` may touch an update's batches, or kill the process."""
-    ranks = Ranks(recipe.engine, recipe.trackers, str(folder))
-    batches = MemoryBatches(recipe, ranks)
-    trainer = Trainer(make_task(recipe, **model), recipe, ranks, batches.updates_per_epoch)
-    if spoil is not None:
-        whole = batches.epoch
-
-        def epoch(number: int, start: int) -> Iterator[Sequence[MemoryBatch]]:
-            for offset, group in enumerate(whole(number, start), start):
-                spoil(number * batches.updates_per_epoch + offset, group)
-                yield group
-
-        batches.epoch = epoch  # type: ignore[method-assign]
-    run_folder = RunFolder(folder, recipe)
-    ranks.wait()
-    if ranks.first:
-        run_folder.open(recipe, {})
-    ranks.wait()
     with mock.patch.object(loop, "draw_curves"):  # a second for a picture, in each of many runs
-        return fit(trainer, batches, run_folder, recipe, validation)
+        spec = MemorySpec(recipe, validation, spoil, model)
+        return fit(recipe, spec, folder).results
+
+
+@dataclass
+class MemorySpec:
+    recipe: Recipe
+    validation: Validation | None
+    spoil: Callable[[int, Sequence[MemoryBatch]], None] | None
+    model: dict[str, Any]
+
+    def build(self, ranks: Ranks) -> TokenLabelingTask:
+        return make_task(self.recipe, **self.model)
+
+    def batches(self, ranks: Ranks) -> MemoryBatches:
+        return MemoryBatches(self.recipe, ranks, spoil=self.spoil)
+
+    def evaluator(self, ranks: Ranks) -> Validation | None:
+        return self.validation
+
+    def facts(self) -> dict[str, Any]:
+        return {"images": 32, "classes": list("abcdefg"), "images_fingerprint": "0"}
 
 
 @dataclass(frozen=True)

@@ -99,13 +99,13 @@ def train(
     if show:
         print(to_yaml(chosen), end="")
         return None
-    from tokenlabel.training import run
+    from tokenlabel.training import student
 
-    if annotator is None or chosen.supervision.needs == "nothing":
-        return run.train(chosen, output)
-    if chosen.supervision.needs == "annotator":
-        return run.train(chosen, output, annotator=_online(annotator, chosen))
-    return run.train(_annotated(chosen, annotator, output / "labels"), output)
+    if annotator is None or chosen.supervision.kind == "labels":
+        return student.train(chosen, output)
+    if chosen.supervision.online:
+        return student.train(chosen, output, annotator=_online(annotator, chosen))
+    return student.train(_annotated(chosen, annotator, output / "labels"), output)
 
 
 def _find(recipe: str) -> Recipe:

@@ -41,7 +41,7 @@ from tokenlabel.quickstart.report import (
 )
 from tokenlabel.quickstart.scenes import BACKGROUND, split_scans, write_scenes
 from tokenlabel.quickstart.settings import ARMS, Arm, Settings, student_recipe
-from tokenlabel.training.run import train
+from tokenlabel.training.student import train
 
 __all__ = ["run"]
 

@@ -18,8 +18,8 @@ from tokenlabel.runs.recipe import (
     Optimizer,
     Recipe,
     Schedule,
+    Supervision,
 )
-from tokenlabel.supervision import Distillation, GroundTruth, Method, TokenLabels
 
 __all__ = ["ARMS", "Annotator", "Arm", "Settings", "student_recipe"]
 
@@ -29,7 +29,7 @@ class Arm:
     """A way to train the student; `judged_by` is the prediction rule of its headline number."""
 
     name: str
-    supervision: Method
+    supervision: Supervision
     mixing: Mixing
     judged_by: str
 
@@ -40,11 +40,13 @@ class Arm:
 
 
 ARMS = (
-    Arm("labels only", GroundTruth(), Mixing(kind="none"), "class"),
-    Arm("+ image-level distillation", Distillation(), Mixing(kind="none"), "class"),
+    Arm("labels only", Supervision(kind="labels"), Mixing(kind="none"), "class"),
+    Arm(
+        "+ image-level distillation", Supervision(kind="distillation"), Mixing(kind="none"), "class"
+    ),
     Arm(
         "+ token labels, MixToken",
-        TokenLabels(class_target="blend"),
+        Supervision(kind="token-labels", class_target="blend"),
         Mixing(kind="mixtoken"),
         "fused",
     ),

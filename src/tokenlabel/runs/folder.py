@@ -1,7 +1,8 @@
 """The folder of a run: what was run, where, and everything that was measured.
 
 recipe.yaml       every value of the recipe
-environment.json  code version, command, machine, library versions, the labels' fingerprint
+environment.json  the images, classes and labels with their fingerprints; under `sessions` each start of
+                  the run: code version, command, machine, library versions, changed values
 metrics.jsonl     one line per logged update and per validation
 curves.png/.html  the same, drawn
 checkpoints/      see `tokenlabel.runs.checkpoints`
@@ -15,7 +16,9 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,40 +26,83 @@ from typing import Any
 import torch
 
 from tokenlabel.errors import InputError
-from tokenlabel.files import write_atomically
+from tokenlabel.files import locked, write_atomically
 from tokenlabel.runs.checkpoints import CheckpointFolder
-from tokenlabel.runs.plan import Plan
-from tokenlabel.runs.recipe_file import differences, read_recipe, to_yaml
+from tokenlabel.runs.recipe import BaseRecipe
+from tokenlabel.runs.recipe_file import differences, flat, read_recipe, to_yaml
 from tokenlabel.runs.results import read_metrics
+from tokenlabel.text import read_json
 
 __all__ = ["RunFolder"]
 
-_MAY_CHANGE = ("data.workers", "engine.", "checkpoints.", "trackers", "log_every", "about.", "name")
+# what does not change the result: how it is computed, and where the images lie (their fingerprints
+# are compared instead)
+_MAY_CHANGE = (
+    "engine.", "checkpoints.", "about.", "trackers", "log_every", "name", "data.workers", "data.root",
+    "data.train", "data.train_split", "data.val", "data.val_split", "data.labels",
+)  # fmt: skip
+# what a user may change by name, and what cannot be
+_BY_NAME = ("optimizer.", "schedule.")
+_FIXED = ("optimizer.name", "schedule.batch_size")
+_LENGTH = ("schedule.epochs", "schedule.updates")
+
+# what a run was begun with: name -> where its facts keep the fingerprint
+_IDENTITY = {
+    "classes": ("classes",),
+    "training images": ("images_fingerprint",),
+    "validation images": ("held_out", "fingerprint"),
+    "labels": ("labels", "index_sha256"),
+    "annotator": ("annotator",),
+}
 
 
 class RunFolder:
-    """Opens a run's folder, new or to be continued. Only the first rank writes."""
+    """A run's folder, new or to be continued. Only the first rank writes."""
 
-    def __init__(self, path: str | Path, recipe: Plan) -> None:
-        """Raises InputError where the folder holds another run than the recipe's."""
+    def __init__(
+        self, path: str | Path, recipe: BaseRecipe, allow_changed: Iterable[str] = ()
+    ) -> None:
+        """`allow_changed` names values, such as "optimizer.lr", in which the recipe may differ from
+        that of the run that is there. Raises InputError where it holds another run than the recipe's.
+        """
         self.path = Path(path)
+        self.recipe = recipe
+        self.allowed = tuple(allow_changed)
         self.checkpoints = CheckpointFolder(self.path / "checkpoints", recipe.checkpoints.keep)
+        self.changes: dict[str, tuple[Any, Any]] = {}  # value -> (before, now), of those allowed
+        for key in self.allowed:
+            if not key.startswith(_BY_NAME) or key in _FIXED:
+                raise InputError(
+                    f"{key!r} cannot change while a run goes on: only values of optimizer (not its"
+                    " name) and of schedule (not the batch size) can"
+                )
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file: give a folder for the run")
-        known = self.path / "recipe.yaml"
-        if known.exists():
-            changed = [
-                key
-                for key in differences(read_recipe(known, type(recipe)), recipe)
-                if not key.startswith(_MAY_CHANGE)
-            ]
-            if changed:
-                raise InputError(
-                    f"{self.path} holds a run with another {', '.join(changed[:4])}:"
-                    " choose another output folder, or delete this one"
-                )
-        elif self.path.is_dir() and any(self.path.iterdir()) and not self._only_labels():
+        if (self.path / "recipe.yaml").exists():
+            self._compare()
+        elif self.path.is_dir() and not self._only_labels():
             raise InputError(f"{self.path} is not empty and holds no run: choose another folder")
+
+    def _compare(self) -> None:
+        before = read_recipe(self.path / "recipe.yaml", type(self.recipe))
+        known, now = flat(before), flat(self.recipe)
+        differ = [key for key in differences(before, self.recipe) if not _listed(key, _MAY_CHANGE)]
+        self.changes = {k: (known.get(k), now.get(k)) for k in differ if k in self.allowed}
+        changed = [key for key in differ if key not in self.changes]
+        if not changed:
+            return
+        if set(changed) <= {*_LENGTH} and self.results is not None:
+            raise InputError(
+                f"{self.path} is complete with {changed[0]}={known[changed[0]]}: for a fresh schedule"
+                f" start from its weights in another folder (--weights {self.path}), or train it"
+                f" further on the longer schedule with --allow-changed {changed[0]}"
+            )
+        able = all(key.startswith(_BY_NAME) and key not in _FIXED for key in changed)
+        hint = f"allow that with --allow-changed {' '.join(changed[:4])}, " if able else ""
+        raise InputError(
+            f"{self.path} holds a run with another {', '.join(changed[:4])}:"
+            f" {hint}choose another output folder, or delete this one"
+        )
 
     def _only_labels(self) -> bool:
         """Labels made for a run may lie in its folder before it starts."""
@@ -66,16 +112,47 @@ class RunFolder:
     def results(self) -> dict[str, Any] | None:
         """The final numbers, if the run is complete."""
         file = self.path / "results.json"
-        results: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
+        results: dict[str, Any] | None = read_json(file, str(file)) if file.exists() else None
         return results
 
-    def open(self, recipe: Plan, facts: Mapping[str, Any]) -> None:
-        """Write down what runs and where. `facts` go into environment.json."""
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing to train."""
+        return self.results is not None and not self.changes
+
+    @contextmanager
+    def opened(self, facts: Mapping[str, Any]) -> Iterator[None]:
+        """Hold the folder alone, with what runs and where written down. Of the first rank.
+
+        `facts` describe images, classes and labels; their fingerprints must be those that the run was
+        begun with. Raises InputError where they are not, or where another process holds the folder.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path / "recipe.yaml", to_yaml(recipe))
-        write_atomically(
-            self.path / "environment.json", json.dumps({**_environment(), **facts}, indent=2)
-        )
+        with locked(self.path, "the run"):
+            if (self.path / "recipe.yaml").exists():  # perhaps only now: look again
+                self._compare()
+            known = self._known()
+            _same_identity(self.path, known, facts)
+            environment = _environment()
+            session = {
+                **environment,
+                "changed": {k: list(v) for k, v in self.changes.items()},
+                "extends": self.results if self.changes else None,
+            }
+            sessions = [*known.get("sessions", [known] if known else []), session]
+            first = {key: known[key] for key in environment if key in known}
+            content = {**facts, **environment, **first, "sessions": sessions}
+            write_atomically(self.path / "recipe.yaml", to_yaml(self.recipe))
+            write_atomically(self.path / "environment.json", json.dumps(content, indent=2))
+            if self.changes:
+                (self.path / "results.json").unlink(missing_ok=True)
+            yield
+
+    def _known(self) -> dict[str, Any]:
+        """What the run wrote down when it was begun."""
+        file = self.path / "environment.json"
+        known: dict[str, Any] = read_json(file, str(file)) if file.exists() else {}
+        return known
 
     def log(self, entry: Mapping[str, Any]) -> None:
         with (self.path / "metrics.jsonl").open("a") as file:
@@ -91,10 +168,33 @@ class RunFolder:
         write_atomically(self.path / "results.json", json.dumps(results, indent=2))
 
 
+def _listed(key: str, names: Iterable[str]) -> bool:
+    return any(key == name or (name.endswith(".") and key.startswith(name)) for name in names)
+
+
+def _same_identity(path: Path, known: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    for what, keys in _IDENTITY.items():
+        before, now = _at(known, keys), _at(facts, keys)
+        # what an older version did not write down cannot be compared
+        if None not in (before, now) and before != json.loads(json.dumps(now)):
+            raise InputError(
+                f"{path} was begun with other {what} (data that merely moved would be accepted):"
+                " choose another output folder, or bring back what it was begun with"
+            )
+
+
+def _at(facts: Mapping[str, Any], keys: Iterable[str]) -> Any:
+    value: Any = facts
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
 def _environment() -> dict[str, Any]:
     names = ("tokenlabel", "torch", "torchvision", "timm", "accelerate", "numpy")
     cuda = torch.cuda.is_available()
     return {
+        "started": time.strftime("%Y-%m-%d %H:%M:%S%z"),
         "command": sys.argv,
         "code": _code_version(),
         "python": platform.python_version(),

@@ -7,17 +7,18 @@ as YAML; `tokenlabel.recipes` holds one per published result.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from tokenlabel.options import STRICT, Count, Epochs, NotNegative, Positive, Share
-from tokenlabel.supervision import AnyMethod, TokenLabels
+from tokenlabel.errors import InputError
 
 __all__ = [
     "About",
     "Augment",
+    "BaseRecipe",
+    "BaseSchedule",
     "Checkpoints",
     "Course",
     "Data",
@@ -28,10 +29,19 @@ __all__ = [
     "Optimizer",
     "Recipe",
     "Schedule",
+    "Supervision",
 ]
 
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Epochs = Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class About:
     """Where a recipe comes from and what to expect of it."""
 
@@ -42,7 +52,7 @@ class About:
     """The published number, with its data set and resolution."""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Data:
     """The images and their label maps."""
 
@@ -64,7 +74,7 @@ class Data:
     """Loader processes per rank; 0 loads in the training process. Never changes the result."""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Augment:
     """Augmentation of the training images; its geometry reaches the label maps too."""
 
@@ -90,7 +100,7 @@ class Augment:
     """Validation: share of the image's shorter side that the centre crop shows."""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Model:
     """The student."""
 
@@ -108,7 +118,40 @@ class Model:
     "pretrained" for timm's own weights."""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Supervision:
+    """What the student is told.
+
+    `kind` is the one switch between the method and its honest baselines:
+    - "labels": the class token learns the ground truth; tokens learn nothing.
+    - "distillation": image-level distillation. The class token learns a blend of the ground truth
+      and of the annotator's distribution over the whole view; tokens learn nothing.
+    - "token-labels": the class token learns `class_target`, every token the annotator's
+      distribution over its own area.
+    """
+
+    kind: Literal["labels", "distillation", "token-labels"] = "token-labels"
+    token_weight: NotNegative = 0.5
+    """Weight of the token loss beside the class loss: 0.5 in the paper, 1.0 in the released code."""
+    class_target: Literal["ground-truth", "annotator", "blend"] = "ground-truth"
+    """Of token-labels: "blend" is the released code's, by whether annotator and ground truth agree."""
+    distillation_share: Share = 0.5
+    """Of distillation: the annotator's share of the class target."""
+    target: Literal["probability", "released", "released-transposed"] = "probability"
+    """How token targets are made from label maps (see `tokenlabel.token_targets`)."""
+    smoothing: Share = 0.1
+    """Label smoothing of every target."""
+    class_weights: Literal["none", "balanced"] | list[Positive] = "none"
+    """Loss weight of an image by its ground-truth class: "balanced" is inverse frequency."""
+    token_fraction: Share = 1.0
+    """Share of the tokens, drawn anew each step, that carry a loss."""
+    last_epochs_without_tokens: Epochs = 0
+    """How many epochs at the end train on the class loss alone."""
+    online: bool = False
+    """Whether the annotator runs on every augmented view, instead of a label store."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Mixing:
     """How the images of a batch are mixed."""
 
@@ -123,7 +166,7 @@ class Mixing:
     """One box for each pair of images, rather than one for the batch."""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Optimizer:
     """The optimiser, by timm's names and rules."""
 
@@ -154,25 +197,41 @@ class Course(NamedTuple):
         return self.decay + self.cooldown
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Schedule:
-    """How long, how many at a time, and the learning rate's course."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class BaseSchedule:
+    """How many images at a time, and the learning rate's course; a subclass says how long."""
 
     batch_size: Count = 1024
     """Images an update, over all ranks and accumulated passes together."""
+    warmup_lr: NotNegative = 1e-6
+    min_lr: NotNegative = 1e-5
+    decay: Literal["cosine", "constant", "poly"] = "cosine"
+    """"poly" has power 1: a straight line."""
+    max_steps: Count | None = None
+    """Stop after so many updates, for trials; the learning rate's course stays as it is."""
+
+    def course(self, updates_per_epoch: int) -> Course:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Schedule(BaseSchedule):
+    """A length in epochs."""
+
     epochs: Count = 300
     """Epochs of warm-up and decay."""
     warmup_epochs: NotNegative = 5
     """May be a fraction of an epoch."""
     cooldown_epochs: Epochs = 10
     """Further epochs at `min_lr`."""
-    warmup_lr: NotNegative = 1e-6
-    min_lr: NotNegative = 1e-5
-    decay: Literal["cosine", "constant", "poly"] = "cosine"
-    max_steps: Count | None = None
-    """Stop after so many updates, for trials; the learning rate's course stays that of `epochs`."""
 
     def course(self, updates_per_epoch: int) -> Course:
+        """Raises InputError where the warm-up leaves nothing to train at the full rate."""
+        if self.warmup_epochs >= self.epochs:
+            raise InputError(
+                f"schedule.warmup_epochs = {self.warmup_epochs} leaves nothing of"
+                f" {self.epochs} epochs to train at the full rate"
+            )
         return Course(
             round(self.warmup_epochs * updates_per_epoch),
             self.epochs * updates_per_epoch,
@@ -180,7 +239,7 @@ class Schedule:
         )
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Ema:
     """The moving average of the weights, which is validated beside them."""
 
@@ -192,7 +251,7 @@ class Ema:
     """Keep the average in CPU memory."""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Engine:
     """How the machine computes; apart from rounding, none of it changes the result."""
 
@@ -214,7 +273,7 @@ class Engine:
     """Stop after so many skipped (NaN or infinite) updates in a row."""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Checkpoints:
     """What is kept, and how often."""
 
@@ -224,41 +283,58 @@ class Checkpoints:
     """How many of the newest checkpoints stay on disk, besides the best."""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Recipe:
-    """One training run."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class BaseRecipe:
+    """What the engine reads of a recipe, whatever it trains."""
 
     name: str = "custom"
     seed: int = 0
     about: About = About()
-    data: Data = Data()
-    augment: Augment = Augment()
-    model: Model = Model()
-    supervision: AnyMethod = TokenLabels()
-    """What the student learns from: a method of `tokenlabel.supervision`, chosen by its `kind`."""
-    mixing: Mixing = Mixing()
     optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
+    schedule: BaseSchedule = BaseSchedule()
     ema: Ema = Ema()
     engine: Engine = Engine()
     checkpoints: Checkpoints = Checkpoints()
     trackers: tuple[str, ...] = ("tensorboard",)
     """Any of accelerate's trackers that is installed: tensorboard, wandb, trackio, mlflow …"""
     validate_every: Count = 1
-    """Epochs between two validations; the last epoch is always validated."""
+    """Epochs between two validations; the end is always validated."""
     log_every: Count = 50
     """Updates between two lines of the metrics file."""
+
+    measure: ClassVar[str] = "top1"
+    """The validation's measure that decides which checkpoint is best."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What tells this run from others of its kind, for its results."""
+        return {}
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the images of a pass are mixed with each other, so that it needs two."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Recipe(BaseRecipe):
+    """One training run of a student."""
+
+    data: Data = Data()
+    augment: Augment = Augment()
+    model: Model = Model()
+    supervision: Supervision = Supervision()
+    mixing: Mixing = Mixing()
+    schedule: Schedule = Schedule()
 
     @property
     def total_epochs(self) -> int:
         return self.schedule.epochs + self.schedule.cooldown_epochs
 
     @property
-    def measure(self) -> str:
-        """The validation's measure that decides which checkpoint is best."""
-        return "top1"
+    def facts(self) -> dict[str, Any]:
+        return {"supervision": self.supervision.kind, "mixing": self.mixing.kind}
 
     @property
-    def facts(self) -> dict[str, str]:
-        """What tells this run from others of its kind, for its results."""
-        return self.supervision.facts | {"mixing": self.mixing.kind}
+    def mixes(self) -> bool:
+        return self.mixing.kind != "none" and self.mixing.probability > 0

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from tokenlabel.options import STRICT, Count, NotNegative, Positive, Share
+from tokenlabel.errors import InputError
 from tokenlabel.runs.recipe import (
-    About,
-    Checkpoints,
+    BaseRecipe,
+    BaseSchedule,
+    Count,
     Course,
     Ema,
     Engine,
+    NotNegative,
     Optimizer,
+    Positive,
+    Share,
 )
 
 __all__ = [
@@ -30,13 +34,15 @@ __all__ = [
     "UpdateSchedule",
 ]
 
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
 Layout = Literal["ade20k", "cityscapes", "folder"]
 HeadKind = Literal["upernet", "fcn"]
 Updates = Annotated[int, Field(ge=0)]
 Index = Annotated[int, Field(ge=0, le=65535)]
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SegmentationData:
     """The images and their masks (layouts: see `tokenlabel.segmentation.pairs.open_pairs`)."""
 
@@ -57,7 +63,7 @@ class SegmentationData:
     """Loader processes per rank. Never changes the result."""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SegmentationAugment:
     """How training samples are drawn (see `tokenlabel.segmentation.augment.PairAugmentation`)."""
 
@@ -72,7 +78,7 @@ class SegmentationAugment:
     """Photometric distortion."""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SegmentationModelChoice:
     """Backbone and head."""
 
@@ -90,7 +96,7 @@ class SegmentationModelChoice:
     """Further timm arguments of the backbone."""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SegmentationLoss:
     """Cross-entropy of both heads."""
 
@@ -99,26 +105,28 @@ class SegmentationLoss:
     """Weigh pixels by class frequency to this negative power: 0 not at all, 1 all classes alike."""
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class UpdateSchedule:
-    """How long, in updates, and the learning rate's course."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class UpdateSchedule(BaseSchedule):
+    """A length in updates."""
 
     batch_size: Count = 16
-    """Images an update, over all ranks and accumulated passes together."""
     updates: Count = 160_000
     warmup_updates: Updates = 1500
     warmup_lr: NotNegative = 6e-11
     min_lr: NotNegative = 0.0
-    decay: Literal["poly", "cosine", "constant"] = "poly"
-    """"poly" has power 1: a straight line."""
-    max_steps: Count | None = None
-    """Stop after so many updates, for trials; the learning rate's course stays that of `updates`."""
+    decay: Literal["cosine", "constant", "poly"] = "poly"
 
     def course(self, updates_per_epoch: int) -> Course:  # noqa: ARG002
+        """Raises InputError where the warm-up leaves nothing to train at the full rate."""
+        if self.warmup_updates >= self.updates:
+            raise InputError(
+                f"schedule.warmup_updates = {self.warmup_updates} leaves nothing of"
+                f" {self.updates} updates to train at the full rate"
+            )
         return Course(self.warmup_updates, self.updates, 0)
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class SegmentationTest:
     """How images are shown when they are segmented (see `tokenlabel.segmentation.inference`)."""
 
@@ -129,13 +137,10 @@ class SegmentationTest:
     stride: Count = 341
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class SegmentationRecipe:
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SegmentationRecipe(BaseRecipe):
     """One segmentation run."""
 
-    name: str = "custom"
-    seed: int = 0
-    about: About = About()
     data: SegmentationData = SegmentationData()
     augment: SegmentationAugment = SegmentationAugment()
     model: SegmentationModelChoice = SegmentationModelChoice()
@@ -145,20 +150,11 @@ class SegmentationRecipe:
     test: SegmentationTest = SegmentationTest()
     ema: Ema = Ema(decay=None)
     engine: Engine = Engine(device_batch=16)
-    checkpoints: Checkpoints = Checkpoints()
-    trackers: tuple[str, ...] = ("tensorboard",)
-    """Any of accelerate's trackers that is installed."""
     validate_every: Count = 6
     """Passes over the images between two validations; the end is always validated."""
-    log_every: Count = 50
-    """Updates between two lines of the metrics file."""
+
+    measure: ClassVar[str] = "miou"
 
     @property
-    def measure(self) -> str:
-        """The validation's measure that decides which checkpoint is best."""
-        return "miou"
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """What tells this run from others of its kind, for its results."""
+    def facts(self) -> dict[str, Any]:
         return {"backbone": self.model.backbone, "head": self.model.head}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,7 @@ from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
 from tokenlabel.models import build_model, load_weights
 from tokenlabel.progress import console
-from tokenlabel.runs.folder import RunFolder
 from tokenlabel.runs.open import open_run, saved_weights
-from tokenlabel.runs.recipe_file import override
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.segmentation.account import MaskAccount, account_of
 from tokenlabel.segmentation.augment import PairAugmentation
@@ -32,11 +29,13 @@ from tokenlabel.segmentation.model import SegmentationModel
 from tokenlabel.segmentation.pairs import Pairs, open_pairs
 from tokenlabel.segmentation.recipe import SegmentationRecipe
 from tokenlabel.segmentation.task import SegmentationTask, class_weights
-from tokenlabel.training.loop import Validation, fit
+from tokenlabel.training.batches import LoaderBatches
+from tokenlabel.training.engine import fit, loader_workers
+from tokenlabel.training.loop import Validation
 from tokenlabel.training.ranks import Ranks, accumulation
-from tokenlabel.training.trainer import Trainer
 
 __all__ = [
+    "SegmentationSpec",
     "TrainedSegmenter",
     "create_segmenter",
     "load_checkpoint",
@@ -47,56 +46,96 @@ __all__ = [
 ]
 
 
-def train(recipe: SegmentationRecipe, output: str | Path) -> TrainResult:
-    """Train as the recipe says, in the folder `output`; a run that is there already goes on.
+def train(
+    recipe: SegmentationRecipe, output: str | Path, *, allow_changed: Iterable[str] = ()
+) -> TrainResult:
+    """Train a segmentation network as the recipe says (see `tokenlabel.training.engine.fit`)."""
+    return fit(recipe, SegmentationSpec(recipe), output, allow_changed=allow_changed)
 
-    May be called by every rank of a torchrun. Raises InputError for what the user can fix, before
-    anything is written.
-    """
-    _check(recipe)
-    pairs = open_split(recipe, recipe.data.train_split)
-    folder = RunFolder(output, recipe)
-    if folder.results is not None:
-        console.print(f"{folder.path} is complete: nothing to train", soft_wrap=True)
-        return TrainResult(folder.path, folder.results)
-    held_out = _held_out(recipe, pairs)
-    ranks = Ranks(recipe.engine, recipe.trackers, str(folder.path))
-    accounts = {
-        part: account_of(found, workers=max(recipe.data.workers, 1), show=ranks.first)
-        for part, found in (("training", pairs), ("validation", held_out))
-        if found is not None
-    }
-    if ranks.first:
-        _say(recipe, accounts)
-    balance = recipe.loss.class_balance
-    torch.manual_seed(recipe.seed)
-    model = create_segmenter(recipe, len(pairs.classes), fresh=True)
-    task = SegmentationTask(
-        model,
-        **normalization(model),
-        auxiliary_weight=recipe.loss.auxiliary_weight,
-        class_weights=class_weights(accounts["training"].pixels, balance) if balance else None,
-    )
-    batches = _Batches(recipe, pairs, model, ranks)
-    validation = None if held_out is None else _validation(recipe, held_out, ranks)
-    trainer = Trainer(task, recipe, ranks, batches.updates_per_epoch)
-    ranks.wait()  # all have looked at the folder before the first one writes into it
-    if ranks.first:
-        classes = pairs.classes
-        folder.open(
-            recipe,
-            {
-                "images": len(pairs),
-                "classes": classes.names,
-                "values": classes.values,
-                "ignored": classes.ignored,
-                "decode": pairs.rules.as_dict(),
-                "masks": {part: account.as_dict() for part, account in accounts.items()},
-            },
+
+class SegmentationSpec:
+    """A segmentation network on pairs of images and masks."""
+
+    def __init__(self, recipe: SegmentationRecipe) -> None:
+        """Opens the images. Raises InputError for what the recipe lacks."""
+        recipe.schedule.course(1)
+        _inference(recipe)
+        self.recipe = recipe
+        self.pairs = open_split(recipe, recipe.data.train_split)
+        self.held_out = _held_out(recipe, self.pairs)
+
+    def build(self, ranks: Ranks) -> SegmentationTask:
+        recipe = self.recipe
+        self.accounts = {
+            part: account_of(found, workers=max(recipe.data.workers, 1), show=ranks.first)
+            for part, found in (("training", self.pairs), ("validation", self.held_out))
+            if found is not None
+        }
+        if ranks.first:
+            _say(recipe, self.accounts)
+        balance = recipe.loss.class_balance
+        counts = self.accounts["training"].pixels
+        torch.manual_seed(recipe.seed)
+        self.model = create_segmenter(recipe, len(self.pairs.classes), fresh=True)
+        return SegmentationTask(
+            self.model,
+            **normalization(self.model),
+            auxiliary_weight=recipe.loss.auxiliary_weight,
+            class_weights=class_weights(counts, balance) if balance else None,
         )
-    ranks.wait()
-    with ranks.tracking(recipe):
-        return TrainResult(folder.path, fit(trainer, batches, folder, recipe, validation))
+
+    def batches(self, ranks: Ranks) -> LoaderBatches[PairBatch]:
+        recipe, augment = self.recipe, self.recipe.augment
+        red, green, blue = (round(255 * value) for value in normalization(self.model)["mean"])
+        passes = accumulation(recipe, ranks.count)
+        loader = pair_loader(
+            self.pairs,
+            PairAugmentation(
+                crop=augment.crop,
+                short_side=recipe.test.short_side,
+                scale=augment.scale,
+                largest_share=augment.largest_share,
+                hflip=augment.hflip,
+                color=augment.color,
+                fill=(red, green, blue),
+            ),
+            batch_size=recipe.schedule.batch_size // ranks.count // passes,
+            seed=recipe.seed,
+            workers=loader_workers(recipe.data.workers),
+            rank=ranks.rank,
+            world=ranks.count,
+            pin_memory=ranks.device.type == "cuda",
+        )
+        batches = LoaderBatches(loader, passes)
+        if not batches.updates_per_epoch:
+            raise InputError(
+                f"{len(self.pairs)} images do not fill one batch of {recipe.schedule.batch_size}:"
+                " choose a smaller schedule.batch_size"
+            )
+        return batches
+
+    def evaluator(self, ranks: Ranks) -> Validation | None:
+        held_out = self.held_out
+        if held_out is None:
+            return None
+
+        def measure(model: nn.Module) -> dict[str, float]:
+            assert isinstance(model, SegmentationModel)
+            segmenter = _segmenter(model, self.recipe, ranks.device)
+            return evaluate_pairs(segmenter, held_out, ranks, show=False).summary()
+
+        return measure
+
+    def facts(self) -> dict[str, Any]:
+        classes = self.pairs.classes
+        return {
+            "images": len(self.pairs),
+            "classes": classes.names,
+            "values": classes.values,
+            "ignored": classes.ignored,
+            "decode": self.pairs.rules.as_dict(),
+            "masks": {part: account.as_dict() for part, account in self.accounts.items()},
+        }
 
 
 def open_split(recipe: SegmentationRecipe, split: str) -> Pairs:
@@ -176,56 +215,6 @@ def _inference(recipe: SegmentationRecipe, **changes: Any) -> Inference:
     return Inference(**(own | changes))
 
 
-class _Batches:
-    """The loader's batches, as many together as an update accumulates."""
-
-    def __init__(
-        self, recipe: SegmentationRecipe, pairs: Pairs, model: SegmentationModel, ranks: Ranks
-    ) -> None:
-        augment = recipe.augment
-        mean = normalization(model)["mean"]
-        red, green, blue = (round(255 * value) for value in mean)
-        self.passes = accumulation(recipe, ranks.count)
-        self.loader = pair_loader(
-            pairs,
-            PairAugmentation(
-                crop=augment.crop,
-                short_side=recipe.test.short_side,
-                scale=augment.scale,
-                largest_share=augment.largest_share,
-                hflip=augment.hflip,
-                color=augment.color,
-                fill=(red, green, blue),
-            ),
-            batch_size=recipe.schedule.batch_size // ranks.count // self.passes,
-            seed=recipe.seed,
-            workers=min(recipe.data.workers, os.cpu_count() or 1),
-            rank=ranks.rank,
-            world=ranks.count,
-            pin_memory=ranks.device.type == "cuda",
-        )
-        self.updates_per_epoch = len(self.loader) // self.passes
-        if not self.updates_per_epoch:
-            raise InputError(
-                f"{len(pairs)} images do not fill one batch of {recipe.schedule.batch_size}:"
-                " choose a smaller schedule.batch_size"
-            )
-
-    def epoch(self, epoch: int, start: int) -> Iterator[list[PairBatch]]:
-        batches = self.loader.epoch(epoch, start * self.passes)
-        for _ in range(start, self.updates_per_epoch):
-            yield [next(batches) for _ in range(self.passes)]
-
-
-def _check(recipe: SegmentationRecipe) -> None:
-    if recipe.schedule.warmup_updates >= recipe.schedule.updates:
-        raise InputError(
-            f"schedule.warmup_updates = {recipe.schedule.warmup_updates} leaves nothing of"
-            f" {recipe.schedule.updates} updates to train at the full rate"
-        )
-    _inference(recipe)
-
-
 def _held_out(recipe: SegmentationRecipe, pairs: Pairs) -> Pairs | None:
     """The pairs of the validation, none of them among those of the training."""
     if recipe.data.val_split is None:
@@ -239,15 +228,6 @@ def _held_out(recipe: SegmentationRecipe, pairs: Pairs) -> Pairs | None:
     return dataclasses.replace(held_out, rules=pairs.rules)  # one data set, one range of values
 
 
-def _validation(recipe: SegmentationRecipe, held_out: Pairs, ranks: Ranks) -> Validation:
-    def measure(model: nn.Module) -> dict[str, float]:
-        assert isinstance(model, SegmentationModel)
-        segmenter = _segmenter(model, recipe, ranks.device)
-        return evaluate_pairs(segmenter, held_out, ranks, show=False).summary()
-
-    return measure
-
-
 @dataclass(frozen=True)
 class TrainedSegmenter:
     """A trained model with all that is needed to use it."""
@@ -255,8 +235,6 @@ class TrainedSegmenter:
     model: SegmentationModel  # in evaluation mode, on the CPU
     recipe: SegmentationRecipe
     classes: ClassList
-    weights: Path  # the file that they were read from
-    run: Path | None = None  # the folder of its run
     rules: DecodeRules = AS_STORED  # how the images that it was trained on became pixels
 
     def segmenter(self, device: torch.device, **changes: Any) -> Segmenter:
@@ -264,12 +242,11 @@ class TrainedSegmenter:
         return _segmenter(self.model.to(device), self.recipe, device, **changes)
 
 
-def load_segmenter(run: Path, settings: Sequence[str] = ()) -> TrainedSegmenter:
-    """The model of a run's folder: its best checkpoint, or else its newest one; or one checkpoint's.
+def load_segmenter(run: Path) -> TrainedSegmenter:
+    """The model of a run's folder: its best checkpoint, or else its newest one.
 
-    The moving average of the weights is taken where the run keeps one. `settings` replace values of
-    the run's recipe ("test.short_side=640"). Raises InputError if the folder holds no run, or one
-    that has saved nothing yet.
+    The moving average of the weights is taken where the run keeps one. Raises InputError if the
+    folder holds no run, or one that has saved nothing yet.
     """
     if run.is_file():
         raise InputError(
@@ -278,10 +255,8 @@ def load_segmenter(run: Path, settings: Sequence[str] = ()) -> TrainedSegmenter:
     opened = open_run(run, SegmentationRecipe)
     known = opened.facts
     classes = ClassList(tuple(known["classes"]), tuple(known["values"]), tuple(known["ignored"]))
-    recipe = override(opened.recipe, settings)
-    rules = DecodeRules.of_dict(known.get("decode", {}))
-    trained = load_checkpoint(opened.weights(), recipe, classes)
-    return dataclasses.replace(trained, run=opened.folder, rules=rules)
+    trained = load_checkpoint(opened.weights(), opened.recipe, classes)
+    return dataclasses.replace(trained, rules=DecodeRules.of_dict(known.get("decode", {})))
 
 
 def load_checkpoint(
@@ -290,4 +265,4 @@ def load_checkpoint(
     """A model of the recipe's shape with the weights of a file, ours or mmsegmentation's."""
     model = create_segmenter(recipe, len(classes))
     load_segmentation_weights(model, weights)
-    return TrainedSegmenter(model.eval(), recipe, classes, weights)
+    return TrainedSegmenter(model.eval(), recipe, classes)

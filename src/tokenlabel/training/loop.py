@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 import torch
@@ -13,14 +16,16 @@ from torch import nn
 from tokenlabel.errors import InputError
 from tokenlabel.files import write_atomically
 from tokenlabel.pictures.curves import draw_curves
-from tokenlabel.progress import console, progress_bar
+from tokenlabel.progress import console
 from tokenlabel.runs.folder import RunFolder
-from tokenlabel.runs.plan import Plan
+from tokenlabel.runs.recipe import BaseRecipe
 from tokenlabel.runs.results import read_metrics
+from tokenlabel.training.callbacks import Callback
 from tokenlabel.training.signals import Preempted, StopRequest
 from tokenlabel.training.trainer import Trainer, Update
+from tokenlabel.training.window import Window
 
-__all__ = ["Batches", "TrainingDiverged", "Validation", "fit"]
+__all__ = ["Batches", "Loop", "TrainingDiverged", "Validation"]
 
 
 class Batches(Protocol):
@@ -33,74 +38,86 @@ class Batches(Protocol):
 
 
 Validation = Callable[[nn.Module], dict[str, float]]
-"""Named measures of a model; the plan's `measure` decides which checkpoint is best."""
+"""Named measures of a model; the recipe's `measure` decides which checkpoint is best."""
 
 
 class TrainingDiverged(InputError):
     """Too many updates in a row had a gradient that is not finite."""
 
 
-def fit(
-    trainer: Trainer,
-    batches: Batches,
-    folder: RunFolder,
-    recipe: Plan,
-    validation: Validation | None = None,
-) -> dict[str, Any]:
-    """Train to the end of the schedule, from the newest checkpoint of `folder` if it has one.
+class Loop:
+    """One run of a trainer, from the newest checkpoint of `folder` if it has one."""
 
-    Returns the results, which are also in `folder`. Raises Preempted when asked to stop (the state is
-    saved), TrainingDiverged when the loss stays NaN (the last good state is saved).
-    """
-    return _Loop(trainer, batches, folder, recipe, validation).run()
-
-
-class _Loop:
     def __init__(
         self,
         trainer: Trainer,
         batches: Batches,
         folder: RunFolder,
-        recipe: Plan,
-        validation: Validation | None,
+        recipe: BaseRecipe,
+        validation: Validation | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.trainer, self.batches, self.folder, self.recipe = trainer, batches, folder, recipe
         self.ranks = trainer.ranks
         self.validation = validation
+        self.callbacks = callbacks
         self.per_epoch = batches.updates_per_epoch
         full = recipe.schedule.course(self.per_epoch).total
         self.total = min(full, recipe.schedule.max_steps or full)
         self.best = -1.0
         self.measures: dict[str, float] = {}
+        self.logged: dict[str, Any] = {}  # the last line of losses
         self.seconds = 0.0  # of training, over all continuations
         self.saved_at = time.monotonic()
-        self.window = _Window()
+        self.window = Window()
+        self.workers: list[BaseProcess] = []  # that load images
 
-    def run(self) -> dict[str, Any]:
+    def run(self, used: Mapping[str, Any]) -> dict[str, Any]:
+        """Train to the end; returns the results, with what is said of the images `used`."""
         self._resume()
-        with (
-            StopRequest() as stop,
-            progress_bar(visible=self.ranks.first) as bar,
-        ):
-            images = self.recipe.schedule.batch_size
-            task = bar.add_task(
-                self.recipe.name,
-                total=self.total * images,
-                completed=self.trainer.updates * images,
-                note="",
-            )
+        with self._followed(), self._explained(), StopRequest() as stop:
+            for callback in self.callbacks:
+                callback.on_start(self.recipe, self.total, self.trainer.updates)
             while self.trainer.updates < self.total:
                 epoch, start = divmod(self.trainer.updates, self.per_epoch)
                 for _ in self._epoch(epoch, start):
-                    if note := self._log_update(epoch):
-                        bar.update(task, note=note)
-                    bar.advance(task, images)
+                    self._log_update(epoch)
+                    for callback in self.callbacks:
+                        callback.on_update(self.trainer.updates)
                     if self.trainer.updates in (self.total, (epoch + 1) * self.per_epoch):
                         self._end_epoch(epoch)
                     if self.trainer.updates == self.total:
                         break
                     self._save_or_stop(stop)
-        return self._finish()
+            return self._finish(used)
+
+    @contextmanager
+    def _followed(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            for callback in self.callbacks:
+                callback.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """One line for what is no error of this process: a loader's worker, or a rank, was killed."""
+        try:
+            yield
+        except RuntimeError:  # what torch raises for both
+            killed = [worker for worker in self.workers if worker.exitcode not in (None, 0)]
+            if killed:
+                raise InputError(
+                    f"a process that loads images was killed (exit code {killed[0].exitcode}; by the"
+                    " system, where memory ran out: use fewer data.workers): the same command goes on"
+                    " from the last checkpoint"
+                ) from None
+            if self.ranks.lost_one():
+                raise InputError(
+                    f"rank {self.ranks.rank} stops, for another rank has ended: the same command goes"
+                    " on from the last checkpoint"
+                ) from None
+            raise
 
     def _epoch(self, epoch: int, start: int) -> Iterator[Update]:
         batches = iter(self.batches.epoch(epoch, start))
@@ -110,6 +127,8 @@ class _Loop:
             if group is None:
                 return
             fetched = time.monotonic()
+            if not self.window.total_seconds or not self.trainer.updates % self.per_epoch:
+                self.workers = multiprocessing.active_children()
             update = self.trainer.update(group, epoch)
             self.window.add(update, waited=fetched - begun, took=time.monotonic() - begun)
             if self.trainer.skipped_in_a_row:
@@ -118,14 +137,13 @@ class _Loop:
 
     # -- between updates -------------------------------------------------------------------------
 
-    def _log_update(self, epoch: int) -> str:
-        """Log when it is time; returns a note for the progress bar, or ""."""
+    def _log_update(self, epoch: int) -> None:
+        """Log when it is time."""
         number = self.trainer.updates
         if number % self.recipe.log_every and number != self.total:
-            return ""
-        entry = self._entry(epoch)
-        self._log(entry)
-        return _note(entry)
+            return
+        self.logged = self._entry(epoch)
+        self._log(self.logged)
 
     def _save_or_stop(self, stop: StopRequest) -> None:
         asked, due = self._agree(stop)
@@ -147,19 +165,35 @@ class _Loop:
         return asked, bool(save)
 
     def _end_epoch(self, epoch: int) -> None:
-        """Validate and save at the end of an epoch, when it is one to be validated."""
+        """Validate and save, when the epoch is one to be validated."""
         last = self.trainer.updates == self.total
-        if not last and (epoch + 1) % self.recipe.validate_every:
-            return
-        best = False
-        if self.validation is not None:
-            self.measures = self._validate()
-            self._log({"update": self.trainer.updates, "epoch": epoch + 1, **self.measures})
-            measure = self.recipe.measure
-            score = self.measures.get(f"ema/{measure}", self.measures[f"val/{measure}"])
-            best = score > self.best
-            self.best = max(score, self.best)
-        self._save(best=best)
+        measures: dict[str, float] = {}
+        if last or not (epoch + 1) % self.recipe.validate_every:
+            best = False
+            if self.validation is not None:
+                self.measures = measures = self._validate()
+                self._log({"update": self.trainer.updates, "epoch": epoch + 1, **measures})
+                measure = self.recipe.measure
+                score = measures.get(f"ema/{measure}", measures[f"val/{measure}"])
+                best = score > self.best
+                self.best = max(score, self.best)
+            self._save(best=best)
+        seconds = self.seconds + self.window.total_seconds
+        left = (self.total - self.trainer.updates) * seconds / self.trainer.updates
+        for callback in self.callbacks:
+            callback.on_epoch(
+                {
+                    **self.logged,
+                    **measures,
+                    "update": self.trainer.updates,
+                    "epoch": epoch + 1,
+                    "epochs": -(-self.total // self.per_epoch),
+                    "lr": self.trainer.lr,
+                    "measure": self.recipe.measure,
+                    "best": None if self.best < 0 else self.best,
+                    "seconds_left": left,
+                }
+            )
 
     def _validate(self) -> dict[str, float]:
         assert self.validation is not None
@@ -173,22 +207,26 @@ class _Loop:
         """Stop when too many updates in a row were skipped, leaving state and culprits behind."""
         if self.trainer.skipped_in_a_row < self.recipe.engine.max_bad_steps:
             return
+        row, self.trainer.skipped_in_a_row = self.trainer.skipped_in_a_row, 0  # counted anew
         self._save()
         keys = [key for batch in group for key in batch.keys]
         file = self.folder.path / f"bad-batch-rank{self.ranks.rank}.json"
         write_atomically(file, json.dumps({"update": self.trainer.updates, "keys": keys}))
         raise TrainingDiverged(
-            f"the gradient was not finite in {self.trainer.skipped_in_a_row} updates in a row; the last"
-            f" good state is saved, and the keys of the last images are in {file}:"
-            " lower optimizer.lr, set optimizer.clip, or train in another engine.precision"
+            f"the gradient was not finite in {row} updates in a row; the last good state is saved, and"
+            f" the keys of the last images are in {file}: go on with a lower rate by --set"
+            f" optimizer.lr={self.recipe.optimizer.lr / 2:.2g} --allow-changed optimizer.lr (or with"
+            " optimizer.clip likewise), or in another engine.precision"
         )
 
     # -- saving and resuming ---------------------------------------------------------------------
 
     def _save(self, *, best: bool = False) -> None:
         state = self.trainer.state()
+        windows = self.ranks.gather(self.window.state())
         if self.ranks.first:
             state["progress"] |= {
+                "windows": windows,
                 "best": self.best,
                 "measures": self.measures,
                 "seconds": self.seconds + self.window.total_seconds,
@@ -205,6 +243,10 @@ class _Loop:
             self.best = state["progress"]["best"]
             self.measures = state["progress"]["measures"]
             self.seconds = state["progress"]["seconds"]
+            # of older checkpoints, and of other numbers of ranks, what was not yet logged is lost
+            windows = state["progress"].get("windows", [])
+            if len(windows) == self.ranks.count:
+                self.window.load(windows[self.ranks.rank])
         if self.ranks.first:
             for checkpoint, fault in damaged:
                 console.print(
@@ -242,18 +284,19 @@ class _Loop:
     def _log(self, entry: dict[str, Any]) -> None:
         if self.ranks.first:
             self.folder.log(entry)
-        numbers = {k: v for k, v in entry.items() if k not in ("update", "epoch")}
-        self.ranks.accelerator.log(numbers, step=entry["update"])
+        for callback in self.callbacks:
+            callback.on_log(entry)
 
     def _draw(self) -> None:
         draw_curves(read_metrics(self.folder.path), self.folder.path, self.recipe.name)
 
-    def _finish(self) -> dict[str, Any]:
+    def _finish(self, used: Mapping[str, Any]) -> dict[str, Any]:
         best = self.folder.checkpoints.best()
         results = {
             "name": self.recipe.name,
             **self.recipe.facts,
             "seed": self.recipe.seed,
+            **used,
             "updates": self.trainer.updates,
             "skipped": self.trainer.skipped,
             "seconds": self.seconds + self.window.total_seconds,
@@ -265,49 +308,7 @@ class _Loop:
         if self.ranks.first:
             self._draw()
             self.folder.finish(results)
+        for callback in self.callbacks:
+            callback.on_end(results)
         self.ranks.wait()
         return results
-
-
-class _Window:
-    """Sums since the last log line; losses stay on the device until they are asked for."""
-
-    def __init__(self) -> None:
-        self.total_seconds = 0.0
-        self._reset()
-
-    def _reset(self) -> None:
-        self.losses: dict[str, torch.Tensor] = {}
-        self.counted = self.updates = 0
-        self.waited = self.seconds = self.norm = 0.0
-
-    def add(self, update: Update, *, waited: float, took: float) -> None:
-        self.updates += 1
-        self.waited += waited
-        self.seconds += took
-        self.total_seconds += took
-        if update.skipped:
-            return
-        self.counted += 1
-        self.norm += update.gradient_norm
-        for name, loss in update.losses.items():
-            self.losses[name] = self.losses[name] + loss if name in self.losses else loss
-
-    def close(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Mean losses, and figures of the window; begins a new one."""
-        counted = max(self.counted, 1)
-        losses = {name: float(loss) / counted for name, loss in self.losses.items()}
-        figures = {
-            "updates": self.updates,
-            "seconds": self.seconds,
-            "waited": self.waited,
-            "gradient_norm": self.norm / counted,
-        }
-        self._reset()
-        return losses, figures
-
-
-def _note(entry: dict[str, Any]) -> str:
-    names = ("loss", "class", "token", "decode", "auxiliary")
-    terms = [f"{name} {entry[name]:.3f}" for name in names if name in entry]
-    return f"{' '.join(terms)} · wait {entry['data_wait']:.0%} · {entry['memory_gb']:.1f} GB"

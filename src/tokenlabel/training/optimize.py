@@ -1,4 +1,4 @@
-"""Optimiser, learning-rate schedule and weight average from a recipe: timm's, put together."""
+"""Optimizer, learning-rate schedule and weight average from a recipe: timm's, put together."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from tokenlabel.errors import InputError, nearest
-from tokenlabel.runs.plan import Plan
-from tokenlabel.runs.recipe import Ema, Optimizer
+from tokenlabel.runs.recipe import BaseRecipe, Ema, Optimizer
 
 __all__ = ["create_ema", "create_optimizer", "create_schedule", "parameter_groups"]
 
 
 def create_optimizer(student: nn.Module, recipe: Optimizer) -> torch.optim.Optimizer:
-    """timm's optimiser over `parameter_groups`. Raises InputError for an unknown name."""
+    """timm's optimizer over `parameter_groups`. Raises InputError for an unknown name."""
     if recipe.name not in list_optimizers():
         raise InputError(
-            f"unknown optimiser {recipe.name!r}{nearest(recipe.name, list_optimizers())}"
+            f"unknown optimizer {recipe.name!r}{nearest(recipe.name, list_optimizers())}"
         )
     options: dict[str, Any] = {"betas": recipe.betas, "eps": recipe.eps}
     if next(student.parameters()).is_cuda and recipe.name in ("adam", "adamw", "sgd"):
@@ -73,7 +72,7 @@ def parameter_groups(student: nn.Module, recipe: Optimizer) -> list[dict[str, An
 
 
 def create_schedule(
-    optimizer: torch.optim.Optimizer, recipe: Plan, updates_per_epoch: int
+    optimizer: torch.optim.Optimizer, recipe: BaseRecipe, updates_per_epoch: int
 ) -> Scheduler:
     """A schedule by updates; `step_update(n)` sets the rate of update n whatever came before."""
     schedule, course = recipe.schedule, recipe.schedule.course(updates_per_epoch)

@@ -1,36 +1,37 @@
-"""The processes of a run: one, or as many as torchrun started, joined by accelerate."""
+"""The processes of a run: one, or as many as torchrun started, joined by torch.distributed."""
 
 from __future__ import annotations
 
 import os
 import resource
+import socket
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
-from tokenlabel.errors import InputError, nearest
-from tokenlabel.runs.plan import Plan
-from tokenlabel.runs.recipe import Engine
-from tokenlabel.runs.recipe_file import flat
+from tokenlabel.errors import InputError
+from tokenlabel.runs.recipe import BaseRecipe, Engine
 
 __all__ = ["Ranks", "accumulation"]
 
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-def accumulation(recipe: Plan, world_size: int) -> int:
-    """How many passes of equal size a rank makes for one update. Raises InputError if none fits."""
+
+def accumulation(recipe: BaseRecipe, world_size: int) -> int:
+    """How many passes of equal size a rank makes for one update. Raises InputError if none fits.
+
+    A pass has two images or more, so that they can be mixed; one only where it was asked for
+    (`engine.device_batch` of 1, or as many ranks as images) and nothing is mixed.
+    """
     total, most = recipe.schedule.batch_size, recipe.engine.device_batch
     share, left = divmod(total, world_size)
     if left or not share:
@@ -38,45 +39,39 @@ def accumulation(recipe: Plan, world_size: int) -> int:
             f"a batch of {total} images cannot be divided evenly among {world_size} ranks:"
             " choose another schedule.batch_size"
         )
-    divisors = (passes for passes in range(1, share + 1) if share % passes == 0)
-    return next(passes for passes in divisors if share // passes <= most)
+    alone = 1 in (share, most) and not recipe.mixes
+    least = 1 if alone else 2
+    for passes in range(1, share + 1):
+        if share % passes == 0 and least <= share // passes <= most:
+            return passes
+    raise InputError(
+        f"schedule.batch_size = {total} ({share} images a rank) has no division into equal passes of"
+        f" {least} to engine.device_batch = {most} images: choose a batch size that is a multiple of"
+        " the device batch, or a larger device batch"
+    )
 
 
 class Ranks:
     """What the processes do together. Needs no process group when there is one process only."""
 
-    def __init__(self, engine: Engine, trackers: tuple[str, ...] = (), folder: str = ".") -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        _check_trackers(trackers)
-        cpu = engine.device == "cpu" or not torch.accelerator.is_available()
+        kind = None
+        if engine.device != "cpu":
+            kind = torch.accelerator.current_accelerator(check_available=True)
+        self.device = torch.device("cpu")
+        if kind is not None:
+            local = int(os.environ.get("LOCAL_RANK", "0"))
+            self.device = torch.device("cuda", local) if kind.type == "cuda" else kind
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world > 1 and not distributed.is_initialized():
-            _join(cpu, world)
-        # a second run in one process may want another precision, which accelerate refuses otherwise
-        AcceleratorState._reset_state()
-        self.accelerator = Accelerator(
-            cpu=cpu,
-            mixed_precision={"fp32": "no"}.get(engine.precision, engine.precision),
-            log_with=list(trackers) or None,
-            project_config=ProjectConfiguration(folder, logging_dir=str(Path(folder) / "trackers")),
-        )
-        if self.accelerator.num_processes != world:
-            raise InputError(
-                f"{world} ranks were started but they did not find each other: start with torchrun"
-            )
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = self.accelerator.device
-        return device
-
-    @property
-    def rank(self) -> int:
-        return int(self.accelerator.process_index)
-
-    @property
-    def count(self) -> int:
-        return int(self.accelerator.num_processes)
+            _join(self.device, world)
+        self.count = world
+        self.rank = distributed.get_rank() if world > 1 else 0
+        self._members = self.gather((socket.gethostname(), os.getpid()))
+        self.scaler = torch.amp.GradScaler(self.device.type) if engine.precision == "fp16" else None
 
     @property
     def first(self) -> bool:
@@ -100,21 +95,32 @@ class Ranks:
             return torch.cuda.max_memory_allocated(self.device) / 2**30
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
-    @contextmanager
-    def tracking(self, recipe: Plan) -> Iterator[None]:
-        """The trackers of a run, from its first to its last number."""
-        if not recipe.trackers:
-            yield
-            return
-        self.accelerator.init_trackers(recipe.name, config=_scalars(recipe))
-        try:
-            yield
-        finally:  # not accelerate's end_training, which would also part the ranks
-            for tracker in self.accelerator.trackers:
-                tracker.finish()
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's plain value, by rank."""
+        values: list[Any] = [None] * self.count
+        if self.count == 1:
+            return [value]
+        distributed.all_gather_object(values, value)
+        return values
+
+    def agree(self, value: str, what: str) -> None:
+        """Raises InputError on every rank where the ranks' values differ."""
+        values = self.gather(value)
+        odd = [str(rank) for rank, other in enumerate(values) if other != values[0]]
+        if odd:
+            raise InputError(
+                f"rank {', '.join(odd[:4])} has other {what} than rank 0: every rank must see the"
+                " same files"
+            )
+
+    def lost_one(self) -> bool:
+        """Whether another rank's process, on this machine, is no more."""
+        here = socket.gethostname()
+        ended = [not _alive(pid) for host, pid in self._members if host == here]
+        return any(ended)
 
     def wait(self) -> None:
-        self.accelerator.wait_for_everyone()
+        self.sum(torch.zeros(1))
 
     # -- modules ---------------------------------------------------------------------------------
 
@@ -131,11 +137,10 @@ class Ranks:
             return task
         # of all buffers, only batch norm's statistics come to differ between ranks
         statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in task.modules())
-        self.accelerator.ddp_handler = DistributedDataParallelKwargs(
-            gradient_as_bucket_view=True, broadcast_buffers=statistics
+        own = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(
+            task, device_ids=own, gradient_as_bucket_view=True, broadcast_buffers=statistics
         )
-        distributed_task: nn.Module = self.accelerator.prepare_model(task)
-        return distributed_task
 
     def shard(self, module: nn.Module) -> nn.Module:
         """FSDP2: every block of a stack is gathered for its own computation, the rest together."""
@@ -154,26 +159,27 @@ class Ranks:
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
     def autocast(self) -> AbstractContextManager[Any]:
-        context: AbstractContextManager[Any] = self.accelerator.autocast()
-        return context
+        dtype = _DTYPES.get(self.engine.precision)
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+
+    def backward(self, loss: Tensor) -> None:
+        torch.autograd.backward(loss if self.scaler is None else self.scaler.scale(loss))
 
     def gradients(self, task: nn.Module, *, reduced: bool) -> AbstractContextManager[Any]:
         """Around a pass: whether its backward sums gradients over ranks (the last pass of an update)."""
         if isinstance(task, FSDPModule):
             task.set_requires_gradient_sync(reduced)
             return nullcontext()
-        if reduced or self.count == 1:
+        if reduced or not isinstance(task, DistributedDataParallel):
             return nullcontext()
-        context: AbstractContextManager[Any] = self.accelerator.no_sync(task)
+        context: AbstractContextManager[Any] = task.no_sync()
         return context
 
 
-def _join(cpu: bool, world: int) -> None:
-    """Start the process group, before accelerate does."""
-    if not cpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+def _join(device: torch.device, world: int) -> None:
+    """Start the process group."""
     # gloo beside nccl, so that ranks can agree on small matters without stopping the GPU
-    backend = "gloo" if cpu else "cpu:gloo,cuda:nccl"
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if os.environ.get("LOCAL_WORLD_SIZE") != str(world):
         distributed.init_process_group(backend)  # several machines
         return
@@ -189,22 +195,16 @@ def _join(cpu: bool, world: int) -> None:
     )
 
 
-def _check_trackers(wanted: tuple[str, ...]) -> None:
-    installed = {str(tracker) for tracker in get_available_trackers()}
-    for name in wanted:
-        if name not in installed:
-            raise InputError(
-                f"no tracker {name!r}{nearest(name, installed)};"
-                f" installed: {', '.join(sorted(installed))}"
-            )
-
-
-def _scalars(recipe: Plan) -> dict[str, Any]:
-    """The recipe's values as trackers take them."""
-    return {
-        path: value if isinstance(value, (bool, int, float, str)) else str(value)
-        for path, value in flat(recipe).items()
-    }
+def _alive(pid: int) -> bool:
+    """Whether a process runs; one that ended but whose parent has not noticed does not."""
+    stat = Path(f"/proc/{pid}/stat")
+    if stat.parent.parent.joinpath("self").exists():
+        return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _blocks(module: nn.Module) -> list[nn.Module]:

@@ -14,7 +14,7 @@ from torch.distributed.checkpoint import state_dict as dcp
 
 from tokenlabel.errors import InputError
 from tokenlabel.runs.checkpoints import State
-from tokenlabel.runs.plan import Plan
+from tokenlabel.runs.recipe import BaseRecipe
 from tokenlabel.training.optimize import create_ema, create_optimizer, create_schedule
 from tokenlabel.training.randomness import seed_everything
 from tokenlabel.training.ranks import Ranks
@@ -51,13 +51,15 @@ class Update:
 
 
 class Trainer:
-    """A task, its optimiser, schedule and weight average, on this rank.
+    """A task, its optimizer, schedule and weight average, on this rank.
 
     The task has a `student` (what is optimised, averaged, saved) and maps (batch, Step) to named
     scalar losses, each a mean over the images of the batch.
     """
 
-    def __init__(self, task: nn.Module, recipe: Plan, ranks: Ranks, updates_per_epoch: int) -> None:
+    def __init__(
+        self, task: nn.Module, recipe: BaseRecipe, ranks: Ranks, updates_per_epoch: int
+    ) -> None:
         self.recipe, self.ranks = recipe, ranks
         self.student = cast(nn.Module, task.student)
         if recipe.engine.channels_last:
@@ -86,7 +88,7 @@ class Trainer:
         return max(float(group["lr"]) for group in self.optimizer.param_groups)
 
     def update(self, batches: Sequence[Any], epoch: int) -> Update:
-        """One optimiser step on this rank's share of the update's images, in equal batches.
+        """One optimizer step on this rank's share of the update's images, in equal batches.
 
         Every loss is a mean over a fixed number of images and tokens (a masked token counts as zero),
         never over what a batch happens to hold. So the mean over equal parts is the mean over the
@@ -105,7 +107,7 @@ class Trainer:
             with self.ranks.gradients(self.task, reduced=index == len(batches) - 1):
                 with self.ranks.autocast():
                     losses = self.task(batch.to(self.ranks.device, non_blocking=True), step)
-                self.ranks.accelerator.backward(losses["loss"] / len(batches))
+                self.ranks.backward(losses["loss"] / len(batches))
             for name, loss in losses.items():
                 share = loss.detach() / len(batches)
                 sums[name] = sums[name] + share if name in sums else share
@@ -127,7 +129,7 @@ class Trainer:
         The gradients are those of all ranks, so all come to the same decision: one rank's NaN is
         everyone's after the reduction.
         """
-        scaler = self.ranks.accelerator.scaler
+        scaler = self.ranks.scaler
         if scaler is not None:
             scaler.unscale_(self.optimizer)
         parameters = [p for p in self.student.parameters() if p.grad is not None]
@@ -158,7 +160,7 @@ class Trainer:
 
     def state(self) -> State:
         """All of it, independent of the number of ranks; complete on the first rank only."""
-        scaler = self.ranks.accelerator.scaler
+        scaler = self.ranks.scaler
         state: State = {
             "model": dcp.get_model_state_dict(self.student, options=_WHOLE),
             "optimizer": dcp.get_optimizer_state_dict(self.student, self.optimizer, options=_WHOLE),
@@ -178,10 +180,14 @@ class Trainer:
         dcp.set_model_state_dict(self.student, state["model"], options=_WHOLE)
         if self.ema is not None:
             dcp.set_model_state_dict(self.ema.module, state["ema"], options=_WHOLE)
+        # rates, decay and the like are the recipe's, which may have changed them by name
+        own = [{k: v for k, v in g.items() if k != "params"} for g in self.optimizer.param_groups]
         dcp.set_optimizer_state_dict(
             self.student, self.optimizer, state["optimizer"], options=_WHOLE
         )
-        scaler = self.ranks.accelerator.scaler
+        for group, options in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(options)
+        scaler = self.ranks.scaler
         if scaler is not None and progress["scaler"]:
             scaler.load_state_dict(progress["scaler"])
         self.updates = progress["updates"]

@@ -24,7 +24,8 @@ def validate(
     A student with token supervision predicts by both heads fused, any other by its class token. Of
     the former, `class_top1` and `token_top1` tell what each head is worth alone.
     """
-    headline, *others = task.supervision.rules
+    taught = task.supervision.kind == "token-labels"
+    headline, *others = ("fused", "class", "token") if taught else ("class",)
     counts = {
         rule: ClassificationCounts.zeros(task.num_classes, ranks.device)
         for rule in (headline, *others)

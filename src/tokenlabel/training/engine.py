@@ -1,0 +1,86 @@
+"""`fit`: the only engine. Students, segmentation networks and taught classifiers are specs of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from tokenlabel.progress import console
+from tokenlabel.runs.folder import RunFolder
+from tokenlabel.runs.recipe import BaseRecipe
+from tokenlabel.runs.results import TrainResult
+from tokenlabel.training.callbacks import Callback, Terminal, Trackers, check_trackers
+from tokenlabel.training.loop import Batches, Loop, Validation
+from tokenlabel.training.ranks import Ranks
+from tokenlabel.training.trainer import Trainer
+
+__all__ = ["TaskSpec", "fit", "loader_workers"]
+
+
+class TaskSpec(Protocol):
+    """What a run trains, on what, and how it is judged.
+
+    `fit` asks for the four in this order, on every rank. InputErrors leave nothing behind.
+    """
+
+    def build(self, ranks: Ranks) -> nn.Module:
+        """The task: a module with a `student` (what is optimized, averaged and saved) that maps
+        (batch, `Step`) to named scalar losses, "loss" among them, each a mean over the batch's images.
+        """
+
+    def batches(self, ranks: Ranks) -> Batches:
+        """This rank's share of the training images."""
+
+    def evaluator(self, ranks: Ranks) -> Validation | None:
+        """Named measures of a model, equal on all ranks; None where nothing is validated."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """What the run writes down: "classes" (their names), "images" (their number) and, as far as
+        they apply, "left_out" (reason -> number) and the fingerprints that `RunFolder` compares.
+        """
+
+
+def fit(
+    recipe: BaseRecipe,
+    spec: TaskSpec,
+    output: str | Path,
+    *,
+    callbacks: Iterable[Callback] = (),
+    allow_changed: Iterable[str] = (),
+) -> TrainResult:
+    """Train to the end of the recipe's schedule in the folder `output`; a run that is there goes on.
+
+    May be called any number of times in one process, and by every rank of a torchrun. `allow_changed`
+    names the values in which the recipe may differ from the run that is there. Raises InputError for
+    what the user can fix, Preempted when asked to stop (the state is saved), and TrainingDiverged when
+    gradients stay infinite (the last good state is saved).
+    """
+    check_trackers(recipe.trackers)
+    folder = RunFolder(output, recipe, allow_changed)
+    if folder.complete and folder.results is not None:
+        console.print(f"{folder.path} is complete: nothing to train", soft_wrap=True)
+        return TrainResult(folder.path, folder.results)
+    ranks = Ranks(recipe.engine)
+    task = spec.build(ranks)
+    batches = spec.batches(ranks)
+    validation = spec.evaluator(ranks)
+    facts = spec.facts()
+    ranks.agree(repr(facts), "images or classes")
+    trainer = Trainer(task, recipe, ranks, batches.updates_per_epoch)
+    followers = [Terminal(), Trackers(recipe.trackers, folder.path), *callbacks]
+    ranks.wait()  # all have looked at the folder before the first one writes into it
+    with folder.opened(facts) if ranks.first else nullcontext():
+        ranks.wait()
+        loop = Loop(trainer, batches, folder, recipe, validation, followers if ranks.first else [])
+        used = {"images": facts.get("images"), "left_out": facts.get("left_out", {})}
+        return TrainResult(folder.path, loop.run(used))
+
+
+def loader_workers(wanted: int) -> int:
+    """No more than there are processors for: more only get into each other's way."""
+    return min(wanted, os.cpu_count() or 1)

@@ -1,0 +1,287 @@
+"""Students: from a recipe to what the engine trains."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenlabel.data.augment import Augmentation
+from tokenlabel.data.batch import Batch
+from tokenlabel.data.inputs import Preprocessing
+from tokenlabel.data.loader import Targets, eval_loader, train_loader
+from tokenlabel.data.source import ImageSource, source_fingerprint
+from tokenlabel.errors import InputError
+from tokenlabel.labels import LabelMap, LabelStore
+from tokenlabel.models import DenseModel, create_model, load_weights
+from tokenlabel.progress import console
+from tokenlabel.runs.open import saved_weights
+from tokenlabel.runs.recipe import Recipe
+from tokenlabel.runs.results import TrainResult
+from tokenlabel.training.batches import LoaderBatches
+from tokenlabel.training.callbacks import Callback
+from tokenlabel.training.engine import fit, loader_workers
+from tokenlabel.training.images import training_images
+from tokenlabel.training.loop import Validation
+from tokenlabel.training.ranks import Ranks, accumulation
+from tokenlabel.training.task import TokenLabelingTask
+from tokenlabel.training.validate import validate
+
+__all__ = ["StudentSpec", "create_student", "train"]
+
+
+def train(
+    recipe: Recipe,
+    output: str | Path,
+    *,
+    annotator: Callable[[Tensor], Sequence[LabelMap]] | None = None,
+    callbacks: Iterable[Callback] = (),
+    allow_changed: Iterable[str] = (),
+) -> TrainResult:
+    """Train a student as the recipe says (see `tokenlabel.training.engine.fit`).
+
+    `annotator` labels augmented views ([B, 3, H, W] uint8) where `supervision.online` asks for it.
+    """
+    spec = StudentSpec(recipe, annotator)
+    return fit(spec.recipe, spec, output, callbacks=callbacks, allow_changed=allow_changed)
+
+
+class StudentSpec:
+    """A student of a labelled image source. `recipe` is as given, with what the images decide."""
+
+    def __init__(
+        self, recipe: Recipe, annotator: Callable[[Tensor], Sequence[LabelMap]] | None = None
+    ) -> None:
+        """Opens the images. Raises InputError for what the recipe lacks."""
+        _check(recipe, annotator)
+        self.annotator = annotator
+        self.source, self.held_out = training_images(recipe.data)
+        self.num_classes = _num_classes(recipe, self.source)
+        self.recipe = dataclasses.replace(
+            recipe,
+            data=dataclasses.replace(
+                recipe.data,
+                train_split=self.source.found.part,
+                val_split=self.held_out.found.part if self.held_out and recipe.data.val else None,
+            ),
+            model=dataclasses.replace(recipe.model, num_classes=self.num_classes),
+        )
+        self.store = _label_store(recipe)
+
+    def build(self, ranks: Ranks) -> TokenLabelingTask:
+        recipe = self.recipe
+        _leave_cores_to_loaders(recipe, ranks)
+        self.student = create_student(recipe, self.num_classes)
+        self.settings = _preprocessing(recipe, self.student)
+        self.task = TokenLabelingTask(
+            self.student,
+            recipe.supervision,
+            recipe.mixing,
+            num_classes=self.num_classes,
+            image_size=_image_size(recipe),
+            seed=recipe.seed,
+            total_epochs=recipe.total_epochs,
+            mean=self.settings.mean,
+            std=self.settings.std,
+            class_weights=_class_weights(recipe, self.source, self.num_classes),
+            annotator=self.annotator,
+            token_head_chunk=recipe.engine.token_head_chunk,
+        )
+        return self.task
+
+    def batches(self, ranks: Ranks) -> LoaderBatches[Batch]:
+        recipe, settings = self.recipe, self.settings
+        supervision, augment = recipe.supervision, recipe.augment
+        targets = None
+        if self.store is not None:
+            targets = Targets(
+                labels=self.store,
+                grid=self.student.grid(settings.image_size),
+                kind=supervision.target,
+                smoothing=supervision.smoothing,
+                erased_tokens_train=augment.erased_tokens_train,
+            )
+        augmentation = Augmentation(
+            scale=augment.scale,
+            ratio=augment.ratio,
+            hflip=augment.hflip,
+            vflip=augment.vflip,
+            policy=augment.policy,
+            color_jitter=augment.color_jitter,
+            interpolation=augment.interpolation,
+            erasing=augment.erasing,
+            mean=settings.mean,
+            std=settings.std,
+        )
+        passes = accumulation(recipe, ranks.count)
+        loader = train_loader(
+            self.source,
+            augmentation,
+            image_size=settings.image_size,
+            batch_size=recipe.schedule.batch_size // ranks.count // passes,
+            targets=targets,
+            seed=recipe.seed,
+            repeats=augment.repeats,
+            workers=loader_workers(recipe.data.workers),
+            rank=ranks.rank,
+            world=ranks.count,
+            pin_memory=ranks.device.type == "cuda",
+        )
+        self.unlabeled = len(self.source) - len(loader.order.samples)
+        return LoaderBatches(loader, passes)
+
+    def evaluator(self, ranks: Ranks) -> Validation | None:
+        if self.held_out is None:
+            return None
+        loader = eval_loader(
+            self.held_out,
+            self.settings,
+            batch_size=min(self.recipe.engine.device_batch, 256),
+            workers=loader_workers(self.recipe.data.workers),
+            rank=ranks.rank,
+            world=ranks.count,
+            pin_memory=ranks.device.type == "cuda",
+        )
+
+        def measure(model: nn.Module) -> dict[str, float]:
+            return validate(model, self.task, loader, ranks)
+
+        return measure
+
+    def facts(self) -> dict[str, Any]:
+        source, held_out, store = self.source, self.held_out, self.store
+        left_out = dict(source.found.left_out)
+        if self.unlabeled:
+            left_out["left out by the annotator"] = self.unlabeled
+        return {
+            "images": len(source) - self.unlabeled,
+            "left_out": left_out,
+            "images_fingerprint": source_fingerprint(source),
+            "images_found": source.found.as_dict(),
+            "held_out": None if held_out is None else {
+                "images": len(held_out), "fingerprint": source_fingerprint(held_out)
+            },
+            "classes": list(source.class_names),
+            "labels": None if store is None else {
+                "location": store.location, "index_sha256": store.manifest.index_sha256
+            },
+            "annotator": getattr(self.annotator, "origin", None),
+        }  # fmt: skip
+
+
+def create_student(recipe: Recipe, num_classes: int) -> DenseModel:
+    """The student as training starts with it. Raises InputError for what cannot be built."""
+    model = recipe.model
+    options = dict(model.kwargs)
+    if model.drop_path:
+        options["drop_path_rate"] = model.drop_path
+    torch.manual_seed(recipe.seed)
+    student = create_model(
+        model.name,
+        num_classes,
+        img_size=model.image_size,
+        pretrained=model.weights == "pretrained",
+        **options,
+    )
+    if model.weights is not None and model.weights != "pretrained":
+        fresh = load_weights(student, saved_weights(model.weights))
+        if fresh:
+            console.print(f"{model.weights} does not fill {', '.join(fresh)}: trained from scratch")
+    return student
+
+
+# -- what a recipe must fulfil, and what follows from it ------------------------------------------
+
+
+def _check(recipe: Recipe, annotator: object) -> None:
+    supervision = recipe.supervision
+    if not recipe.data.train:
+        raise InputError("data.train is empty: name the folder of the training images")
+    if supervision.kind != "labels":
+        if supervision.online and annotator is None:
+            raise InputError("supervision.online needs an annotator")
+        if not supervision.online and not recipe.data.labels:
+            raise InputError(
+                f"supervision {supervision.kind!r} needs data.labels, a store made by `tokenlabel"
+                " annotate`, or supervision.kind=labels"
+            )
+    if supervision.last_epochs_without_tokens > recipe.total_epochs:
+        raise InputError(
+            f"supervision.last_epochs_without_tokens = {supervision.last_epochs_without_tokens} is"
+            f" more than all {recipe.total_epochs} epochs"
+        )
+    recipe.schedule.course(1)
+
+
+def _label_store(recipe: Recipe) -> LabelStore | None:
+    if recipe.supervision.kind == "labels" or recipe.supervision.online:
+        return None
+    assert recipe.data.labels is not None
+    store = LabelStore(recipe.data.labels)
+    target, first = recipe.supervision.target, next(iter(store.keys()), None)
+    if target != "probability" and first is not None and not store[first].keeps_logits:
+        raise InputError(
+            f"supervision.target={target} needs the annotator's raw logits, and {recipe.data.labels}"
+            " keeps probabilities: annotate with --codec exact and without --flip or --scales, or use"
+            " supervision.target=probability"
+        )
+    return store
+
+
+def _num_classes(recipe: Recipe, source: ImageSource) -> int:
+    if len(source) < recipe.schedule.batch_size:
+        raise InputError(
+            f"{len(source)} images do not fill one batch of {recipe.schedule.batch_size}:"
+            " choose a smaller schedule.batch_size"
+        )
+    found, wanted = len(source.class_names), recipe.model.num_classes
+    if wanted not in (None, found):
+        raise InputError(
+            f"model.num_classes is {wanted}, but {recipe.data.train} has {found} classes"
+        )
+    return found
+
+
+def _image_size(recipe: Recipe) -> tuple[int, int]:
+    size = recipe.model.image_size
+    return (size, size) if isinstance(size, int) else size
+
+
+def _leave_cores_to_loaders(recipe: Recipe, ranks: Ranks) -> None:
+    """On a CPU, a thread that shares its core with a loader makes all others wait for it."""
+    if ranks.device.type == "cpu":
+        own = (os.cpu_count() or 1) // ranks.count - loader_workers(recipe.data.workers)
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), own)))
+
+
+def _preprocessing(recipe: Recipe, student: DenseModel) -> Preprocessing:
+    """What the student is shown at the end and by validation; its normalization holds for all."""
+    return dataclasses.replace(
+        Preprocessing.of_timm(student.backbone),
+        image_size=_image_size(recipe),
+        crop_pct=recipe.augment.crop_pct,
+        interpolation="bicubic",
+        fit="crop",
+    )
+
+
+def _class_weights(recipe: Recipe, source: ImageSource, num_classes: int) -> Tensor | None:
+    """Weights [C] whose mean over the training images is 1, so that the loss keeps its scale."""
+    wanted = recipe.supervision.class_weights
+    if wanted == "none":
+        return None
+    counts = torch.bincount(torch.as_tensor(list(source.labels)), minlength=num_classes).double()
+    if wanted == "balanced":
+        weights = 1 / counts.clamp(min=1)
+    elif len(wanted) == num_classes:
+        weights = torch.tensor(wanted, dtype=torch.float64)
+    else:
+        raise InputError(
+            f"supervision.class_weights has {len(wanted)} values for {num_classes} classes"
+        )
+    return (weights * counts.sum() / (weights * counts).sum()).float()
