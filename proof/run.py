@@ -104,8 +104,9 @@ def keep_weights() -> None:
     """Of every student the strongest baseline's best seed and ours, as timm folders with cards."""
     records = report.read_records()
     for student in STUDENTS:
-        for arm in (report.strongest(records, student, BASELINES), OURS):
-            by_seed = report.of(records, student, arm)
+        found = report.of(records, student)
+        for arm in (found.strongest(BASELINES), OURS):
+            by_seed = found.scores(arm)
             name = f"{student}-{arm}-{max(by_seed, key=by_seed.__getitem__)}"
             target = WEIGHTS / name
             if target.exists():

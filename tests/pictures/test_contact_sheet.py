@@ -16,6 +16,7 @@ from tokenlabel.data.loader import train_loader
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
+from tokenlabel.pictures.colors import class_colors
 
 
 @pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1", "3a", "augmix-m3-w3", "trivial", None])
@@ -41,28 +42,31 @@ def test_students_column_is_the_loaders_batch(
     augmentation = Augmentation(policy=policy, erasing=0.25)
     loader = train_loader(source, augmentation, image_size=(64, 64), batch_size=5, seed=3)
     batch = next(loader.epoch(2))
-    height, left = sheet.shape[0] // 5, 6 + 2 * 70
-    assert sheet.shape == (5 * 84, 4 * 70 + 6, 3)
+    side = 3 * 64  # enlarged by a whole number
+    left = 8 + 2 * (side + 8)
+    assert sheet.shape[1] == 4 * (side + 8) + 8
     for i in range(5):
-        column = sheet[i * height + 14 : i * height + 78, left : left + 64]
-        np.testing.assert_array_equal(column, batch.images[i].permute(1, 2, 0))
-        coloured = sheet[i * height + 14 : i * height + 78, left + 70 : left + 134]
-        assert (coloured != column).any()
+        top = 28 + i * (side + 28) + 20
+        column = sheet[top : top + side, left : left + side]
+        seen = batch.images[i].permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(column, seen.repeat(3, 0).repeat(3, 1))
+        colored = sheet[top : top + side, left + side + 8 : left + 2 * side + 8]
+        assert (colored != column).any()
 
 
 def test_without_labels_there_are_two_columns(source: ImageSource, tmp_path: Path) -> None:
     root = str(source.root)  # type: ignore[attr-defined]
     path = view_batch(data=root, output=tmp_path / "sheet.png", count=100, image_size=32)
-    assert Image.open(path).size == (2 * 38 + 6, 26 * 52)
+    assert Image.open(path).size == (2 * 168 + 8, 28 + 26 * 188)
     with pytest.raises(InputError, match="at least 1"):
         view_batch(data=root, count=0)
 
 
-def test_masked_tokens_keep_the_pictures_colours() -> None:
+def test_masked_tokens_keep_the_pictures_colors() -> None:
     from tokenlabel.pictures.contact_sheet import _overlay
 
     picture = Image.new("RGB", (4, 2), (10, 20, 30))
     shares = torch.tensor([[0.0, 1.0]])
-    pixels = np.asarray(_overlay(picture, torch.tensor([[3, 3]]), shares, 9))
+    pixels = np.asarray(_overlay(picture, torch.tensor([[3, 3]]), shares, class_colors(9)))
     assert (pixels[:, :2] == (10, 20, 30)).all()
     assert (pixels[:, 2:] != (10, 20, 30)).any()

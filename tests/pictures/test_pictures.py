@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +14,19 @@ from PIL import Image
 from torch import nn
 
 from tokenlabel.cli.show import show
+from tokenlabel.data.decode import decode_image
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.classifier import Classifier
+from tokenlabel.evaluation.classifier import Classifier, load_classifier
 from tokenlabel.export.timm_folder import export_timm
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStoreWriter
 from tokenlabel.models import DenseModel
 from tokenlabel.output import DenseOutput
 from tokenlabel.pictures import panels
-from tokenlabel.pictures.explain import class_probability, token_map
-from tokenlabel.pictures.overlay import class_colors, draw_heat, draw_label_map, highlight_colors
+from tokenlabel.pictures.colors import class_colors
+from tokenlabel.pictures.explain import class_probability, explain, token_map
+from tokenlabel.pictures.overlay import draw_heat, draw_label_map
 from tokenlabel.pictures.panels import Row
 
 COLUMNS = 6
@@ -69,13 +72,6 @@ def test_heat_is_where_its_value_is() -> None:
     picture = drawn((100, 400), lambda axes, image: draw_heat(axes, image, values, Box()))
     brightness = picture[50].sum(-1)
     assert brightness[110:190].min() > 3 * brightness[[50, 250, 350]].max()
-
-
-def test_colours_go_to_the_classes_that_fill_most() -> None:
-    label_map = certain([[900, 900, 900], [17, 17, 3]], Box(), 1000)
-    colors, chosen = highlight_colors([label_map])
-    assert chosen == [900, 17, 3]
-    assert len({tuple(colors[c]) for c in (900, 17, 3, 500)}) == 4
 
 
 def test_a_class_has_probability_zero_where_it_is_not_among_the_best() -> None:
@@ -139,6 +135,11 @@ def test_show_sets_annotator_and_student_side_by_side(
         export_timm(made, tmp_path / place)
     image = tmp_path / "1.png"
     Image.fromarray(np.zeros((40, 90, 3), np.uint8)).save(image)
+    seen = decode_image(image.read_bytes(), "1.png")
+    student = load_classifier(tmp_path / "student")
+    with torch.inference_mode():
+        logits = student.output(student.preprocessing.pixels(seen)[None]).logits[0]
+    answer = names[int(logits.argmax())]
     rows: list[Row] = []
     monkeypatch.setattr(panels, "write_pictures", lambda _file, given: rows.extend(given))
     show(
@@ -154,9 +155,29 @@ def test_show_sets_annotator_and_student_side_by_side(
         "bee: annotator",
         "bee: student's tokens",
         "attention rollout",
-        "relevance for bee",
+        *(f"relevance for {name}" for name in dict.fromkeys([answer, "bee"])),
     ]
     assert rows[0].class_names == names
+    assert rows[0].answer is not None
+    assert re.fullmatch(rf"answer: {answer}, \d+ %", rows[0].answer)
+
+
+def test_relevance_explains_the_answer_and_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --classes: of the student's own answer, not of what fills most of the label map."""
+    dense = DenseModel("test_vit", 3).eval()
+    bias = dense.backbone.get_classifier().bias
+    with torch.no_grad():
+        bias.copy_(torch.tensor([0.0, 0.0, 50.0]))
+    settings = Preprocessing((160, 160), 0.9, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    student = Classifier(dense, settings, ("ant", "bee", "cow"), False, {"model": "test_vit"})
+    maps = {"label map": certain([[0, 0], [0, 1]], Box(), 3)}
+    row = explain("x", np.zeros((40, 90, 3), np.uint8), maps, student, relevance=True)
+    assert row.answer == "answer: cow, 100 %"
+    titles = [panel.title for panel in row.panels]
+    assert [t for t in titles if t.startswith("relevance")] == ["relevance for cow"]
+    assert "ant: label map" in titles
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def predict(
         tile: pixels on a side that are made at once; less takes less memory, with the same result.
         device: auto takes a GPU where there is one.
     """
-    from tokenlabel.pictures.overlay import class_colors
+    from tokenlabel.pictures.colors import class_colors
     from tokenlabel.pictures.segmentation import overlay, save_legend, save_mask
     from tokenlabel.progress import progress_bar
     from tokenlabel.runs.recipe import Engine
@@ -216,7 +216,7 @@ def predict(
         flip=multi_scale,
         tile=tile,
     )
-    colors = class_colors(len(trained.classes))
+    colors = class_colors(len(trained.classes), trained.classes.names)
     base = images if images.is_dir() else images.parent
     files = {path.relative_to(base).with_suffix(".png"): path for path in found}
     lost = sorted(set(found) - set(files.values()))

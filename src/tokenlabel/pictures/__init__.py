@@ -1,1 +1,1 @@
-"""Label maps and predictions as pictures."""
+"""Everything that draws: label maps, predictions, relevance, curves, health, segmentation, HTML."""

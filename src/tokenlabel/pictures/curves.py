@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from tokenlabel.files import write_atomically
+from tokenlabel.pictures.page import figure_png, image_tag, page
 
 __all__ = ["draw_curves"]
 
@@ -49,15 +49,9 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], folder: Path, title: str) 
             axes.legend(fontsize=8)
     # by hand: matplotlib's own layout draws everything twice
     figure.subplots_adjust(0.06, 0.18 / rows, 0.98, 1 - 0.1 / rows, wspace=0.15, hspace=0.4)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    (folder / "curves.png").write_bytes(picture.getvalue())
-    encoded, name = base64.b64encode(picture.getvalue()).decode(), html.escape(title)
-    (folder / "curves.html").write_text(
-        f"<!doctype html><meta charset=utf-8><title>{name}</title>"
-        f"<h1 style='font:600 20px sans-serif'>{name}</h1>"
-        f"<img alt='training curves' style='max-width:100%' src='data:image/png;base64,{encoded}'>"
-    )
+    picture = figure_png(figure)
+    write_atomically(folder / "curves.png", picture)
+    write_atomically(folder / "curves.html", page(title, image_tag(picture, "training curves")))
 
 
 def _series(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,13 +14,16 @@ from tokenlabel.errors import InputError, nearest
 from tokenlabel.evaluation.classifier import Classifier, class_titles, default_names
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap
-from tokenlabel.pictures.overlay import draw_heat, draw_label_map, highlight_colors
+from tokenlabel.pictures.colors import visible_classes
+from tokenlabel.pictures.overlay import draw_heat, draw_label_map, shortened
 from tokenlabel.pictures.panels import Panel, Row
 from tokenlabel.pictures.relevance import attention_rollout, gradient_relevance
 
 __all__ = ["class_probability", "explain", "token_map"]
 
 Pixels = NDArray[np.uint8]
+
+_RELATIVE = "share of the largest value"
 
 
 def explain(
@@ -34,25 +38,36 @@ def explain(
 ) -> Row:
     """All pictures of one image [H, W, 3]: label maps, the student's tokens, heat maps, relevance.
 
-    Heat maps are of `classes` (names or numbers), else of the `heat` most probable ones. `class_names`
-    are those of the maps; a student knows its own. Raises InputError where these do not go together.
+    Heat maps are of `classes` (names or numbers), else of the `heat` most probable ones; relevance is
+    of the student's answer, and of `classes`. `class_names` are those of the maps; a student knows its
+    own. Raises InputError where these do not go together.
     """
     maps = dict(maps)
+    answer = None if student is None else _answer(student, image)
     if student is not None and student.has_tokens:
         maps["student's tokens"] = token_map(student, image)
     names = _names(maps, student, class_names)
-    chosen = _numbers(classes, names) or _likely(image, maps, student)[:heat]
+    asked = _numbers(classes, names)
+    chosen = asked or (visible_classes(list(maps.values())[:1]) if maps else [])[:heat]
     panels = [_map_panel(title, image, found) for title, found in maps.items()]
     panels += [
         _heat_panel(
-            f"{names[number]}: {title}", image, class_probability(found, number), found.extent
+            f"{shortened(names[number])}: {title}",
+            image,
+            class_probability(found, number),
+            found.extent,
+            "probability",
         )
         for number in chosen
         for title, found in maps.items()
     ]
+    if answer is None:
+        return Row(name, image, panels, list(maps.values()), names)
     if relevance and student is not None:
-        panels += _relevance_panels(student, image, chosen, names)
-    return Row(name, image, panels, list(maps.values()), names)
+        explained = list(dict.fromkeys([answer.number, *asked]))
+        panels += _relevance_panels(student, image, explained, names)
+    text = f"{shortened(names[answer.number])}, {100 * answer.confidence:.0f} %"
+    return Row(name, image, panels, list(maps.values()), names, f"answer: {text}")
 
 
 @torch.inference_mode()
@@ -94,23 +109,23 @@ def _names(
 def _numbers(wanted: Sequence[str], names: Sequence[str]) -> list[int]:
     """Classes by name or number."""
     numbers = {str(i): i for i in range(len(names))} | {name: i for i, name in enumerate(names)}
-    strangers = [name for name in wanted if name not in numbers]
-    if strangers:
-        raise InputError(f"no such class: {strangers[0]!r}{nearest(strangers[0], numbers)}")
+    unknown = [name for name in wanted if name not in numbers]
+    if unknown:
+        raise InputError(f"no such class: {unknown[0]!r}{nearest(unknown[0], numbers)}")
     return [numbers[name] for name in wanted]
 
 
-def _likely(
-    image: Pixels, maps: Mapping[str, LabelMap], student: Classifier | None
-) -> Sequence[int]:
-    """The classes that fill most of the first map; without one, the student's best."""
-    if maps:
-        return highlight_colors(list(maps.values())[:1])[1]
-    assert student is not None
-    with torch.inference_mode():
-        logits = student.output(student.preprocessing.pixels(image)[None]).logits[0]
-    best: list[int] = logits.argsort(descending=True).tolist()
-    return best
+class _Answer(NamedTuple):
+    number: int
+    confidence: float  # the class token's probability, in [0, 1]
+
+
+@torch.inference_mode()
+def _answer(student: Classifier, image: Pixels) -> _Answer:
+    """What the student's class token says of an image."""
+    logits = student.output(student.preprocessing.pixels(image)[None]).logits[0]
+    best = logits.float().softmax(0).max(0)
+    return _Answer(int(best.indices), float(best.values))
 
 
 # -- panels --------------------------------------------------------------------------------------
@@ -121,9 +136,11 @@ def _map_panel(title: str, image: Pixels, label_map: LabelMap) -> Panel:
     return Panel(title, lambda axes, colors: draw_label_map(axes, image, label_map, 0.75, colors))
 
 
-def _heat_panel(title: str, image: Pixels, values: NDArray[np.float64], extent: Box) -> Panel:
-    """Values in [0, 1] of the cells [h, w] that cover `extent`."""
-    return Panel(title, lambda axes, _colors: draw_heat(axes, image, values, extent))
+def _heat_panel(
+    title: str, image: Pixels, values: NDArray[np.float64], extent: Box, scale: str
+) -> Panel:
+    """Values in [0, 1] of the cells [h, w] that cover `extent`; `scale` says what they are."""
+    return Panel(title, lambda axes, _colors: draw_heat(axes, image, values, extent), scale)
 
 
 def _relevance_panels(
@@ -138,11 +155,12 @@ def _relevance_panels(
     inputs = classifier.preprocessing.normalize(pixels.to(device))
     extent = _shown(classifier, image)
     rollout = _scaled(attention_rollout(classifier.model, inputs))
-    panels = [_heat_panel("attention rollout", image, rollout, extent)]
+    panels = [_heat_panel("attention rollout", image, rollout, extent, _RELATIVE)]
     for chosen in classes:
         target = torch.tensor([chosen], device=device)
         values = _scaled(gradient_relevance(classifier.model, inputs, target))
-        panels.append(_heat_panel(f"relevance for {names[chosen]}", image, values, extent))
+        title = f"relevance for {shortened(names[chosen])}"
+        panels.append(_heat_panel(title, image, values, extent, _RELATIVE))
     return panels
 
 

@@ -35,7 +35,7 @@ def draw_health(health: Health, folder: Path) -> list[Path]:
         axes = figure.subplots()
         axes.barh(list(health.orientation), list(health.orientation.values()))
         axes.invert_yaxis()
-        axes.set(title="Colour variance that the labels explain, per orientation")
+        axes.set(title="Color variance that the labels explain, per orientation")
         paths.append(folder / "orientation.png")
         figure.savefig(paths[-1], dpi=120)
     return paths

@@ -10,39 +10,9 @@ from numpy.typing import NDArray
 
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap
+from tokenlabel.pictures.colors import Colors, class_colors
 
-__all__ = ["class_colors", "draw_heat", "draw_label_map", "draw_legend", "highlight_colors"]
-
-Colors = NDArray[np.float64]  # [C, 3], RGB in [0, 1]
-
-_GREY = 0.6
-_WELL_APART = 10  # colours of matplotlib's tab10
-
-
-def class_colors(num_classes: int) -> Colors:
-    """One RGB colour in [0, 1] a class: [C, 3], well apart for neighbours, the same every time."""
-    import matplotlib
-
-    if num_classes <= _WELL_APART:
-        return np.asarray(matplotlib.colormaps["tab10"](np.arange(num_classes)))[:, :3]
-    hues = (np.arange(num_classes) * 0.61803398875) % 1.0  # golden ratio: no two neighbours alike
-    return np.asarray(matplotlib.colormaps["hsv"](hues))[:, :3]
-
-
-def highlight_colors(label_maps: Sequence[LabelMap]) -> tuple[Colors, list[int]]:
-    """Colours for the classes that fill most of these maps (of one set of classes), grey for others.
-
-    Returns the colours [C, 3] and the coloured classes, the largest first.
-    """
-    num_classes = label_maps[0].num_classes
-    mass = np.zeros(num_classes)
-    for label_map in label_maps:
-        best = label_map.probabilities()[0].clamp(0, 1).numpy()
-        np.add.at(mass, label_map.classes[0].numpy(), best / best.size)
-    chosen = [int(c) for c in mass.argsort()[::-1][:_WELL_APART] if mass[c] > 0]
-    colors = np.full((num_classes, 3), _GREY)
-    colors[chosen] = class_colors(_WELL_APART)[: len(chosen)]
-    return colors, chosen
+__all__ = ["draw_heat", "draw_label_map", "draw_legend", "legend_columns", "shortened"]
 
 
 def draw_label_map(
@@ -52,7 +22,7 @@ def draw_label_map(
     strength: float = 0.75,
     colors: Colors | None = None,
 ) -> None:
-    """Image [H, W, 3] dimmed, each cell in its best class's colour, as opaque as it is probable."""
+    """Image [H, W, 3] dimmed, each cell in its best class's color, as opaque as it is probable."""
     if colors is None:
         colors = class_colors(label_map.num_classes)
     opacity = label_map.probabilities()[0].clamp(0, 1).numpy() * strength
@@ -78,14 +48,28 @@ def draw_heat(
 def draw_legend(
     figure: Any, class_names: Sequence[str], classes: Sequence[int], colors: Colors | None = None
 ) -> None:
-    """A row of colour patches under the figure, for the classes that appear."""
+    """Color patches at the foot of the figure, for the classes that can be seen in it."""
     from matplotlib.patches import Patch
 
     if colors is None:
-        colors = class_colors(len(class_names))
-    handles = [Patch(color=colors[c], label=class_names[c]) for c in classes]
-    columns = max(min(len(handles), round(figure.get_figwidth() / 1.6)), 1)
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+        colors = class_colors(len(class_names), class_names)
+    names = [shortened(class_names[c]) for c in classes]
+    handles = [Patch(color=colors[c], label=name) for c, name in zip(classes, names, strict=True)]
+    if handles:
+        columns = legend_columns(names, figure.get_figwidth())
+        figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False)
+
+
+def legend_columns(names: Sequence[str], width: float) -> int:
+    """How many entries stand side by side in a figure of that many inches."""
+    inches = 0.6 + 0.085 * max(map(len, names))  # of an entry in 10-point type
+    return max(min(len(names), int(width / inches)), 1)
+
+
+def shortened(name: str, longest: int = 28) -> str:
+    """A class's name for a legend or heading: synonyms after the first comma are left out."""
+    first = name.split(",")[0].strip()
+    return first if len(first) <= longest else first[: longest - 1] + "…"
 
 
 def _draw_cells(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +17,28 @@ from numpy.typing import NDArray
 from tokenlabel.errors import InputError
 from tokenlabel.files import write_atomically
 from tokenlabel.labels import LabelMap
-from tokenlabel.pictures.overlay import draw_legend, highlight_colors
+from tokenlabel.pictures.colors import Colors, class_colors, visible_classes
+from tokenlabel.pictures.overlay import draw_legend, legend_columns, shortened
+from tokenlabel.pictures.page import figure_png, image_tag, page
 
 __all__ = ["Panel", "Row", "write_pictures"]
 
-_HEIGHT = 3.0  # inches of a row of pictures
+# inches; every panel is one square cell, so that the columns of all rows line up
+_CELL, _GAP, _LINE = 3.0, 0.12, 0.19
+_TITLE_LETTERS = 34  # that fit above a cell
+_DPI = 110
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture; `draw` gets its axes and the colours [C, 3] of its row's classes."""
+    """One picture; `draw` gets its axes and the colors [C, 3] of its row's classes.
+
+    `scale` says what the colors of a heat map mean; it gets a color bar from 0 to 1.
+    """
 
     title: str
     draw: Callable[[Any, NDArray[np.float64]], None]
+    scale: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,9 +50,10 @@ class Row:
     panels: Sequence[Panel]
     label_maps: Sequence[LabelMap]
     class_names: Sequence[str]
+    answer: str | None = None  # the student's, in words
 
 
-def write_pictures(file: Path, rows: Sequence[Row]) -> None:
+def write_pictures(file: Path, rows: Sequence[Row], title: str = "Label maps") -> None:
     """Write `file`: a .png of all rows below each other, or a self-contained .html page."""
     suffix = file.suffix.lower()
     if suffix not in (".png", ".html"):
@@ -51,51 +61,83 @@ def write_pictures(file: Path, rows: Sequence[Row]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     figures = [_figure(row) for row in rows]
     if suffix == ".html":
-        parts = "".join(
-            f"<figure><figcaption>{html.escape(row.name)}</figcaption>{_embedded(figure, row.name)}"
-            "</figure>"
+        parts = [
+            f"<h2>{html.escape(row.name)}</h2>{image_tag(figure_png(figure, _DPI), row.name)}"
             for row, figure in zip(rows, figures, strict=True)
-        )
-        content = _PAGE.format(parts=parts).encode()
+        ]
+        content = page(title, *parts).encode()
     else:
         content = _stacked(figures)
     write_atomically(file, content)
 
 
 def _figure(row: Row) -> Figure:
-    height, width = row.image.shape[:2]
-    panel = _HEIGHT * min(max(width / height, 0.4), 3.0)
-    count = len(row.panels) + 1
-    figure = Figure(figsize=(panel * count, _HEIGHT + 0.7), layout="constrained")
-    first, *others = figure.subplots(1, count, squeeze=False)[0]
+    """A row: headings, one cell a picture, the legend."""
+    titles = [_wrapped(text) for text in (row.name, *(panel.title for panel in row.panels))]
+    if row.answer is not None:
+        titles[0] += "\n" + _wrapped(row.answer)
+    head = _LINE * max(title.count("\n") + 1 for title in titles) + 0.12
+    shown = visible_classes(row.label_maps)
+    scale = next((panel.scale for panel in row.panels if panel.scale is not None), None)
+    width = len(titles) * (_CELL + _GAP) + _GAP
+    foot = _LINE * 1.6 * _legend_rows(width, shown, row.class_names) + (0.42 if scale else 0.1)
+    figure = Figure(figsize=(width, head + _CELL + foot))
+    height = figure.get_figheight()
+    places = [
+        ((_GAP + i * (_CELL + _GAP)) / width, foot / height, _CELL / width, _CELL / height)
+        for i in range(len(titles))
+    ]
+    first, *others = [figure.add_axes(place) for place in places]
     first.imshow(row.image)
-    first.set(xticks=[], yticks=[], title=row.name)
-    if row.label_maps:
-        colors, shown = highlight_colors(row.label_maps)
-        draw_legend(figure, row.class_names, shown, colors)
-    else:
-        colors = np.zeros((0, 3))
+    first.set(xticks=[], yticks=[])
+    colors = _colors(row)
     for axes, content in zip(others, row.panels, strict=True):
         content.draw(axes, colors)
-        axes.set_title(content.title)
+    for axes, place, text in zip((first, *others), places, titles, strict=True):
+        axes.set_anchor("N")
+        left, top = place[0] + place[2] / 2, (foot + _CELL + 0.07) / height
+        figure.text(left, top, text, ha="center", va="bottom", fontsize=11)
+    if shown:
+        draw_legend(figure, row.class_names, shown, colors)
+    if scale is not None:
+        _color_bar(figure, scale, foot)
     return figure
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+def _colors(row: Row) -> Colors:
+    if not row.label_maps:
+        return np.zeros((0, 3))
+    return class_colors(row.label_maps[0].num_classes, row.class_names)
 
 
-def _embedded(figure: Figure, name: str) -> str:
-    data = base64.b64encode(_png(figure)).decode()
-    return f'<img alt="{html.escape(name, quote=True)}" src="data:image/png;base64,{data}">'
+def _wrapped(title: str) -> str:
+    return textwrap.fill(title, _TITLE_LETTERS, max_lines=3, placeholder="…")
+
+
+def _legend_rows(width: float, shown: Sequence[int], names: Sequence[str]) -> int:
+    """Lines that `draw_legend` needs."""
+    if not shown:
+        return 0
+    columns = legend_columns([shortened(names[c]) for c in shown], width)
+    return -(-len(shown) // columns)
+
+
+def _color_bar(figure: Figure, text: str, foot: float) -> None:
+    """What the colors of the heat maps mean, under the last cell."""
+    width, height = figure.get_size_inches()
+    place = ((width - _GAP - 1.8) / width, (foot - 0.14) / height, 1.4 / width, 0.09 / height)
+    axes = figure.add_axes(place)
+    axes.imshow(np.linspace(0, 1, 64)[None], cmap="inferno", aspect="auto")
+    axes.set(yticks=[])
+    axes.set_xticks([0, 63], ["0", "1"], fontsize=8)
+    axes.tick_params(length=0, pad=1)
+    axes.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=9)
 
 
 def _stacked(figures: Sequence[Figure]) -> bytes:
     from PIL import Image
 
-    pictures = [Image.open(io.BytesIO(_png(figure))).convert("RGB") for figure in figures]
+    pictures = [Image.open(io.BytesIO(figure_png(f, _DPI))).convert("RGB") for f in figures]
     width, height = max(p.width for p in pictures), sum(p.height for p in pictures)
     whole = Image.new("RGB", (width, height), "white")
     top = 0
@@ -105,10 +147,3 @@ def _stacked(figures: Sequence[Figure]) -> bytes:
     buffer = io.BytesIO()
     whole.save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>tokenlabel show</title>
-<style>body{{font:15px system-ui,sans-serif;margin:2rem;color:#222}}figure{{margin:0 0 2rem}}
-figcaption{{font-weight:600;margin-bottom:.3rem}}img{{max-width:100%}}</style>
-<h1>tokenlabel show</h1>{parts}</html>
-"""

@@ -21,7 +21,7 @@ __all__ = ["attention_rollout", "gradient_relevance"]
 def attention_rollout(model: DenseModel, images: Tensor) -> Tensor:
     """Attention followed through all layers to the patches: [B, h, w], rows summing to at most 1.
 
-    Images are normalised, [B, 3, H, W]. Abnar & Zuidema 2020: each layer passes on half of a token
+    Images are normalized, [B, 3, H, W]. Abnar & Zuidema 2020: each layer passes on half of a token
     and half of what it attends to, averaged over heads. It is the same for every class.
     """
 
@@ -37,7 +37,7 @@ def attention_rollout(model: DenseModel, images: Tensor) -> Tensor:
 def gradient_relevance(model: DenseModel, images: Tensor, classes: Tensor) -> Tensor:
     """What speaks for `classes` [B] in each image: [B, h, w], not negative.
 
-    Images are normalised, [B, 3, H, W]; the answer explained is the class logit. Chefer et al. 2021
+    Images are normalized, [B, 3, H, W]; the answer explained is the class logit. Chefer et al. 2021
     (Generic attention-model explainability, equations 5 and 6): attention weighted by its gradient,
     its positive part averaged over heads, accumulated as R <- R + A R.
     """

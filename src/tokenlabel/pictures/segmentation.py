@@ -1,4 +1,4 @@
-"""Predictions as files: label PNGs in the annotations' own values, and colours over the image."""
+"""Predictions as files: label PNGs in the annotations' own values, and colors over the image."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def overlay(
     file: Path,
     strength: float = 0.5,
 ) -> None:
-    """Write the image [H, W, 3] under its labels' colours [C, 3], in [0, 1], as a PNG."""
+    """Write the image [H, W, 3] under its labels' colors [C, 3], in [0, 1], as a PNG."""
     painted = (np.concatenate([colors, np.zeros((1, 3))]) * 255 * strength).astype(np.float32)
     mixed = image * np.float32(1 - strength) + painted[labels]
     _save(Image.fromarray(mixed.round().astype(np.uint8)), file)
 
 
 def save_legend(names: Sequence[str], colors: NDArray[np.float64], file: Path) -> None:
-    """Write the colours [C, 3] of the overlays with the names of their classes."""
+    """Write the colors [C, 3] of the overlays with the names of their classes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,9 @@ from rich.table import Table
 from tokenlabel.annotators.run import run as annotate
 from tokenlabel.annotators.teach import teach
 from tokenlabel.annotators.timm_classifier import TimmAnnotator
+from tokenlabel.compare import Comparison, Plan, Record, compare
+from tokenlabel.compare.comparison import plus_minus
+from tokenlabel.compare.plan import slug
 from tokenlabel.data.decode import decode_image
 from tokenlabel.data.open import open_source
 from tokenlabel.data.source import ImageSource
@@ -31,14 +33,7 @@ from tokenlabel.evaluation.classifier import Classifier, load_classifier
 from tokenlabel.evaluation.measure import measure
 from tokenlabel.files import write_atomically
 from tokenlabel.labels import LabelStore
-from tokenlabel.quickstart.report import (
-    ArmResult,
-    Example,
-    Summary,
-    summarize,
-    verdict,
-    write_report,
-)
+from tokenlabel.quickstart.report import Example, write_report
 from tokenlabel.quickstart.scenes import BACKGROUND, split_scans, write_scenes
 from tokenlabel.quickstart.settings import ARMS, Arm, Settings, student_recipe
 from tokenlabel.training.student import train
@@ -48,7 +43,7 @@ __all__ = ["run"]
 _DEFAULT = Settings()
 
 
-def run(output: Path, seeds: int, settings: Settings = _DEFAULT) -> list[ArmResult]:
+def run(output: Path, seeds: int, settings: Settings = _DEFAULT) -> Comparison:
     """Write report.html and results.json to `output` and print the table."""
     _claim(output, settings)
     scenes, labels = output / "scenes", output / "labels"
@@ -69,18 +64,22 @@ def run(output: Path, seeds: int, settings: Settings = _DEFAULT) -> list[ArmResu
         ),
         **_agreement(pictures, scenes, store),
     }
-    results = [
-        _train_and_judge(output, settings, arm, seed, held_out)
-        for seed in range(seeds)
-        for arm in ARMS
-    ]
-    summaries = summarize(results, baseline=ARMS[0].name)
+    arms = {arm.name: arm for arm in ARMS}
+    found = compare(
+        Plan(
+            tuple(arms),
+            tuple(range(seeds)),
+            lambda arm, seed: _train_and_judge(output, settings, arms[arm], seed, held_out),
+            output / "records",
+        )
+    )
     spread = [len(pictures) * n // 7 for n in range(7)]
     examples = [_example(pictures, scenes, store, index) for index in spread]
-    write_report(output / "report.html", summaries, results, examples, facts)
-    _write_json(output / "results.json", summaries, results, facts)
-    _print(summaries, output)
-    return results
+    write_report(output / "report.html", found, examples, facts)
+    content = {"facts": facts, "arms": found.lines(), "runs": found.records}
+    write_atomically(output / "results.json", _plain(content))
+    _print(found, output)
+    return found
 
 
 def _claim(output: Path, settings: Settings) -> None:
@@ -125,18 +124,22 @@ def _teach(pictures: ImageSource, folder: Path, settings: Settings) -> Path:
 
 def _train_and_judge(
     output: Path, settings: Settings, arm: Arm, seed: int, held_out: ImageSource
-) -> ArmResult:
+) -> Record:
     """One run, judged by its last checkpoint: the held-out scenes choose nothing."""
     recipe = student_recipe(settings, arm, seed, str(output / "scenes"), str(output / "labels"))
-    finished = train(recipe, output / "runs" / f"{arm.slug}-{seed}")
+    finished = train(recipe, output / "runs" / f"{slug(arm.name)}-{seed}")
     classifier = load_classifier(finished.folder / finished.results["checkpoint"])
-    return ArmResult(
+    accuracy = _accuracies(classifier, held_out)
+    return Record(
         arm=arm.name,
         seed=seed,
-        accuracy=_accuracies(classifier, held_out),
-        headline=arm.judged_by,
-        curve=[entry["val/top1"] for entry in finished.metrics if "val/top1" in entry],
+        score=100 * accuracy[arm.judged_by],
         seconds=finished.results["seconds"],
+        details={
+            "accuracy": accuracy,
+            "judged_by": arm.judged_by,
+            "curve": [entry["val/top1"] for entry in finished.metrics if "val/top1" in entry],
+        },
     )
 
 
@@ -189,7 +192,7 @@ def _example(pictures: ImageSource, scenes: Path, store: LabelStore, index: int)
     )
 
 
-# -- telling it ----------------------------------------------------------------------------------
+# -- reporting it --------------------------------------------------------------------------------
 
 
 def _facts(settings: Settings) -> dict[str, str]:
@@ -210,21 +213,13 @@ def _plain(value: Any) -> str:
     return json.dumps(value, default=dataclasses.asdict, indent=2)
 
 
-def _write_json(
-    file: Path, summaries: Sequence[Summary], results: Sequence[ArmResult], facts: dict[str, str]
-) -> None:
-    content = {"facts": facts, "arms": list(summaries), "runs": list(results)}
-    write_atomically(file, _plain(content))
-
-
-def _print(summaries: Sequence[Summary], output: Path) -> None:
+def _print(found: Comparison, output: Path) -> None:
     table = Table("training", "accuracy, %", "against labels only", "time a run")
-    for s in summaries:
-        spread = "" if s.seeds < 2 else f" ± {s.spread:.1f}"
-        table.add_row(
-            s.arm, f"{s.mean:.1f}{spread}", f"{s.versus_labels:+.1f}", f"{s.seconds:.0f} s"
-        )
+    for line in found.lines():
+        accuracy = plus_minus(found.scores(line.arm), 1)
+        against = f"{line.versus.mean:+.1f}" if line.versus else "-"
+        table.add_row(line.arm, accuracy, against, f"{line.seconds:.0f} s")
     console = Console()
     console.print(table)
-    console.print(verdict(summaries))
+    console.print(found.verdict())
     console.print(f"the report: {output / 'report.html'}", soft_wrap=True)

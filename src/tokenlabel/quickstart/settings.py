@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,11 +31,6 @@ class Arm:
     supervision: Supervision
     mixing: Mixing
     judged_by: str
-
-    @property
-    def slug(self) -> str:
-        """The name as part of a path."""
-        return "-".join(re.findall(r"[a-z]+", self.name.lower()))
 
 
 ARMS = (
@@ -91,7 +85,7 @@ class Settings:
 
 
 def student_recipe(settings: Settings, arm: Arm, seed: int, scenes: str, labels: str) -> Recipe:
-    """A small LV-ViT, the same for every arm but for what it is told and how images are mixed."""
+    """A small LV-ViT, the same for every arm but for its targets and how images are mixed."""
     return Recipe(
         name="quickstart",
         seed=seed,

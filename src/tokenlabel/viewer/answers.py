@@ -18,6 +18,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import Classifier, class_titles
 from tokenlabel.geometry import Box, View
 from tokenlabel.labels import LabelMap, LabelStore, token_targets
+from tokenlabel.pictures.colors import hex_colors
 from tokenlabel.pictures.explain import token_map
 from tokenlabel.viewer.catalog import Catalog, Query
 
@@ -47,6 +48,7 @@ class Answers:
             "classes": list(source.class_names),
             "titles": class_titles(source.class_names),
             "label_titles": class_titles(self._label_names()),
+            "colors": hex_colors(store.num_classes, class_titles(self._label_names())),
             "scores": list(self.catalog.scores),
             "scored": self.catalog.scored,
             "store": store.location,
