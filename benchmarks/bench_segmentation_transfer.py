@@ -15,7 +15,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from tokenlabel.cli.segment import train
+from tokenlabel.api.segment import train
 
 TOKENS, LABELS, RANDOM = "token labels", "labels only", "random weights"
 MEASURES = ("miou", "class_accuracy", "pixel_accuracy")
@@ -47,9 +47,8 @@ def main() -> None:
                 backbone=options.backbone,
                 weights=weights,
                 seed=seed,
-                overrides=(*options.set, *changes),
+                settings=(*options.set, *changes),
             )
-            assert result is not None
             found[side].append(result.results["measures"])
     for measure in MEASURES:
         values = {side: [run[f"val/{measure}"] for run in runs] for side, runs in found.items()}

@@ -25,7 +25,8 @@ from tokenlabel import Mix, TokenTarget, token_targets
 from tokenlabel.data.batch import Batch
 from tokenlabel.losses import token_loss
 from tokenlabel.models import create_model
-from tokenlabel.runs.recipe import Mixing, Supervision
+from tokenlabel.runs.recipe import Mixing
+from tokenlabel.supervision import GroundTruth, Method, TokenLabels
 from tokenlabel.training.task import Step, TokenLabelingTask
 
 SIZE, GRID = 224, (TOKENS, TOKENS)
@@ -34,7 +35,7 @@ SIZE, GRID = 224, (TOKENS, TOKENS)
 class Trainer:
     """One student, its optimiser, and a step."""
 
-    def __init__(self, supervision: Supervision, mixing: Mixing, device: torch.device) -> None:
+    def __init__(self, supervision: Method, mixing: Mixing, device: torch.device) -> None:
         torch.manual_seed(0)
         self.device = device
         self.task = TokenLabelingTask(
@@ -122,8 +123,8 @@ def main() -> None:
     def target() -> TokenTarget:
         return token_targets(maps, views, GRID)
 
-    without = Trainer(Supervision(kind="labels"), Mixing(kind="none"), device)
-    with_tokens = Trainer(Supervision(), Mixing(), device)
+    without = Trainer(GroundTruth(), Mixing(kind="none"), device)
+    with_tokens = Trainer(TokenLabels(), Mixing(), device)
     contestants: dict[str, Callable[[], object]] = {
         "labels alone": lambda: without.step(plain),
         "token labels and MixToken": lambda: with_tokens.step(

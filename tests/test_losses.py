@@ -188,3 +188,40 @@ def test_parity_with_the_released_loss(released_numbers) -> None:
         torch.testing.assert_close(
             grads[1].flatten(1, 2), data["grad_tok"].reshape(batch, -1, classes), atol=1e-5, rtol=0
         )
+
+
+def test_an_image_without_an_annotators_class_target_has_no_class_loss() -> None:
+    target, output = make_target(), make_output()
+    target.mask[2, 0] = False
+    terms = token_labeling_loss(output, target)
+    full = F.cross_entropy(output.logits.float(), target.dense()[:, 0], reduction="none")
+    torch.testing.assert_close(terms["class"], full[[0, 1, 3]].sum() / 4)
+    (gradient,) = torch.autograd.grad(terms["class"], output.logits)
+    assert (gradient[2] == 0).all()
+    assert (gradient[[0, 1, 3]] != 0).all()
+
+
+@pytest.mark.parametrize("kind", ["none", "mixtoken", "mixup"])
+@pytest.mark.parametrize("soft", [True, False])
+def test_weights_weigh_each_images_targets(kind: str, soft: bool) -> None:
+    """Also where images are mixed: a weight goes with the target, not with the place."""
+    target, output = make_target(), make_output()
+    weights, labels = torch.tensor([0.5, 2.0, 0.0, 1.0]), torch.arange(4)
+    mix = None if kind == "none" else Mix.draw(4, GRID, kind=kind, per_sample=True)
+    class_target = F.one_hot(labels, CLASSES).float() if soft else labels
+    weighed = token_labeling_loss(output, target, class_target, mix, weights=weights)
+    by_hand = F.one_hot(labels, CLASSES) * weights[:, None]
+    expected = token_labeling_loss(output, target.weighted(weights), by_hand, mix)
+    for name, value in expected.items():
+        torch.testing.assert_close(weighed[name], value)
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_one_loss_with_and_without_a_fused_head(chunk: int | None) -> None:
+    target, output = make_target(), make_output(dtype=torch.float32)
+    features = torch.randn(4, *GRID, 7)
+    head = torch.nn.Linear(7, CLASSES)
+    expected = token_labeling_loss(DenseOutput(output.logits, head(features)), target)
+    before = DenseOutput(output.logits, features)
+    fused = token_labeling_loss(before, target, head=head, chunk=chunk)
+    torch.testing.assert_close(fused, expected)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 if TYPE_CHECKING:
-    from tokenlabel.cli import segment as segment
+    from tokenlabel.api import segment as segment
     from tokenlabel.cli.annotate import annotate as annotate
     from tokenlabel.cli.evaluate import evaluate as evaluate
     from tokenlabel.cli.quickstart import quickstart as quickstart
@@ -55,7 +55,7 @@ _MODULES = {
     "labels": "tokenlabel.labels",
     "losses": "tokenlabel.losses",
     "models": "tokenlabel.models",
-    "segment": "tokenlabel.cli.segment",  # its verbs are tl.segment.train, .evaluate, .predict
+    "segment": "tokenlabel.api.segment",  # its verbs are tl.segment.train, .evaluate, .predict
 }
 
 __all__ = sorted([*_EXPORTS, "segment"])

@@ -1,4 +1,4 @@
-"""The token-labelling loss, in closed form over palette targets.
+"""The token-labeling loss, in closed form over palette targets.
 
 With residual r and palette excesses e_p, the cross-entropy of a token is
 `-sum_c t_c log q_c = -sum_p e_p log q_p - r * sum_c log q_c`, so no [tokens, classes] target is ever
@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenlabel.mixing import Mix
@@ -32,29 +32,53 @@ def token_labeling_loss(
     class_target: Tensor | None = None,
     mix: Mix | None = None,
     token_weight: float = 0.5,
+    *,
+    weights: Tensor | None = None,
+    head: nn.Module | None = None,
+    chunk: int | None = None,
 ) -> dict[str, Tensor]:
     """`class + token_weight * token` (paper, equation 5), and both terms, as scalars.
 
-    `class_target` is int64 class ids [B], or soft targets [B, C]; left out, the class token learns the
-    annotator's target of the whole view. `mix` is the one that the model was given. Without `target`
-    there is no token term: plain classification.
+    - `class_target`: int64 class ids [B], or soft targets [B, C]; left out, the class token learns
+      the annotator's target of the whole view, and nothing from images without one (`target.mask`).
+    - `mix`: the one that the model was given.
+    - `weights` [B]: of each image's losses; the means stay over images and tokens.
+    - `head`: the model's token head, where `output.tokens` are the features [B, h, w, D] before it;
+      with a `chunk`, a linear head is applied to so many images at a time (`fused_token_loss`).
+
+    Without `target` there is no token term: plain classification.
     """
     if class_target is None:
         if target is None:
             raise ValueError("without a token target there must be a class_target")
-        class_target = target.class_target()
-    terms = {"class": class_loss(output.logits, class_target, mix)}
+        class_target = target.class_target() * target.mask[:, :1]
+    terms = {"class": class_loss(output.logits, class_target, mix, weights)}
     if target is None:
         return {"loss": terms["class"], **terms}
-    terms["token"] = token_loss(output.tokens, target, mix)
+    if weights is not None:
+        target = target.weighted(weights)
+    if head is None:
+        terms["token"] = token_loss(output.tokens, target, mix)
+    elif chunk is None or not isinstance(head, nn.Linear):
+        terms["token"] = token_loss(head(output.tokens), target, mix)
+    else:
+        terms["token"] = fused_token_loss(output.tokens, head.weight, head.bias, target, mix, chunk)
     return {"loss": terms["class"] + token_weight * terms["token"], **terms}
 
 
-def class_loss(logits: Tensor, class_target: Tensor, mix: Mix | None = None) -> Tensor:
+def class_loss(
+    logits: Tensor, class_target: Tensor, mix: Mix | None = None, weights: Tensor | None = None
+) -> Tensor:
     """Cross-entropy of class logits [B, C], targets mixed by the area of the partner's part.
 
-    Paper, equation 6: `lam * CE(own) + (1 - lam) * CE(partner's)`. Targets are ids [B] or soft [B, C].
+    Paper, equation 6: `lam * CE(own) + (1 - lam) * CE(partner's)`. Targets are ids [B] or soft [B, C];
+    `weights` [B] weigh each image's target. The mean is over images, which does not depend on how
+    they fall on ranks (a mean over weights would).
     """
+    if weights is not None:  # cross-entropy is linear in its target
+        if not class_target.is_floating_point():
+            class_target = F.one_hot(class_target, logits.shape[1]).float()
+        class_target = class_target * weights[:, None]
     own = F.cross_entropy(logits.float(), class_target, reduction="none")
     if mix is None:
         return own.mean()

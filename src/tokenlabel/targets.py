@@ -7,7 +7,7 @@ image, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -57,6 +57,14 @@ class TokenTarget:
             mask=self.mask,
             grid=self.grid,
             num_classes=self.num_classes,
+        )
+
+    def weighted(self, weights: Tensor) -> TokenTarget:
+        """Every target of image b times `weights[b]`, [B]: its losses are weighted so."""
+        return replace(
+            self,
+            excess=self.excess * weights[:, None, None],
+            residual=self.residual * weights[:, None],
         )
 
     def mixed(self, mix: Mix) -> TokenTarget:

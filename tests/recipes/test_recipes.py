@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tokenlabel.training.run import create_student, train
 
 from tokenlabel import recipes
 from tokenlabel.data.open import open_source
@@ -21,6 +20,7 @@ from tokenlabel.models import build_model
 from tokenlabel.runs.recipe import Data
 from tokenlabel.runs.recipe_file import read_recipe, to_yaml
 from tokenlabel.training.optimize import parameter_groups
+from tokenlabel.training.student import create_student, train
 
 SIZES = {
     "lvvit_t_224": 8_534_720,

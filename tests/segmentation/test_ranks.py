@@ -14,7 +14,7 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
 
-from tokenlabel.cli import segment
+from tokenlabel.api import segment
 
 UPDATES = 4
 
@@ -25,9 +25,8 @@ def train(scenes: Path, output: Path, *changes: str) -> list[dict[str, Any]]:
         data=scenes,
         output=output,
         recipe="lvvit_s_upernet_ade20k_smoke",
-        overrides=("optimizer.lr=1e-3", "schedule.warmup_lr=1e-4", *changes),
+        settings=("optimizer.lr=1e-3", "schedule.warmup_lr=1e-4", *changes),
     )
-    assert result is not None
     return [entry for entry in result.metrics if "loss" in entry]
 
 
@@ -58,7 +57,9 @@ def _as_rank(rank: int, world: int, function: Callable[..., Any], arguments: Any
 
 
 def measure(scenes: Path, run: Path, output: Path) -> None:
-    segment.evaluate(data=scenes, checkpoint=run, output=output, multi_scale=True)
+    segment.evaluate(
+        data=scenes, checkpoint=run, output=output, scales=segment.MULTI_SCALE, flip=True
+    )
 
 
 def test_two_ranks_train_and_measure_as_one(scenes: Path, tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,13 +20,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tokenlabel.cli import segment
+from tokenlabel.api import segment
 from tokenlabel.cli.main import VERBS
+from tokenlabel.cli.main import main as command_line
 from tokenlabel.errors import InputError
 from tokenlabel.recipes.segmentation import get_segmentation_recipe
+from tokenlabel.runs.open import open_run
 from tokenlabel.segmentation.augment import PairAugmentation
 from tokenlabel.segmentation.evaluate import evaluate_pairs
 from tokenlabel.segmentation.pairs import open_pairs
+from tokenlabel.segmentation.recipe import SegmentationRecipe
 from tokenlabel.segmentation.run import create_segmenter, load_segmenter
 from tokenlabel.segmentation.task import SegmentationTask
 from tokenlabel.training.signals import Preempted
@@ -50,9 +56,8 @@ def train(scenes: Path, output: Path, updates: int, *more: str) -> dict[str, Any
         output=output,
         recipe="camvid_cpu",
         updates=updates,
-        overrides=(*QUICK, *more),
+        settings=(*QUICK, *more),
     )
-    assert result is not None
     return result.results
 
 
@@ -76,33 +81,147 @@ def test_training_learns_and_leaves_its_results(trained: tuple[Path, Path]) -> N
 
 
 def test_eval_agrees_with_training_and_writes_the_table(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    scenes, run = trained
+    found = segment.evaluate(data=scenes, checkpoint=run, output=tmp_path)
+    results = json.loads((run / "results.json").read_text())
+    assert found.miou == pytest.approx(results["best_miou"])
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["miou"] == found.miou
+    assert written["class_iou"] == found.class_iou
+    with (tmp_path / "table.csv").open() as stream:
+        ious = [float(row["iou"]) for row in csv.DictReader(stream)]
+    assert np.mean(ious) == pytest.approx(found.miou, abs=1e-5)
+    assert found.absent == ()
+    assert found.images == 3
+    assert (tmp_path / "table.png").exists()
+
+
+def test_evaluations_of_different_things_are_kept_apart(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    scenes, run = trained
+    step = run / json.loads((run / "results.json").read_text())["best_checkpoint"]
+    folders = [
+        segment.evaluate(data=scenes, checkpoint=run, **options).folder
+        for options in (
+            {},
+            {"whole": True},  # the recipe's own
+            {"window": 32, "stride": 21},
+            {"scales": (0.5, 1.0)},
+            {"flip": True},
+            {"split": "training"},
+            {"settings": ("test.short_side=40",)},
+        )
+    ]
+    assert folders[0] == folders[1]
+    assert len(set(folders)) == 6
+    assert segment.evaluate(data=scenes, checkpoint=step).folder == folders[0]
+    assert {folder.parent for folder in folders} == {run / "evaluation"}  # type: ignore[union-attr]
+    assert "32x21" in folders[2].name  # type: ignore[union-attr]
+    assert len(open_run(run, SegmentationRecipe).evaluations()) == 6
+
+
+def test_two_classes_in_masks_of_0_and_255_are_not_a_success(
+    trained: tuple[Path, Path], scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A class that occurs in no mask is named, and the mean over all classes counts it."""
+    for mask in (scenes / "annotations" / "validation").glob("*.png"):
+        values = np.asarray(Image.open(mask))
+        Image.fromarray(np.where(values == 3, 0, values)).save(mask)
+    found = segment.evaluate(data=scenes, checkpoint=trained[1])
+    assert found.absent == ("pool",)
+    assert found.miou_all <= found.miou
+    main(["segment", "eval", "--data", str(scenes), "--checkpoint", str(trained[1])], 0)
+    assert "1 of 3 classes occur in none of 3 masks: pool" in capsys.readouterr().out
+    for mask in (scenes / "annotations" / "validation").glob("*.png"):
+        Image.new("L", (64, 48), 0).save(mask)
+    with pytest.raises(InputError, match="no pixel of 3 masks"):
+        segment.evaluate(data=scenes, checkpoint=trained[1])
+
+
+def main(arguments: list[str], expected: int) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command_line(arguments)
+    assert ended.value.code == expected
+
+
+def test_the_commands_say_what_they_found_and_wrote(
     trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scenes, run = trained
-    summary = segment.evaluate(data=scenes, checkpoint=run, output=tmp_path)
-    results = json.loads((run / "results.json").read_text())
-    assert summary["miou"] == pytest.approx(results["best_miou"])
-    assert f"miou {summary['miou']:.4f}" in capsys.readouterr().out
-    assert json.loads((tmp_path / "results.json").read_text()) == summary
-    with (tmp_path / "table.csv").open() as stream:
-        ious = [float(row["iou"]) for row in csv.DictReader(stream)]
-    assert np.mean(ious) == pytest.approx(summary["miou"], abs=1e-5)
-    assert (tmp_path / "table.png").exists()
+    words = ["segment", "train", "--data", str(scenes), "--output", str(tmp_path / "run")]
+    words += ["--recipe", "camvid_cpu", "--updates", "3"]
+    for text in QUICK:
+        words += ["--set", text]
+    main(words, 0)
+    streams = capsys.readouterr()
+    assert f"{tmp_path / 'run'}: best mIoU 0." in streams.out
+    assert "starts from RANDOM weights" in streams.err
+    main(["segment", "eval", "--data", str(scenes), "--checkpoint", str(run)], 0)
+    printed = capsys.readouterr().out
+    summary = segment.evaluate(data=scenes, checkpoint=run)
+    assert f"miou {summary.miou:.4f}" in printed
+    assert f"{summary.folder}: results.json" in printed
+    images = str(scenes / "images" / "validation")
+    output = str(tmp_path / "out")
+    main(
+        ["segment", "predict", "--images", images, "--checkpoint", str(run), "--output", output], 0
+    )
+    assert f"{output}: 3 images in labels/" in capsys.readouterr().out
+
+
+def test_a_missing_extra_is_one_line(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.modules['transformers'] = None\n"
+        "from tokenlabel.cli.main import main\n"
+        f"main(['segment', 'train', '--data', {str(tmp_path)!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [
+        "tokenlabel: segmentation takes its heads from transformers: pip install 'tokenlabel[seg]'"
+    ]
+
+
+def test_a_picture_is_read_as_those_of_the_training_were(scenes: Path, tmp_path: Path) -> None:
+    """Deep images of one range: a dark picture alone would be taken for a bright one of 8 bits."""
+    for part in ("training", "validation"):
+        for file in (scenes / "images" / part).glob("*.png"):
+            grey = np.asarray(Image.open(file).convert("L")).astype(np.uint16)
+            Image.fromarray(grey * 16).save(file)
+    train(scenes, tmp_path / "run", 3)
+    run = load_segmenter(tmp_path / "run")
+    assert run.rules.integers == (0, 4095)
+    facts = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert facts["decode"]["integers"] == [0, 4095]
+    assert facts["masks"]["validation"]["absent"] == []
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.full((48, 64), 200, np.uint16)).save(photo)
+    segment.predict(images=photo, checkpoint=tmp_path / "run", output=tmp_path / "out")
+    shown = np.asarray(Image.open(tmp_path / "out" / "overlays" / "photo.png")).astype(int)
+    labels = np.asarray(Image.open(tmp_path / "out" / "labels" / "photo.png"))
+    one = shown[labels == labels[0, 0]][0]
+    segment.predict(images=photo, checkpoint=tmp_path / "run", output=tmp_path / "again")
+    assert abs(one - shown[0, 0]).max() == 0
+    assert shown.min(-1).max() <= 128 + 200 // 16  # half the color, half of a dark grey
 
 
 def test_a_file_of_weights_measures_as_its_run(trained: tuple[Path, Path]) -> None:
     scenes, run = trained
     results = json.loads((run / "results.json").read_text())
     weights = run / results["best_checkpoint"] / "model.safetensors"
-    summary = segment.evaluate(data=scenes, checkpoint=weights, recipe=str(run / "recipe.yaml"))
-    assert summary["miou"] == pytest.approx(results["best_miou"])
+    found = segment.evaluate(data=scenes, checkpoint=weights, recipe=str(run / "recipe.yaml"))
+    assert found.miou == pytest.approx(results["best_miou"])
 
 
 def test_eval_takes_windows_scales_and_mirror_images(trained: tuple[Path, Path]) -> None:
     scenes, run = trained
     slid = segment.evaluate(data=scenes, checkpoint=run, window=32, stride=21)
-    assert slid["miou"] > 0.6
-    assert segment.evaluate(data=scenes, checkpoint=run, multi_scale=True)["miou"] > 0.6
+    assert slid.miou > 0.6
+    scales = segment.evaluate(data=scenes, checkpoint=run, scales=segment.MULTI_SCALE, flip=True)
+    assert scales.miou > 0.6
 
 
 def test_neither_batch_size_nor_ranks_change_the_result(trained: tuple[Path, Path]) -> None:
@@ -242,7 +361,7 @@ def test_training_takes_the_student_of_a_folder(scenes: Path, tmp_path: Path) ->
     thin = "model.kwargs={patch_size: 4, embed_dim: 32, depth: 4, num_heads: 2, stem_width: 8}"
     for name in ("cat", "dog"):
         (tmp_path / "photos" / name).mkdir(parents=True)
-        for index in range(2):
+        for index in range(3):  # of each class one is held out
             picture = Image.effect_noise((32, 32), 90 + index)
             picture.save(tmp_path / "photos" / name / f"{index}.png")
     student = tmp_path / "student"
@@ -271,7 +390,7 @@ def test_training_takes_the_student_of_a_folder(scenes: Path, tmp_path: Path) ->
             updates=1,
             batch_size=2,
             workers=0,
-            overrides=("augment.crop=[32, 48]", "schedule.warmup_updates=0", "trackers=[]",
+            settings=("augment.crop=[32, 48]", "schedule.warmup_updates=0", "trackers=[]",
                        "optimizer.lr=1e-9", "engine.device=cpu"),
         )  # fmt: skip
         found = load_segmenter(run).model.pyramid.backbone
@@ -348,5 +467,4 @@ def test_eval_says_what_it_lacks(trained: tuple[Path, Path], tmp_path: Path) -> 
 def test_the_verbs_are_listed() -> None:
     for verb in ("train", "eval", "predict"):
         module, _, name = VERBS[f"segment {verb}"][0].partition(":")
-        assert module == segment.__name__
-        assert getattr(segment, name).__doc__
+        assert getattr(importlib.import_module(module), name).__doc__

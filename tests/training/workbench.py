@@ -26,8 +26,8 @@ from tokenlabel.runs.recipe import (
     Optimizer,
     Recipe,
     Schedule,
-    Supervision,
 )
+from tokenlabel.supervision import TokenLabels
 from tokenlabel.targets import TokenTarget
 from tokenlabel.training import loop
 from tokenlabel.training.engine import fit
@@ -39,7 +39,7 @@ CLASSES, SIDE, GRID = 7, 32, (4, 4)
 
 RECIPE = Recipe(
     name="bench",
-    supervision=Supervision(token_weight=0.5),
+    supervision=TokenLabels(token_weight=0.5),
     mixing=Mixing(per_sample=True),
     optimizer=Optimizer(lr=1e-2, clip=1.0),
     schedule=Schedule(

@@ -101,9 +101,9 @@ def train(
         return None
     from tokenlabel.training import student
 
-    if annotator is None or chosen.supervision.kind == "labels":
+    if annotator is None or chosen.supervision.needs == "nothing":
         return student.train(chosen, output)
-    if chosen.supervision.online:
+    if chosen.supervision.needs == "annotator":
         return student.train(chosen, output, annotator=_online(annotator, chosen))
     return student.train(_annotated(chosen, annotator, output / "labels"), output)
 

@@ -147,7 +147,7 @@ def _of_run(folder: Path, weights: WhichWeights, size: tuple[int, int] | None) -
         spec.name, len(class_names), img_size=size or trained_size, **spec.kwargs
     )
     load_weights(student, file)
-    taught = recipe.supervision.kind == "token-labels" or student.heads == "tokens"
+    taught = recipe.supervision.teaches_tokens or student.heads == "tokens"
     return Classifier(
         student,
         dataclasses.replace(

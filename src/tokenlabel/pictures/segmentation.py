@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from PIL import Image
 from tokenlabel.files import replacing
 from tokenlabel.geometry.render import Pixels
 
-__all__ = ["overlay", "save_legend", "save_mask"]
+__all__ = ["draw_class_table", "overlay", "save_legend", "save_mask"]
 
 
 def save_mask(values: NDArray[np.uint8] | NDArray[np.uint16], file: Path) -> None:
@@ -44,6 +45,28 @@ def save_legend(names: Sequence[str], colors: NDArray[np.float64], file: Path) -
     FigureCanvasAgg(figure)
     handles = [Patch(color=color, label=name) for name, color in zip(names, colors, strict=True)]
     figure.legend(handles=handles, loc="center", ncols=columns, frameon=False, fontsize=9)
+    with replacing(file) as aside:
+        figure.savefig(aside, dpi=120, format="png")
+
+
+def draw_class_table(
+    names: Sequence[str], iou: Sequence[float], accuracy: Sequence[float], title: str, file: Path
+) -> None:
+    """IoU and accuracy of each class, fractions in [0, 1], as bars; the best class on top."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    order = sorted(range(len(names)), key=lambda place: iou[place])
+    figure = Figure(figsize=(7, 1 + 0.25 * len(names)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Any = figure.add_subplot()
+    places = range(len(order))
+    axes.barh(places, [accuracy[place] for place in order], color="0.85", label="accuracy")
+    axes.barh(places, [iou[place] for place in order], height=0.5, color="tab:blue", label="IoU")
+    axes.set_yticks(list(places), [names[place] for place in order], fontsize=8)
+    axes.set(xlim=(0, 1), ylim=(-0.7, len(order) - 0.3), xlabel="share of pixels")
+    axes.set_title(title, fontsize=10)
+    axes.legend(loc="lower right", fontsize=8)
     with replacing(file) as aside:
         figure.savefig(aside, dpi=120, format="png")
 

@@ -17,8 +17,8 @@ from tokenlabel.runs.recipe import (
     Optimizer,
     Recipe,
     Schedule,
-    Supervision,
 )
+from tokenlabel.supervision import Distillation, GroundTruth, Method, TokenLabels
 
 __all__ = ["ARMS", "Annotator", "Arm", "Settings", "student_recipe"]
 
@@ -28,19 +28,17 @@ class Arm:
     """A way to train the student; `judged_by` is the prediction rule of its headline number."""
 
     name: str
-    supervision: Supervision
+    supervision: Method
     mixing: Mixing
     judged_by: str
 
 
 ARMS = (
-    Arm("labels only", Supervision(kind="labels"), Mixing(kind="none"), "class"),
-    Arm(
-        "+ image-level distillation", Supervision(kind="distillation"), Mixing(kind="none"), "class"
-    ),
+    Arm("labels only", GroundTruth(), Mixing(kind="none"), "class"),
+    Arm("+ image-level distillation", Distillation(), Mixing(kind="none"), "class"),
     Arm(
         "+ token labels, MixToken",
-        Supervision(kind="token-labels", class_target="blend"),
+        TokenLabels(class_target="blend"),
         Mixing(kind="mixtoken"),
         "fused",
     ),

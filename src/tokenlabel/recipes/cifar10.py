@@ -20,8 +20,8 @@ from tokenlabel.runs.recipe import (
     Optimizer,
     Recipe,
     Schedule,
-    Supervision,
 )
+from tokenlabel.supervision import TokenLabels
 
 _LVVIT = {"patch_size": 4, "embed_dim": 160, "depth": 4, "num_heads": 5, "stem_width": 24}
 _VIT = {"patch_size": 4, "embed_dim": 128, "depth": 5, "num_heads": 4}
@@ -76,7 +76,7 @@ def _cifar10(name: str, student: Model) -> Recipe:
         ),
         model=student,
         # in so few updates the published 0.5 brings three of the four students less
-        supervision=Supervision(token_weight=2.0, class_target="blend"),
+        supervision=TokenLabels(token_weight=2.0, class_target="blend"),
         mixing=Mixing(kind="mixtoken", probability=0.1),  # more of it needs a longer schedule
         # in so few updates Muon brings every arm much further than AdamW does
         optimizer=Optimizer(name="muon", lr=6e-3, weight_decay=0.05, clip=5.0),

@@ -10,8 +10,8 @@ from tokenlabel.runs.recipe import (
     Optimizer,
     Recipe,
     Schedule,
-    Supervision,
 )
+from tokenlabel.supervision import GroundTruth, TokenLabels
 
 __all__ = ["deit_style", "token_labeling"]
 
@@ -39,8 +39,7 @@ def token_labeling() -> Recipe:
             erased_tokens_train=True,
             crop_pct=0.9,
         ),
-        supervision=Supervision(
-            kind="token-labels",
+        supervision=TokenLabels(
             token_weight=0.5,
             class_target="annotator",  # the class token learns the annotator's view of the crop
             smoothing=0.1,
@@ -64,7 +63,7 @@ def deit_style() -> Recipe:
     """Training from ground truth as DeiT introduced it: mixup and CutMix in turns, 300 epochs."""
     return Recipe(
         augment=Augment(policy="rand-m9-mstd0.5-inc1", interpolation="bicubic", erasing=0.25),
-        supervision=Supervision(kind="labels", smoothing=0.1),
+        supervision=GroundTruth(smoothing=0.1),
         mixing=Mixing(kind="cutmix-or-mixup", alpha=1.0, mixup_alpha=0.8),
         optimizer=Optimizer(name="adamw", lr=1e-3, weight_decay=0.05),  # 5e-4 for every 512 images
         schedule=Schedule(

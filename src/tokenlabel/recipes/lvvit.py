@@ -18,8 +18,8 @@ from tokenlabel.runs.recipe import (
     Optimizer,
     Recipe,
     Schedule,
-    Supervision,
 )
+from tokenlabel.supervision import GroundTruth
 
 _SMALL = Model(name="lvvit_t", image_size=64, drop_path=0.1, kwargs={"depth": 2})
 
@@ -115,7 +115,7 @@ def lvvit_s_transfer() -> Recipe:
         ),
         model=replace(base.model, weights="runs/lvvit_s_224"),
         augment=replace(base.augment, scale=(0.25, 1.0)),
-        supervision=Supervision(kind="labels", smoothing=0.1),
+        supervision=GroundTruth(smoothing=0.1),
         mixing=Mixing(kind="none"),
         optimizer=Optimizer(lr=1e-4, weight_decay=0.05, layer_decay=0.75, clip=1.0),
         schedule=Schedule(

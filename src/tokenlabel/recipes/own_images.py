@@ -13,8 +13,8 @@ from tokenlabel.runs.recipe import (
     Optimizer,
     Recipe,
     Schedule,
-    Supervision,
 )
+from tokenlabel.supervision import TokenLabels
 
 
 @recipe(smoke=Model(name="lvvit_t", image_size=64, kwargs={"depth": 1}))
@@ -27,7 +27,7 @@ def starter() -> Recipe:
         ),
         augment=Augment(scale=(0.25, 1.0), policy="rand-m7-mstd0.5-inc1", erasing=0.1),
         model=Model(name="lvvit_s", image_size=224, drop_path=0.1),
-        supervision=Supervision(token_weight=0.5, class_target="ground-truth"),
+        supervision=TokenLabels(token_weight=0.5, class_target="ground-truth"),
         mixing=Mixing(kind="mixtoken"),
         optimizer=Optimizer(lr=5e-4, weight_decay=0.05, clip=5.0),
         schedule=Schedule(

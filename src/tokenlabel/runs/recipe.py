@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from tokenlabel.errors import InputError
+from tokenlabel.options import STRICT, Count, Epochs, NotNegative, Positive, Share
+from tokenlabel.supervision import AnyMethod, TokenLabels
 
 __all__ = [
     "About",
@@ -29,19 +31,10 @@ __all__ = [
     "Optimizer",
     "Recipe",
     "Schedule",
-    "Supervision",
 ]
 
-_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Epochs = Annotated[int, Field(ge=0)]
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class About:
     """Where a recipe comes from and what to expect of it."""
 
@@ -52,7 +45,7 @@ class About:
     """The published number, with its data set and resolution."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Data:
     """The images and their label maps."""
 
@@ -74,7 +67,7 @@ class Data:
     """Loader processes per rank; 0 loads in the training process. Never changes the result."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Augment:
     """Augmentation of the training images; its geometry reaches the label maps too."""
 
@@ -100,7 +93,7 @@ class Augment:
     """Validation: share of the image's shorter side that the centre crop shows."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Model:
     """The student."""
 
@@ -118,40 +111,7 @@ class Model:
     "pretrained" for timm's own weights."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class Supervision:
-    """What the student is told.
-
-    `kind` is the one switch between the method and its honest baselines:
-    - "labels": the class token learns the ground truth; tokens learn nothing.
-    - "distillation": image-level distillation. The class token learns a blend of the ground truth
-      and of the annotator's distribution over the whole view; tokens learn nothing.
-    - "token-labels": the class token learns `class_target`, every token the annotator's
-      distribution over its own area.
-    """
-
-    kind: Literal["labels", "distillation", "token-labels"] = "token-labels"
-    token_weight: NotNegative = 0.5
-    """Weight of the token loss beside the class loss: 0.5 in the paper, 1.0 in the released code."""
-    class_target: Literal["ground-truth", "annotator", "blend"] = "ground-truth"
-    """Of token-labels: "blend" is the released code's, by whether annotator and ground truth agree."""
-    distillation_share: Share = 0.5
-    """Of distillation: the annotator's share of the class target."""
-    target: Literal["probability", "released", "released-transposed"] = "probability"
-    """How token targets are made from label maps (see `tokenlabel.token_targets`)."""
-    smoothing: Share = 0.1
-    """Label smoothing of every target."""
-    class_weights: Literal["none", "balanced"] | list[Positive] = "none"
-    """Loss weight of an image by its ground-truth class: "balanced" is inverse frequency."""
-    token_fraction: Share = 1.0
-    """Share of the tokens, drawn anew each step, that carry a loss."""
-    last_epochs_without_tokens: Epochs = 0
-    """How many epochs at the end train on the class loss alone."""
-    online: bool = False
-    """Whether the annotator runs on every augmented view, instead of a label store."""
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Mixing:
     """How the images of a batch are mixed."""
 
@@ -166,7 +126,7 @@ class Mixing:
     """One box for each pair of images, rather than one for the batch."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Optimizer:
     """The optimiser, by timm's names and rules."""
 
@@ -197,7 +157,7 @@ class Course(NamedTuple):
         return self.decay + self.cooldown
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class BaseSchedule:
     """How many images at a time, and the learning rate's course; a subclass says how long."""
 
@@ -214,7 +174,7 @@ class BaseSchedule:
         raise NotImplementedError
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Schedule(BaseSchedule):
     """A length in epochs."""
 
@@ -239,7 +199,7 @@ class Schedule(BaseSchedule):
         )
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Ema:
     """The moving average of the weights, which is validated beside them."""
 
@@ -251,7 +211,7 @@ class Ema:
     """Keep the average in CPU memory."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Engine:
     """How the machine computes; apart from rounding, none of it changes the result."""
 
@@ -273,7 +233,7 @@ class Engine:
     """Stop after so many skipped (NaN or infinite) updates in a row."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Checkpoints:
     """What is kept, and how often."""
 
@@ -283,7 +243,7 @@ class Checkpoints:
     """How many of the newest checkpoints stay on disk, besides the best."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class BaseRecipe:
     """What the engine reads of a recipe, whatever it trains."""
 
@@ -316,14 +276,15 @@ class BaseRecipe:
         return False
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Recipe(BaseRecipe):
     """One training run of a student."""
 
     data: Data = Data()
     augment: Augment = Augment()
     model: Model = Model()
-    supervision: Supervision = Supervision()
+    supervision: AnyMethod = TokenLabels()
+    """What the student learns from: a method of `tokenlabel.supervision`, chosen by its `kind`."""
     mixing: Mixing = Mixing()
     schedule: Schedule = Schedule()
 
@@ -333,7 +294,7 @@ class Recipe(BaseRecipe):
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {"supervision": self.supervision.kind, "mixing": self.mixing.kind}
+        return self.supervision.facts | {"mixing": self.mixing.kind}
 
     @property
     def mixes(self) -> bool:

@@ -6,13 +6,15 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from tokenlabel import supervision
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.runs.recipe import BaseRecipe, Recipe
 
@@ -84,6 +86,8 @@ def from_mapping(content: Mapping[str, Any], where: str = "recipe", kind: Any = 
     """The recipe of nested plain values; sections and keys that are absent take their defaults."""
     if not isinstance(content, Mapping):
         raise InputError(f"{where}: a recipe is a mapping of sections, not {content!r}")
+    if isinstance(content.get("supervision"), Mapping):
+        content = {**content, "supervision": supervision.section(content["supervision"], where)}
     try:
         # read as JSON, where strictness lets a list stand for a tuple and nothing else for anything
         return _adapter(kind).validate_json(json.dumps(content, default=str))
@@ -94,7 +98,8 @@ def from_mapping(content: Mapping[str, Any], where: str = "recipe", kind: Any = 
 def override(recipe: R, changes: Iterable[str]) -> R:
     """The recipe with values replaced by `section.key=value` texts; values are YAML."""
     content = to_mapping(recipe)
-    for change in changes:
+    # kinds first: a section's options are those of its kind, whatever the order of the changes
+    for change in sorted(changes, key=lambda text: not text.startswith("supervision.kind=")):
         path, equals, text = change.partition("=")
         if not equals:
             raise InputError(f"{change!r}: write section.key=value, such as optimizer.lr=1e-3")
@@ -105,9 +110,13 @@ def override(recipe: R, changes: Iterable[str]) -> R:
                 raise InputError(f"{path}: no section {section!r}{nearest(section, place)}")
             place = place[section]
         try:
-            place[key] = yaml.load(text, _Loader)
+            value = yaml.load(text, _Loader)
         except yaml.YAMLError:
             raise InputError(f"{change!r}: {text!r} is no valid YAML value") from None
+        if path.strip() == "supervision.kind":
+            content["supervision"] = supervision.of_kind(place, value)
+        else:
+            place[key] = value
     return from_mapping(content, "--set" if changes else "recipe", type(recipe))
 
 
@@ -155,16 +164,27 @@ def _first_fault(error: ValidationError, kind: type[Any]) -> str:
     """One line on the first thing wrong, with the nearest known name where a key is unknown."""
     faults = error.errors(include_url=False)
     fault = faults[0]
-    path = ".".join(str(part) for part in fault["loc"])
+    path, holder = _without_kinds(fault["loc"], kind)
     if fault["type"] == "unexpected_keyword_argument":
-        *sections, key = (str(part) for part in fault["loc"])
-        holder: Any = kind
-        for section in sections:
-            holder = type(getattr(holder(), section))
-        known = [f.name for f in dataclasses.fields(holder)]
+        *sections, key = path
         inside = f" in section {'.'.join(sections)!r}" if sections else ""
-        return f"unknown key {key!r}{inside}{nearest(key, known)}"
-    if len(faults) > 1:  # the branches of a union: name the value once and every branch's wish
-        path = ".".join(str(part) for part in fault["loc"][:2])
-    wishes = "; ".join(dict.fromkeys(f["msg"] for f in faults if f["loc"][:2] == fault["loc"][:2]))
-    return f"{path} = {fault['input']!r}: {wishes[:1].lower()}{wishes[1:]}"
+        return f"unknown key {key!r}{inside}{nearest(key, [f.name for f in fields(holder)])}"
+    if len(faults) > 1:  # the branches of a union: name the value once and all that is allowed
+        path = path[:2]
+    alike = [f["msg"] for f in faults if _without_kinds(f["loc"], kind)[0][:2] == path[:2]]
+    wishes = "; ".join(dict.fromkeys(alike))
+    return f"{'.'.join(path)} = {fault['input']!r}: {wishes[:1].lower()}{wishes[1:]}"
+
+
+def _without_kinds(place: Sequence[str | int], kind: type[Any]) -> tuple[list[str], type[Any]]:
+    """A fault's path, without the kinds of supervision that pydantic puts in it, and what holds it."""
+    path: list[str] = []
+    holder = inner = kind
+    for part in map(str, place):
+        if part in supervision.METHODS and path == ["supervision"]:
+            inner = supervision.METHODS[part]
+            continue
+        path.append(part)
+        holder = inner
+        inner = type(getattr(holder(), part, None)) if is_dataclass(holder) else holder
+    return path, holder

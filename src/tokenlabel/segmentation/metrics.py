@@ -6,7 +6,6 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch import Tensor
 from tokenlabel.files import replacing
 from tokenlabel.segmentation.classes import IGNORED
 
-__all__ = ["SegmentationCounts", "draw_table", "write_table"]
+__all__ = ["SegmentationCounts", "write_table"]
 
 
 @dataclass
@@ -73,24 +72,3 @@ def write_table(counts: SegmentationCounts, names: Sequence[str], file: Path) ->
         writer.writerow(["class", "iou", "accuracy", "share_of_pixels"])
         for name, *values in rows:
             writer.writerow([name, *(f"{float(value):.6f}" for value in values)])
-
-
-def draw_table(counts: SegmentationCounts, names: Sequence[str], file: Path) -> None:
-    """The table as a picture: IoU and accuracy of each class as bars, best class on top."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    iou, accuracy = counts.class_iou().nan_to_num(), counts.class_accuracy().nan_to_num()
-    order = iou.argsort().tolist()
-    figure = Figure(figsize=(7, 1 + 0.25 * len(names)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes: Any = figure.add_subplot()
-    places = range(len(order))
-    axes.barh(places, accuracy[order].tolist(), color="0.85", label="accuracy")
-    axes.barh(places, iou[order].tolist(), height=0.5, color="tab:blue", label="IoU")
-    axes.set_yticks(list(places), [names[index] for index in order], fontsize=8)
-    axes.set(xlim=(0, 1), ylim=(-0.7, len(order) - 0.3), xlabel="share of pixels")
-    axes.set_title(f"mean IoU {counts.summary()['miou']:.4f}", fontsize=10)
-    axes.legend(loc="lower right", fontsize=8)
-    with replacing(file) as aside:
-        figure.savefig(aside, dpi=120, format="png")

@@ -7,11 +7,18 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.models.upernet import UperNetConfig
-from transformers.models.upernet.modeling_upernet import UperNetFCNHead, UperNetHead
 
+from tokenlabel.errors import InputError
 from tokenlabel.segmentation.pyramid import Pyramid, initialize_convolutions
 from tokenlabel.segmentation.recipe import HeadKind
+
+try:
+    from transformers.models.upernet import UperNetConfig
+    from transformers.models.upernet.modeling_upernet import UperNetFCNHead, UperNetHead
+except ImportError:
+    raise InputError(
+        "segmentation takes its heads from transformers: pip install 'tokenlabel[seg]'"
+    ) from None
 
 __all__ = ["SegmentationModel", "SegmentationOutput"]
 

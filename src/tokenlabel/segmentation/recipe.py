@@ -5,21 +5,18 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from tokenlabel.errors import InputError
+from tokenlabel.options import STRICT, Count, NotNegative, Positive, Share
 from tokenlabel.runs.recipe import (
     BaseRecipe,
     BaseSchedule,
-    Count,
     Course,
     Ema,
     Engine,
-    NotNegative,
     Optimizer,
-    Positive,
-    Share,
 )
 
 __all__ = [
@@ -34,15 +31,13 @@ __all__ = [
     "UpdateSchedule",
 ]
 
-_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
 Layout = Literal["ade20k", "cityscapes", "folder"]
 HeadKind = Literal["upernet", "fcn"]
 Updates = Annotated[int, Field(ge=0)]
 Index = Annotated[int, Field(ge=0, le=65535)]
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SegmentationData:
     """The images and their masks (layouts: see `tokenlabel.segmentation.pairs.open_pairs`)."""
 
@@ -63,7 +58,7 @@ class SegmentationData:
     """Loader processes per rank. Never changes the result."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SegmentationAugment:
     """How training samples are drawn (see `tokenlabel.segmentation.augment.PairAugmentation`)."""
 
@@ -78,7 +73,7 @@ class SegmentationAugment:
     """Photometric distortion."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SegmentationModelChoice:
     """Backbone and head."""
 
@@ -96,7 +91,7 @@ class SegmentationModelChoice:
     """Further timm arguments of the backbone."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SegmentationLoss:
     """Cross-entropy of both heads."""
 
@@ -105,7 +100,7 @@ class SegmentationLoss:
     """Weigh pixels by class frequency to this negative power: 0 not at all, 1 all classes alike."""
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class UpdateSchedule(BaseSchedule):
     """A length in updates."""
 
@@ -126,7 +121,7 @@ class UpdateSchedule(BaseSchedule):
         return Course(self.warmup_updates, self.updates, 0)
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SegmentationTest:
     """How images are shown when they are segmented (see `tokenlabel.segmentation.inference`)."""
 
@@ -137,7 +132,7 @@ class SegmentationTest:
     stride: Count = 341
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SegmentationRecipe(BaseRecipe):
     """One segmentation run."""
 

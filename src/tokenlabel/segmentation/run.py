@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.models import build_model, load_weights
 from tokenlabel.progress import console
 from tokenlabel.runs.open import open_run, saved_weights
+from tokenlabel.runs.recipe_file import override
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.segmentation.account import MaskAccount, account_of
 from tokenlabel.segmentation.augment import PairAugmentation
@@ -235,6 +236,8 @@ class TrainedSegmenter:
     model: SegmentationModel  # in evaluation mode, on the CPU
     recipe: SegmentationRecipe
     classes: ClassList
+    weights: Path  # the file that they were read from
+    run: Path | None = None  # the folder of its run
     rules: DecodeRules = AS_STORED  # how the images that it was trained on became pixels
 
     def segmenter(self, device: torch.device, **changes: Any) -> Segmenter:
@@ -242,11 +245,12 @@ class TrainedSegmenter:
         return _segmenter(self.model.to(device), self.recipe, device, **changes)
 
 
-def load_segmenter(run: Path) -> TrainedSegmenter:
-    """The model of a run's folder: its best checkpoint, or else its newest one.
+def load_segmenter(run: Path, settings: Sequence[str] = ()) -> TrainedSegmenter:
+    """The model of a run's folder: its best checkpoint, or else its newest one; or one checkpoint's.
 
-    The moving average of the weights is taken where the run keeps one. Raises InputError if the
-    folder holds no run, or one that has saved nothing yet.
+    The moving average of the weights is taken where the run keeps one. `settings` replace values of
+    the run's recipe ("test.short_side=640"). Raises InputError if the folder holds no run, or one
+    that has saved nothing yet.
     """
     if run.is_file():
         raise InputError(
@@ -255,8 +259,10 @@ def load_segmenter(run: Path) -> TrainedSegmenter:
     opened = open_run(run, SegmentationRecipe)
     known = opened.facts
     classes = ClassList(tuple(known["classes"]), tuple(known["values"]), tuple(known["ignored"]))
-    trained = load_checkpoint(opened.weights(), opened.recipe, classes)
-    return dataclasses.replace(trained, rules=DecodeRules.of_dict(known.get("decode", {})))
+    recipe = override(opened.recipe, settings)
+    rules = DecodeRules.of_dict(known.get("decode", {}))
+    trained = load_checkpoint(opened.weights(), recipe, classes)
+    return dataclasses.replace(trained, run=opened.folder, rules=rules)
 
 
 def load_checkpoint(
@@ -265,4 +271,4 @@ def load_checkpoint(
     """A model of the recipe's shape with the weights of a file, ours or mmsegmentation's."""
     model = create_segmenter(recipe, len(classes))
     load_segmentation_weights(model, weights)
-    return TrainedSegmenter(model.eval(), recipe, classes)
+    return TrainedSegmenter(model.eval(), recipe, classes, weights)

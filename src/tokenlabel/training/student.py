@@ -23,6 +23,7 @@ from tokenlabel.progress import console
 from tokenlabel.runs.open import saved_weights
 from tokenlabel.runs.recipe import Recipe
 from tokenlabel.runs.results import TrainResult
+from tokenlabel.supervision import AnnotatedMethod
 from tokenlabel.training.batches import LoaderBatches
 from tokenlabel.training.callbacks import Callback
 from tokenlabel.training.engine import fit, loader_workers
@@ -71,7 +72,10 @@ class StudentSpec:
             ),
             model=dataclasses.replace(recipe.model, num_classes=self.num_classes),
         )
-        self.store = _label_store(recipe)
+        needs = recipe.supervision.needs
+        self.store = LabelStore(str(recipe.data.labels)) if needs == "store" else None
+        if self.store is not None:
+            self.recipe = _fitted(self.recipe, self.store)
 
     def build(self, ranks: Ranks) -> TokenLabelingTask:
         recipe = self.recipe
@@ -99,10 +103,11 @@ class StudentSpec:
         supervision, augment = recipe.supervision, recipe.augment
         targets = None
         if self.store is not None:
+            assert isinstance(supervision, AnnotatedMethod)
             targets = Targets(
                 labels=self.store,
                 grid=self.student.grid(settings.image_size),
-                kind=supervision.target,
+                kind=supervision.target_kind,
                 smoothing=supervision.smoothing,
                 erased_tokens_train=augment.erased_tokens_train,
             )
@@ -202,35 +207,26 @@ def _check(recipe: Recipe, annotator: object) -> None:
     supervision = recipe.supervision
     if not recipe.data.train:
         raise InputError("data.train is empty: name the folder of the training images")
-    if supervision.kind != "labels":
-        if supervision.online and annotator is None:
-            raise InputError("supervision.online needs an annotator")
-        if not supervision.online and not recipe.data.labels:
-            raise InputError(
-                f"supervision {supervision.kind!r} needs data.labels, a store made by `tokenlabel"
-                " annotate`, or supervision.kind=labels"
-            )
-    if supervision.last_epochs_without_tokens > recipe.total_epochs:
+    if supervision.needs == "annotator" and annotator is None:
+        raise InputError("supervision.online needs an annotator")
+    if supervision.needs == "store" and not recipe.data.labels:
         raise InputError(
-            f"supervision.last_epochs_without_tokens = {supervision.last_epochs_without_tokens} is"
-            f" more than all {recipe.total_epochs} epochs"
+            f"supervision {supervision.kind!r} needs data.labels, a store made by `tokenlabel"
+            " annotate`, or supervision.kind=labels"
         )
+    supervision.check(recipe.total_epochs)
     recipe.schedule.course(1)
 
 
-def _label_store(recipe: Recipe) -> LabelStore | None:
-    if recipe.supervision.kind == "labels" or recipe.supervision.online:
-        return None
-    assert recipe.data.labels is not None
-    store = LabelStore(recipe.data.labels)
-    target, first = recipe.supervision.target, next(iter(store.keys()), None)
-    if target != "probability" and first is not None and not store[first].keeps_logits:
-        raise InputError(
-            f"supervision.target={target} needs the annotator's raw logits, and {recipe.data.labels}"
-            " keeps probabilities: annotate with --codec exact and without --flip or --scales, or use"
-            " supervision.target=probability"
-        )
-    return store
+def _fitted(recipe: Recipe, store: LabelStore) -> Recipe:
+    """The recipe with what the form of the labels decides, which is said where it matters."""
+    first = next(iter(store.keys()), None)
+    if first is None:
+        return recipe
+    supervision = recipe.supervision.fitted(store[first])
+    if remark := supervision.remark(store[first]):
+        console.print(remark, soft_wrap=True)
+    return dataclasses.replace(recipe, supervision=supervision)
 
 
 def _num_classes(recipe: Recipe, source: ImageSource) -> int:

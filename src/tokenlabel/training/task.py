@@ -7,21 +7,20 @@ is the update's loss.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tokenlabel.data.inputs import Normalize
 from tokenlabel.geometry import View
 from tokenlabel.labels import LabelMap, token_targets
-from tokenlabel.losses import class_loss, fused_token_loss, token_loss
 from tokenlabel.mixing import Mix
-from tokenlabel.runs.recipe import Mixing, Supervision
+from tokenlabel.output import DenseOutput
+from tokenlabel.runs.recipe import Mixing
+from tokenlabel.supervision import AnnotatedMethod, Method, Moment, Targets
 from tokenlabel.targets import TokenTarget
 from tokenlabel.training.randomness import generator
 
@@ -71,7 +70,7 @@ class TokenLabelingTask(nn.Module):
     def __init__(
         self,
         student: nn.Module,
-        supervision: Supervision,
+        supervision: Method,
         mixing: Mixing,
         *,
         num_classes: int,
@@ -91,13 +90,13 @@ class TokenLabelingTask(nn.Module):
         self.num_classes = num_classes
         self.grid = self._student.grid(image_size)
         self.seed = seed
-        self.token_epochs = total_epochs - supervision.last_epochs_without_tokens
+        self.total_epochs = total_epochs
         self.annotator = annotator
         self.token_head_chunk = token_head_chunk
         self.losses = self._losses
         self.normalize = Normalize(mean, std)  # uint8 [B, 3, H, W] to the student's input
         self.register_buffer("class_weights", class_weights, persistent=False)
-        if supervision.kind != "token-labels" and self._student.heads != "tokens":
+        if not supervision.teaches_tokens and self._student.heads != "tokens":
             # nothing teaches the token head: it must not drift by weight decay alone
             self._student.token_head.requires_grad_(False)
 
@@ -110,92 +109,47 @@ class TokenLabelingTask(nn.Module):
         self.losses = torch.compile(self._losses, **options)
 
     def forward(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Named losses of one part, scalars; "loss" is the one to minimise."""
-        target = batch.target
-        if target is None and self.annotator is not None:
-            target = self._annotate(batch.images)
+        """Named losses of one part, scalars; "loss" is the one to minimize."""
+        annotated = batch.target
+        if annotated is None and self.annotator is not None:
+            annotated = self._annotate(batch.images)
+        moment = Moment(
+            step.epoch,
+            self.total_epochs,
+            lambda: generator(self.seed, _TOKENS, step.update, step.part),
+        )
+        targets = self.supervision.targets(batch.labels, annotated, self.num_classes, moment)
         mix = draw_mix(self.mixing, len(batch.images), self.grid, step, self.seed)
         return self.losses(
             batch.images,
-            self.class_target(batch.labels, target),
-            self._token_target(target, batch.labels, step),
+            targets,
             None if mix is None else mix.to(batch.images.device),
-            # a weight of zero, not an absent term: every rank keeps the same parameters in its graph
-            self.supervision.token_weight if step.epoch < self.token_epochs else 0.0,
+            None if self.class_weights is None else self.class_weights[batch.labels],
         )
 
     def _losses(
-        self,
-        images: Tensor,
-        class_target: Tensor,
-        target: TokenTarget | None,
-        mix: Mix | None,
-        token_weight: float,
+        self, images: Tensor, targets: Targets, mix: Mix | None, weights: Tensor | None
     ) -> dict[str, Tensor]:
-        logits, features = self._student.forward_tokens(self.normalize(images), mix)
-        terms = {"class": class_loss(logits, class_target, mix)}
-        if target is None:
-            return {"loss": terms["class"], **terms}
-        head = self._student.token_head
-        if self.token_head_chunk is None:
-            terms["token"] = token_loss(head(features), target, mix)
-        else:
-            terms["token"] = fused_token_loss(
-                features, head.weight, head.bias, target, mix, self.token_head_chunk
-            )
-        return {"loss": terms["class"] + token_weight * terms["token"], **terms}
-
-    def class_target(self, labels: Tensor, target: TokenTarget | None) -> Tensor:
-        """The class token's target [B, C], by the kind of supervision and weighted by class."""
-        truth = F.one_hot(labels, self.num_classes).float()
-        smoothing = self.supervision.smoothing
-        soft = truth * (1 - smoothing) + smoothing / self.num_classes
-        if target is not None:
-            annotated = target.class_target()
-            share = self._annotator_share(labels, annotated) * target.mask[:, 0]
-            soft = torch.lerp(soft, annotated, share[:, None])
-        # cross-entropy is linear in its target, so weights go there; the mean stays over images,
-        # which does not depend on how images fall on ranks (a mean over weights would)
-        return soft if self.class_weights is None else soft * self.class_weights[labels, None]
-
-    def _annotator_share(self, labels: Tensor, annotated: Tensor) -> Tensor:
-        """The annotator's share [B] of each class target."""
-        rule = self.supervision.class_target
-        if self.supervision.kind == "distillation":
-            share = self.supervision.distillation_share
-        elif rule == "blend":  # released code, option `ground_truth`: trusted less where it agrees
-            return torch.where(annotated.argmax(1) == labels, 0.5, 0.9)
-        else:
-            share = 1.0 if rule == "annotator" else 0.0
-        return annotated.new_full((len(labels),), share)
-
-    def _token_target(
-        self, target: TokenTarget | None, labels: Tensor, step: Step
-    ) -> TokenTarget | None:
-        if target is None or self.supervision.kind != "token-labels":
-            return None
-        if self.supervision.token_fraction < 1:
-            draws = torch.rand(
-                target.mask.shape, generator=generator(self.seed, _TOKENS, step.update, step.part)
-            )
-            kept = (draws < self.supervision.token_fraction).to(target.mask.device)
-            target = dataclasses.replace(target, mask=target.mask & kept)
-        if self.class_weights is not None:
-            weight = self.class_weights[labels][:, None]
-            target = dataclasses.replace(
-                target,
-                excess=target.excess * weight[..., None],
-                residual=target.residual * weight,
-            )
-        return target
+        output = DenseOutput(*self._student.forward_tokens(self.normalize(images), mix))
+        return self.supervision.losses(
+            output,
+            targets,
+            mix,
+            weights=weights,
+            head=self._student.token_head,
+            chunk=self.token_head_chunk,
+        )
 
     @torch.no_grad()
     def _annotate(self, images: Tensor) -> TokenTarget:
         assert self.annotator is not None
+        assert isinstance(self.supervision, AnnotatedMethod)
         label_maps = self.annotator(images)
         views = [View.identity()] * len(label_maps)
-        kind, smoothing = self.supervision.target, self.supervision.smoothing
-        return token_targets(label_maps, views, self.grid, kind, smoothing).to(images.device)
+        supervision = self.supervision.fitted(label_maps[0])
+        return token_targets(
+            label_maps, views, self.grid, supervision.target_kind, supervision.smoothing
+        ).to(images.device)
 
 
 def draw_mix(mixing: Mixing, size: int, grid: tuple[int, int], step: Step, seed: int) -> Mix | None:

@@ -24,8 +24,7 @@ def validate(
     A student with token supervision predicts by both heads fused, any other by its class token. Of
     the former, `class_top1` and `token_top1` tell what each head is worth alone.
     """
-    taught = task.supervision.kind == "token-labels"
-    headline, *others = ("fused", "class", "token") if taught else ("class",)
+    headline, *others = task.supervision.rules
     counts = {
         rule: ClassificationCounts.zeros(task.num_classes, ranks.device)
         for rule in (headline, *others)

@@ -1,0 +1,195 @@
+"""`Method`: what every kind of supervision has, and what those that need an annotator share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+
+from pydantic.dataclasses import dataclass
+
+from tokenlabel.errors import InputError
+from tokenlabel.options import STRICT, Positive, Share
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from tokenlabel.labels import LabelMap
+    from tokenlabel.labels.token_targets import TargetKind
+    from tokenlabel.mixing import Mix
+    from tokenlabel.output import DenseOutput
+    from tokenlabel.targets import TokenTarget
+
+__all__ = ["Annotated", "Method", "Moment", "Needs", "Rule", "Targets"]
+
+Needs = Literal["nothing", "store", "annotator"]
+"""Besides images: a store of label maps, or an annotator that labels each augmented view."""
+
+Rule = Literal["class", "token", "fused"]
+"""How a student predicts: by its class token, its best token of each class, or both."""
+
+
+class Moment(NamedTuple):
+    """When a batch is learned from, and the random numbers of that moment."""
+
+    epoch: int  # from 0
+    epochs: int
+    random: Callable[[], torch.Generator]  # the same numbers at the same update and part
+
+
+class Targets(NamedTuple):
+    """What the two heads learn from a batch."""
+
+    class_target: Tensor  # [B, C]
+    token_target: TokenTarget | None
+    token_weight: float
+    """Of the token loss. Zero keeps the term: every rank has the same parameters in its graph."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Method:
+    """The options of every method, and what one may do differently."""
+
+    kind: str = ""
+    """The method's name, a literal of each."""
+    smoothing: Share = 0.1
+    """Label smoothing of every target."""
+    class_weights: Literal["none", "balanced"] | list[Positive] = "none"
+    """Loss weight of an image by its ground-truth class: "balanced" is inverse frequency."""
+
+    rules: ClassVar[tuple[Rule, ...]] = ("class",)
+    """How its student predicts: the rule of the headline first, then what else is measured."""
+    teaches_tokens: ClassVar[bool] = False
+    """Whether the token head learns anything."""
+
+    @property
+    def needs(self) -> Needs:
+        return "nothing"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is recorded of the method with the results of a run."""
+        return {"supervision": self.kind}
+
+    def check(self, epochs: int) -> None:
+        """Raises InputError where the options do not fit a run of so many epochs."""
+
+    def fitted(self, label_map: LabelMap) -> Self:  # noqa: ARG002
+        """With the choices that were left open made by the form of the annotator's labels.
+
+        Raises InputError where options and labels do not go together.
+        """
+        return self
+
+    def remark(self, label_map: LabelMap) -> str | None:  # noqa: ARG002
+        """What a user should know of training with such labels, in one line."""
+        return None
+
+    def targets(
+        self,
+        labels: Tensor,
+        annotated: TokenTarget | None,
+        num_classes: int,
+        moment: Moment,  # noqa: ARG002
+    ) -> Targets:
+        """Targets of ground-truth classes `labels` [B] and of the annotator's token targets."""
+        return Targets(self.class_distribution(labels, annotated, num_classes), None, 0.0)
+
+    def class_distribution(
+        self, labels: Tensor, annotated: TokenTarget | None, num_classes: int
+    ) -> Tensor:
+        """The class head's targets [B, C]: the ground truth, blended with the annotator's.
+
+        An image whose view the annotator did not see has the ground truth alone.
+        """
+        from torch.nn.functional import one_hot
+
+        truth = one_hot(labels, num_classes).float()
+        soft = truth * (1 - self.smoothing) + self.smoothing / num_classes
+        if annotated is None:
+            return soft
+        made = annotated.class_target()
+        share = self.annotator_share(labels, made) * annotated.mask[:, 0]
+        return soft.lerp(made, share[:, None])
+
+    def annotator_share(self, labels: Tensor, annotated: Tensor) -> Tensor:
+        """The annotator's share [B] of each class target; its own target is `annotated` [B, C]."""
+        return annotated.new_zeros(len(labels))
+
+    def losses(
+        self,
+        output: DenseOutput,
+        targets: Targets,
+        mix: Mix | None = None,
+        **head: Any,
+    ) -> dict[str, Tensor]:
+        """Named scalars, "loss" among them; keywords as `token_labeling_loss` takes them."""
+        from tokenlabel.losses import token_labeling_loss
+
+        return token_labeling_loss(
+            output,
+            targets.token_target,
+            targets.class_target,
+            mix,
+            token_weight=targets.token_weight,
+            **head,
+        )
+
+    @classmethod
+    def options(cls) -> tuple[str, ...]:
+        """The names of its options, `kind` among them."""
+        return tuple(field.name for field in fields(cls))
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Annotated(Method):
+    """A method that learns from an annotator's label maps."""
+
+    target: Literal["auto", "probability", "released", "released-transposed"] = "auto"
+    """How targets are made from label maps (see `tokenlabel.token_targets`). "auto" is what the
+    labels were made for: "released" where they are logits without their normalizer, as imported
+    labels are, else "probability"."""
+    online: bool = False
+    """Whether the annotator runs on every augmented view, instead of a label store."""
+
+    @property
+    def needs(self) -> Needs:
+        return "annotator" if self.online else "store"
+
+    @property
+    def target_kind(self) -> TargetKind:
+        """`target` of a fitted method."""
+        assert self.target != "auto"
+        return self.target
+
+    def fitted(self, label_map: LabelMap) -> Self:
+        if self.target == "auto":
+            released = label_map.keeps_logits and label_map.log_normalizer is None
+            return replace(self, target="released" if released else "probability")
+        if self.target != "probability" and not label_map.keeps_logits:
+            raise InputError(
+                f"supervision.target={self.target} needs the annotator's raw logits, and these labels"
+                " are probabilities: annotate with --codec exact and without --flip or --scales, or"
+                " use supervision.target=probability"
+            )
+        return self
+
+    def remark(self, label_map: LabelMap) -> str | None:
+        if label_map.log_normalizer is not None or not label_map.keeps_logits:
+            return None
+        if self.target != "probability":
+            return (
+                f"these labels keep no normalizer: {self.target} targets, the arithmetic that they"
+                " were made for"
+            )
+        others = label_map.num_classes - label_map.k
+        stored = label_map.scores.float().exp().sum(0)
+        kept = 1 - self.smoothing
+        released = kept * float((stored / (stored + others)).mean())
+        return (
+            f"warning: these labels keep no normalizer, so probability targets give their"
+            f" {label_map.k} classes {kept:.2f} of a token's mass where the released code gave"
+            f" {released:.2f} (first image): other targets than the labels were made for; leave"
+            " supervision.target out to have those"
+        )
