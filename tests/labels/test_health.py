@@ -75,7 +75,7 @@ def test_empty_labels_are_noticed(tmp_path) -> None:
     health = health_of(tmp_path, lambda number: torch.zeros(CELLS, CELLS, dtype=int), 0.01)
     said = " ".join(health.warnings)
     assert "say almost nothing" in said
-    assert "3 of 4 classes are never a cell's best, 'bee' for one" in said
+    assert "3 of the 4 classes of these images are never a cell's best, 'bee' for one" in said
 
 
 def test_labels_of_other_images_are_refused(tmp_path) -> None:
@@ -99,3 +99,17 @@ def test_a_sample_is_enough_and_is_drawn(tmp_path) -> None:
     paths = draw_health(health, tmp_path / "pictures")
     assert len(paths) == 5
     assert all(path.stat().st_size > 1000 for path in paths)
+
+
+def test_classes_that_the_sample_does_not_hold_are_no_fault(tmp_path) -> None:
+    with LabelStoreWriter(tmp_path / "store", num_classes=200) as writer:
+        for number in range(8):
+            logits = torch.full((200, 2, 2), -9.0)
+            logits[number] = 9
+            writer.add(str(number), LabelMap.from_logits(logits, 2, Box()))
+    names = [str(number) for number in range(200)]
+    truth = {str(number): number for number in range(8)} | {"unlabeled": -1}
+    health = check_health(LabelStore(tmp_path / "store"), truth, names)
+    assert (health.met, health.never_named, health.warnings) == (8, [], [])
+    with pytest.raises(InputError, match="labels 200 classes, the data set has 8"):
+        check_health(LabelStore(tmp_path / "store"), truth, names[:8])

@@ -63,17 +63,18 @@ def verify(*, labels: str) -> int:
     store = LabelStore(labels)
     damage = find_damage(store)
     for line in damage:
-        console.print(line)
+        console.print(line, markup=False)
     console.print(f"{labels}: {len(damage) or 'no'} faults in {len(store)} labels")
     return 1 if damage else 0
 
 
-def merge(*, labels: tuple[str, ...], output: Path) -> None:
+def merge(*, labels: tuple[str, ...], output: Path, overwrite: bool = False) -> None:
     """Join label stores of the same classes into one.
 
     Args:
         labels: folders of the stores to join, in this order.
         output: folder of the new store.
+        overwrite: write into a folder that holds something else.
     """
     from tokenlabel.labels import LabelStore
     from tokenlabel.labels.maintain import merge as join
@@ -81,7 +82,7 @@ def merge(*, labels: tuple[str, ...], output: Path) -> None:
 
     if len(labels) < 2:
         raise InputError("name at least two label stores to merge")
-    count = join([LabelStore(location) for location in labels], output)
+    count = join([LabelStore(location) for location in labels], output, overwrite=overwrite)
     console.print(f"{output}: {count} labels")
 
 
@@ -100,6 +101,15 @@ def diff(*, first: str, second: str, sample: int | None = None) -> None:
     found = compare(LabelStore(first), LabelStore(second), sample=sample)
     console.print(f"only in {first}: {found.only_first}, only in {second}: {found.only_second}")
     console.print(f"compared: {found.compared}, identical: {found.identical}")
+    if found.resampled:
+        console.print(f"of unequal grids, compared on the coarser one: {found.resampled}")
+    if found.incomparable:
+        console.print(
+            f"not comparable, as they cover unequal parts of the image: {found.incomparable}"
+        )
+    if found.top1_agreement is None or found.total_variation is None:
+        console.print("no labels could be compared")
+        return
     console.print(f"same best class: {found.top1_agreement:.2%} of cells")
     console.print(f"total variation: {found.total_variation:.4f} of 1, mean over cells")
 
@@ -118,41 +128,33 @@ def health(
 
     Args:
         labels: folder or remote location of the store.
-        data: the labelled images.
+        data: the labeled images.
         split: part of the data set, where it has parts; the training part by default.
         output: folder for health.json and a picture of each statistic.
         sample: images to look at, chosen at random.
     """
     import json
 
-    from tokenlabel.data.decode import decode_image
-    from tokenlabel.data.open import announce, open_images
-    from tokenlabel.data.source import require_labels
-    from tokenlabel.labels import LabelStore
-    from tokenlabel.labels.health import check_health
+    from tokenlabel.api.labels import labels_health
+    from tokenlabel.files import claim_folder, write_atomically
     from tokenlabel.pictures.health import draw_health
     from tokenlabel.progress import console
 
-    source = require_labels(open_images(data, split, "train"), data)
-    announce(source, data)
-    place = {key: index for index, key in enumerate(source.keys)}
-    found = check_health(
-        LabelStore(labels),
-        dict(zip(source.keys, source.labels, strict=True)),
-        source.class_names,
-        lambda key: decode_image(source.read(place[key]), key, source.rules),
-        sample=sample,
-    )
+    if output is not None:
+        claim_folder(output, ours=lambda path: (path / "health.json").exists())
+    found = labels_health(labels=labels, data=data, split=split, sample=sample)
     for name, value in found.means.items():
         console.print(f"{name.replace('_', ' ')}: {value:.3f}")
-    console.print(f"classes never named best: {len(found.never_named)} of {found.num_classes}")
+    console.print(
+        f"classes never named best: {len(found.never_named)} of {found.met} in these images"
+    )
     for name, value in found.orientation.items():
-        console.print(f"colours explained, {name}: {value:.3f}")
+        console.print(f"colors explained, {name}: {value:.3f}")
     for warning in found.warnings:
         console.print(f"warning: {warning}")
     if output is not None:
+        write_atomically(output / "health.json", json.dumps(found.as_dict(), indent=1))
         draw_health(found, output)
-        (output / "health.json").write_text(json.dumps(found.as_dict(), indent=1))
         console.print(f"pictures: {output}")
     return 1 if found.warnings else 0
 
@@ -165,11 +167,12 @@ def import_labels(
     split: str | None = None,
     extent: Literal["center-crop", "whole"] = "center-crop",
     codec: Literal["exact", "raw", "compact"] = "exact",
+    overwrite: bool = False,
 ) -> int:
     """Bring released labels (`<class>/<stem>.pt`, float16 [2, K, H, W]) into a label store.
 
-    The published labels were made on a centre crop of each image's shorter side, so they cover the
-    centre square only: by default that is where they are placed, and the rest of an image has no
+    The published labels were made on a center crop of each image's shorter side, so they cover the
+    center square only: by default that is where they are placed, and the rest of an image has no
     label. State another extent only for trees that you know to be made on whole images.
 
     Exits 3 if some images have no usable label; they are listed in the store's manifest.
@@ -182,47 +185,44 @@ def import_labels(
         extent: the part of each image that the labels cover.
         codec: exact keeps the float16 scores, which targets of kind "released" need; compact keeps
             probabilities.
+        overwrite: write into a folder that holds something else.
     """
-    from tokenlabel.data.decode import image_size
-    from tokenlabel.data.open import announce, open_images
-    from tokenlabel.data.source import source_fingerprint
-    from tokenlabel.labels.released import import_released
+    from tokenlabel.api.labels import import_labels as bring
     from tokenlabel.progress import console
 
-    source = open_images(data, split, "train")
-    announce(source, data)
-    found = import_released(
-        tree,
-        output,
-        source.keys,
-        lambda index: image_size(source.read(index), source.keys[index], source.rules),
-        num_classes=len(source.class_names),
-        class_names=source.class_names,
-        dataset={"fingerprint": source_fingerprint(source), "samples": len(source)},
+    found = bring(
+        tree=tree,
+        data=data,
+        output=output,
+        split=split,
         extent=extent,
         codec=codec,
+        overwrite=overwrite,
     )
     for line in found.missing[:20]:
-        console.print(f"  no label for {line}")
+        console.print(f"  no label for {line}", markup=False)
+    by_stem = f" ({found.by_stem} by the stem of their name alone)" if found.by_stem else ""
     console.print(
-        f"{output}: {found.matched} of {len(source)} images have labels;"
-        f" {found.extra} label files belong to no image"
+        f"{output}: {found.matched} of {found.matched + len(found.missing)} images have"
+        f" labels{by_stem}; {found.extra} label files belong to no image"
     )
     return 3 if found.missing else 0
 
 
-def export_labels(*, labels: str, output: Path) -> None:
+def export_labels(*, labels: str, output: Path, overwrite: bool = False) -> None:
     """Write a store in the released layout, for other projects (VOLO, DynamicViT, UniFormer, ...).
 
     Args:
         labels: folder or remote location of the store.
         output: folder of the `<class>/<stem>.pt` files.
+        overwrite: write into a folder that holds something else.
     """
     from tokenlabel.labels import LabelStore
     from tokenlabel.labels.released import export_released
     from tokenlabel.progress import console
 
-    console.print(f"{output}: {export_released(LabelStore(labels), output)} label files")
+    count = export_released(LabelStore(labels), output, overwrite=overwrite)
+    console.print(f"{output}: {count} label files")
 
 
 def push(*, labels: Path, to: str) -> None:
@@ -233,17 +233,22 @@ def push(*, labels: Path, to: str) -> None:
         to: hf://datasets/owner/name, s3://bucket/path, gs://bucket/path or any fsspec location.
     """
     from tokenlabel.labels.sharing import push as publish
+    from tokenlabel.progress import console
 
-    publish(labels, to)
+    manifest = publish(labels, to)
+    console.print(f"{to}: {sum(shard.records for shard in manifest.shards)} labels")
 
 
-def pull(*, labels: str, output: Path) -> None:
+def pull(*, labels: str, output: Path, overwrite: bool = False) -> None:
     """Copy a published label store to a folder; what is there already and whole is kept.
 
     Args:
         labels: location of the store, such as hf://datasets/owner/name.
         output: folder of the copy.
+        overwrite: write into a folder that holds something else.
     """
     from tokenlabel.labels.sharing import pull as fetch
+    from tokenlabel.progress import console
 
-    fetch(labels, output)
+    manifest = fetch(labels, output, overwrite=overwrite)
+    console.print(f"{output}: {sum(shard.records for shard in manifest.shards)} labels")

@@ -34,7 +34,10 @@ _EXTENT = struct.Struct("<4d")
 _HAS_EXTENT, _HAS_NORMALIZER = 1, 2
 
 _STEPS = 255
+_LARGEST_SIDE = (1 << 16) - 1
 _ZSTD_LEVEL = 19
+_MOST_BYTES = 1 << 28  # of one unpacked label; a map of 512 x 512 cells, top 100, has half of it
+_MAGIC = zstandard.FRAME_HEADER  # labels leave it out
 # log-probability by the steps lost from 1; losing all stands for what rounds to 0, never for 0
 _LOG_PROBABILITY = (2 * np.log(np.maximum(255 - np.arange(256), 0.25) / _STEPS)).astype(np.float32)
 _WHOLE = Box()
@@ -80,14 +83,28 @@ def encode(label_map: LabelMap, codec: Codec) -> bytes:
 
 
 def decode(payload: bytes | memoryview, codec: Codec, num_classes: int) -> LabelMap:
-    """The map of a payload that `encode` wrote with the same codec."""
-    data = payload if codec == "raw" else _zstd.decompress(payload)
+    """The map of a payload that `encode` wrote with the same codec. Raises ValueError for others."""
+    try:
+        if (
+            codec != "raw"
+            and zstandard.frame_content_size(_MAGIC + bytes(payload[:18])) > _MOST_BYTES
+        ):
+            raise ValueError(f"it unpacks to more than {_MOST_BYTES} bytes")
+        data = payload if codec == "raw" else _zstd.decompress(payload)
+        return _decode(data, codec, num_classes)
+    except (struct.error, zstandard.ZstdError, IndexError) as error:
+        raise ValueError(f"it is no label of the {codec} codec ({error})") from None
+
+
+def _decode(data: bytes | memoryview, codec: Codec, num_classes: int) -> LabelMap:
     flags, k, h, w, size = _HEAD.unpack_from(data)
     at, extent = _HEAD.size, _WHOLE
     if flags & _HAS_EXTENT:
         extent = Box(*_EXTENT.unpack_from(data, at))
         at += _EXTENT.size
     palette = _unpack_palette(data, size, at)
+    if size == 0 or int(palette[-1]) >= num_classes:
+        raise ValueError(f"it names no class, or one beyond {num_classes}")
     at += 4 * size
     slots = np.frombuffer(data, _slot_dtype(size), k * h * w, at)
     at += slots.nbytes
@@ -159,6 +176,8 @@ def _check(label_map: LabelMap) -> None:
     numbers = (label_map.scores, label_map.log_normalizer)
     if not all(bool(n.isfinite().all()) for n in numbers if n is not None):
         raise ValueError("scores must be finite")
+    if min(label_map.scores.shape) < 1 or max(label_map.scores.shape) > _LARGEST_SIDE:
+        raise ValueError(f"a map needs 1 to {_LARGEST_SIDE} classes, rows and columns")
     low, high = int(label_map.classes.min()), int(label_map.classes.max())
     if low < 0 or high >= min(label_map.num_classes, 2**31):
         raise ValueError(f"classes must lie in [0, {label_map.num_classes}), got {low} to {high}")

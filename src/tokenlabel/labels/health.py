@@ -40,7 +40,8 @@ class Health:
     true_class_cells: list[float]  # per image, share of cells that name the true class
     top_k_mass: list[float]  # per image, mean probability inside the K classes
     entropy: list[float]  # per image, mean entropy of its cells, as a share of the largest possible
-    never_named: list[str]  # classes of the data set that are nowhere a cell's best
+    never_named: list[str]  # of the sample's true classes, those that are nowhere a cell's best
+    met: int  # different true classes in the sample
     orientation: dict[str, float]  # how well label borders follow image colours, per orientation
     num_classes: int
 
@@ -79,10 +80,10 @@ class Health:
             )
         if means["entropy"] > 0.9:
             said.append("The cells say almost nothing: their classes are nearly equally likely.")
-        if self.num_classes > 1 and len(self.never_named) > self.num_classes / 2:
+        if self.met > 1 and len(self.never_named) > self.met / 2:
             said.append(
-                f"{len(self.never_named)} of {self.num_classes} classes are never a cell's best,"
-                f" {self.never_named[0]!r} for one."
+                f"{len(self.never_named)} of the {self.met} classes of these images are never a"
+                f" cell's best, {self.never_named[0]!r} for one."
             )
         best = max(self.orientation, key=self.orientation.__getitem__, default="as stored")
         if best != "as stored" and self.orientation[best] > 1.1 * self.orientation["as stored"]:
@@ -112,7 +113,12 @@ def check_health(
             f"{store.location} labels {len(named_in_store)} classes, {named_in_store[0]!r} first;"
             f" the data set has {len(class_names)}, {class_names[0]!r} first: it belongs to another one"
         )
-    keys = [key for key in truth if key in store]
+    if named_in_store is None and store.num_classes != len(class_names):
+        raise InputError(
+            f"{store.location} labels {store.num_classes} classes, the data set has"
+            f" {len(class_names)}: it belongs to another one"
+        )
+    keys = [key for key, label in truth.items() if label >= 0 and key in store]
     if not keys:
         raise InputError(
             f"{store.location} has no label of any of the {len(truth)} images: it belongs to another"
@@ -134,9 +140,20 @@ def check_health(
         if pixels is not None:
             for name, fit in _orientation_fits(label, pixels(key)).items():
                 fits[name].append(fit)
-    never = [class_names[c] for c in range(len(class_names)) if c not in named]
+    met = sorted({truth[key] for key in keys})
+    never = [class_names[c] for c in met if c not in named]
     orientation = {name: float(np.mean(values)) for name, values in fits.items() if values}
-    return Health(len(keys), agreement, cells, mass, entropy, never, orientation, store.num_classes)
+    return Health(
+        images=len(keys),
+        agreement=agreement,
+        true_class_cells=cells,
+        top_k_mass=mass,
+        entropy=entropy,
+        never_named=never,
+        met=len(met),
+        orientation=orientation,
+        num_classes=store.num_classes,
+    )
 
 
 def _whole_map_class(label: LabelMap, probability: Tensor) -> int:

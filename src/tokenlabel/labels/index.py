@@ -68,7 +68,9 @@ class Index:
             raise InputError(f"{path} is missing or empty: the label store is not whole") from None
         if hashlib.sha256(data).hexdigest() != sha256:
             raise InputError(f"{path} is damaged: its checksum does not match the manifest")
-        _, count = _HEAD.unpack_from(data)
+        _, count = _HEAD.unpack_from(data) if len(data) >= _HEAD.size else (b"", 0)
+        if count > len(data) or len(data) < _HEAD.size + 20 * count:
+            raise InputError(f"{path} is damaged: it is shorter than its {count} records need")
         at = _HEAD.size
 
         def take(dtype: str) -> NDArray[Any]:
@@ -80,6 +82,9 @@ class Index:
         self.offsets = take("<u8")
         self._hashes, self._order, self._ends = take("<u4"), take("<u4"), take("<u4")
         self._texts = data[at:]
+        bounds = np.concatenate(([0], self._ends.astype(np.int64), [len(self._texts)]))
+        if (np.diff(bounds) < 0).any() or (count and int(self._order.max()) >= count):
+            raise InputError(f"{path} is damaged: its keys do not fit its records")
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -97,7 +102,7 @@ class Index:
 
     def key(self, number: int) -> str:
         start = int(self._ends[number - 1]) if number else 0
-        return str(self._texts[start : int(self._ends[number])], "utf-8")
+        return str(self._texts[start : int(self._ends[number])], "utf-8", "replace")
 
 
 class Keys(Sequence[str]):

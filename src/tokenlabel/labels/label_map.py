@@ -14,7 +14,7 @@ __all__ = ["LabelMap", "keep_logits", "probabilities"]
 _ROUNDING = 1e-3  # of the logarithm of a sum of probabilities, in float16 at worst
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LabelMap:
     """The K best classes of each cell of an H x W map that covers `extent` of an image.
 
@@ -41,6 +41,14 @@ class LabelMap:
                 f"log_normalizer must be [H, W] = {tuple(self.scores.shape[1:])},"
                 f" got {tuple(self.log_normalizer.shape)}"
             )
+
+    def __repr__(self) -> str:
+        known = "exact probabilities" if self.log_normalizer is not None else "no normalizer"
+        x0, y0, x1, y1 = (round(side, 4) for side in self.extent.as_tuple())
+        return (
+            f"LabelMap(top {self.k} of {self.num_classes} classes, {self.grid[0]} x {self.grid[1]}"
+            f" cells, {known},\n         extent ({x0}, {y0}, {x1}, {y1}))"
+        )
 
     @property
     def k(self) -> int:
@@ -74,7 +82,7 @@ class LabelMap:
 def keep_logits(log_normalizer: Tensor | None) -> bool:
     """Whether scores with log-normalizers [..., H, W] are the raw logits in every one of the maps.
 
-    Logarithms of probabilities are their own normalised logits, up to rounding.
+    Logarithms of probabilities are their own normalized logits, up to rounding.
     """
     if log_normalizer is None:
         return True

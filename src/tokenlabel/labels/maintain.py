@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from tokenlabel.errors import InputError
+from tokenlabel.files import inside
 from tokenlabel.labels.label_map import LabelMap
 from tokenlabel.labels.store import LabelStore
 from tokenlabel.labels.writer import LabelStoreWriter
@@ -23,7 +26,7 @@ def verify(store: LabelStore) -> list[str]:
     """Read every byte and every label; what is wrong, one line each (empty: all is well)."""
     damage = []
     for shard in store.manifest.shards:
-        path = Path(store.location) / shard.file
+        path = inside(Path(store.location), shard.file, links=True)
         if "://" in store.location:
             continue  # fetching compares the checksum
         if not path.exists():
@@ -38,7 +41,7 @@ def verify(store: LabelStore) -> list[str]:
     return damage
 
 
-def merge(stores: Sequence[LabelStore], output: Path) -> int:
+def merge(stores: Sequence[LabelStore], output: Path, *, overwrite: bool = False) -> int:
     """Join stores of one class list and codec, in the order given; returns the number of labels.
 
     Records are copied as they are. Raises InputError where stores do not fit or share a key.
@@ -64,6 +67,7 @@ def merge(stores: Sequence[LabelStore], output: Path) -> int:
         shard_size=first.manifest.shard_size,
         dataset={"merged": [store.manifest.dataset for store in stores]},
         annotator={"merged": [store.manifest.annotator for store in stores]},
+        overwrite=overwrite,
     ) as writer:
         for store in stores:
             for key in store:
@@ -79,49 +83,70 @@ class Difference:
     only_second: int
     compared: int
     identical: int
-    top1_agreement: float  # share of cells with the same best class
-    total_variation: float  # mean over cells, in [0, 1]
+    resampled: int  # of those compared, maps of unequal grids
+    incomparable: int  # maps that cover unequal parts of the image
+    top1_agreement: float | None  # share of cells with the same best class; None: none compared
+    total_variation: float | None  # mean over cells, in [0, 1]
 
 
 def diff(first: LabelStore, second: LabelStore, *, sample: int | None = None) -> Difference:
     """Compare the labels of the keys that both have, or of a `sample` of them.
 
-    Maps of different grids count as different and do not enter the means.
+    Maps of unequal grids are averaged to the coarser one. Raises InputError where the stores have
+    different classes.
     """
+    if first.num_classes != second.num_classes:
+        raise InputError(
+            f"{first.location} has {first.num_classes} classes, {second.location}"
+            f" {second.num_classes}: their labels cannot be compared"
+        )
     shared = [key for key in first if key in second]
     chosen = shared
     if sample is not None and sample < len(shared):
         chosen = random.Random(0).sample(shared, sample)
-    identical = 0
+    identical = resampled = incomparable = 0
     agreement, variation = [], []
     for key in chosen:
         a, b = first[key], second[key]
-        if a.grid != b.grid:
+        if a.extent != b.extent:
+            incomparable += 1
             continue
-        distance = _total_variation(a, b)
-        same = a.classes[0] == b.classes[0]
-        identical += bool(distance.max() == 0)
+        same, distance = _difference(a, b)
+        resampled += a.grid != b.grid
+        identical += a.grid == b.grid and bool(distance.max() == 0)
         agreement.append(float(same.float().mean()))
         variation.append(float(distance.mean()))
     return Difference(
-        len(first) - len(shared),
-        len(second) - len(shared),
-        len(chosen),
-        identical,
-        float(np.mean(agreement)) if agreement else 0.0,
-        float(np.mean(variation)) if variation else 1.0,
+        only_first=len(first) - len(shared),
+        only_second=len(second) - len(shared),
+        compared=len(chosen) - incomparable,
+        identical=identical,
+        resampled=resampled,
+        incomparable=incomparable,
+        top1_agreement=float(np.mean(agreement)) if agreement else None,
+        total_variation=float(np.mean(variation)) if variation else None,
     )
 
 
-def _total_variation(a: LabelMap, b: LabelMap) -> torch.Tensor:
-    """Of each cell [H, W], over the named classes; the mass outside counts as one class."""
-    classes = torch.cat([a.classes, b.classes]).flatten(1)
-    palette, slots = torch.unique(classes, return_inverse=True)
-    p, q = a.probabilities().flatten(1), b.probabilities().flatten(1)
-    mass = torch.zeros(len(palette) + 1, classes.shape[1])
-    mass[:-1].scatter_add_(0, slots, torch.cat([p, -q]))
-    mass[-1] = q.sum(0) - p.sum(0)
-    return (mass.abs().sum(0) / 2).reshape(a.grid)
+def _difference(a: LabelMap, b: LabelMap) -> tuple[Tensor, Tensor]:
+    """Same best class, and total variation, of each cell of the coarser grid.
+
+    The mass outside the named classes counts as one class.
+    """
+    grid = (min(a.grid[0], b.grid[0]), min(a.grid[1], b.grid[1]))
+    palette = torch.unique(torch.cat([a.classes.flatten(), b.classes.flatten()]))
+    p, q = (_planes(label, palette, grid) for label in (a, b))
+    distance = ((p - q).abs().sum(0) + (p.sum(0) - q.sum(0)).abs()) / 2
+    if a.grid == b.grid:
+        return a.classes[0] == b.classes[0], distance
+    return p.argmax(0) == q.argmax(0), distance
+
+
+def _planes(label: LabelMap, palette: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Probabilities [P, h, w] of the palette's classes, averaged over the cells of a coarser grid."""
+    planes = torch.zeros(len(palette), *label.grid)
+    planes.scatter_(0, torch.searchsorted(palette, label.classes), label.probabilities())
+    return F.adaptive_avg_pool2d(planes, grid)
 
 
 def _short(value: object) -> str:

@@ -7,11 +7,12 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tokenlabel.errors import InputError
-from tokenlabel.files import write_atomically
+from tokenlabel.files import inside, write_atomically
 from tokenlabel.labels.codec import Codec
+from tokenlabel.text import read_json
 
 __all__ = ["FORMAT_VERSION", "LeftOut", "Manifest", "ShardInfo"]
 
@@ -24,9 +25,9 @@ class _Strict(BaseModel):
 
 
 class ShardInfo(_Strict):
-    file: str
-    records: int
-    bytes: int
+    file: str  # a name inside the store's folder
+    records: int = Field(ge=0)
+    bytes: int = Field(ge=0)
     sha256: str
 
 
@@ -47,10 +48,10 @@ class Manifest(_Strict):
 
     format: Literal["tokenlabel-labels"] = "tokenlabel-labels"
     format_version: int = FORMAT_VERSION
-    num_classes: int
+    num_classes: int = Field(ge=1)
     class_names: tuple[str, ...] | None = None
     codec: Codec = "compact"
-    shard_size: int = 10_000
+    shard_size: int = Field(default=10_000, ge=1)
     dataset: dict[str, Any] = {}
     annotator: dict[str, Any] = {}
     complete: bool = False
@@ -73,13 +74,15 @@ class Manifest(_Strict):
     @classmethod
     def load(cls, folder: Path) -> Manifest:
         path = folder / FILE_NAME
-        try:
-            content = json.loads(path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            raise InputError(f"{folder} is not a label store: it has no {FILE_NAME}") from None
-        except ValueError:
-            raise InputError(f"{path} is damaged: it is not valid JSON") from None
-        if not isinstance(content, dict) or content.get("format") != "tokenlabel-labels":
+        if not path.is_file():
+            raise InputError(f"{folder} is not a label store: it has no {FILE_NAME}")
+        return cls.read(path, folder)
+
+    @classmethod
+    def read(cls, path: Path, folder: Path) -> Manifest:
+        """The manifest in the file `path` of a store whose files are, or will be, in `folder`."""
+        content = read_json(path, kind=dict)
+        if content.get("format") != "tokenlabel-labels":
             raise InputError(f"{path} is not the manifest of a label store")
         version = content.get("format_version")
         if version != FORMAT_VERSION:
@@ -90,9 +93,15 @@ class Manifest(_Strict):
         if content.pop("checksum", None) != _checksum(content):
             raise InputError(f"{path} is damaged: its checksum does not match its content")
         try:
-            return cls.model_validate(content)
+            manifest = cls.model_validate(content)
         except ValidationError as error:
             raise InputError(f"{path} is damaged: {error.errors()[0]['msg']}") from None
+        for shard in manifest.shards:
+            inside(folder, shard.file, links=True)
+        names = manifest.class_names
+        if names is not None and len(names) != manifest.num_classes:
+            raise InputError(f"{path} names {len(names)} of {manifest.num_classes} classes")
+        return manifest
 
 
 def _checksum(content: dict[str, Any]) -> str:

@@ -7,6 +7,8 @@ so ids of larger label spaces cannot be written, and are refused when read.
 from __future__ import annotations
 
 import pickle
+import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor
 
 from tokenlabel.errors import InputError
+from tokenlabel.files import claim_folder, inside, replacing, sync, write_torch
 from tokenlabel.geometry import Box
 from tokenlabel.labels.codec import Codec
 from tokenlabel.labels.label_map import LabelMap
@@ -30,6 +33,8 @@ __all__ = ["ExtentRule", "Imported", "export_released", "import_released", "read
 ExtentRule = Literal["center-crop", "whole"]
 
 _LARGEST_EXACT_ID = 2048
+_MOST_BYTES = 1 << 26  # of one label file; the published ones have 8192
+_MOST_CELLS = 4096  # along a side
 _LEAST_REST = 1e-6  # probability outside the K classes, to keep logits finite
 
 Sample = tuple[str, tuple[int, int]]  # key, (height, width) of the image
@@ -42,6 +47,7 @@ class Imported:
     """How a tree and a data set fit each other."""
 
     matched: int
+    by_stem: int  # of them, those found by their file's stem alone, whatever the folder
     missing: list[str]  # keys of images without a usable label file, and why
     extra: int  # label files of no image
 
@@ -49,14 +55,31 @@ class Imported:
 def read_released(path: Path, extent: Box, num_classes: int) -> LabelMap:
     """One label file. Raises InputError if it is damaged, of another layout, or holds code."""
     try:
+        size = _unpacked_size(path)
+        if size > _MOST_BYTES:
+            raise InputError(f"{path} is refused: a label file of {size} bytes")
         tensor = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         raise InputError(f"{path} is refused: it holds more than tensors") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a damaged file makes its readers raise anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} cannot be read: {reason}") from error
     if not isinstance(tensor, torch.Tensor) or tensor.ndim != 4 or tensor.shape[0] != 2:
         found = list(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
         raise InputError(f"{path} is no label file: it needs a tensor [2, K, H, W], not {found}")
+    if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
+        raise InputError(f"{path} is no label file: its tensor is sparse, complex or quantized")
+    if (
+        min(tensor.shape) < 1
+        or tensor.shape[1] > num_classes
+        or max(tensor.shape[2:]) > _MOST_CELLS
+    ):
+        raise InputError(
+            f"{path} is no label file: [2, K, H, W] = {list(tensor.shape)} does not fit"
+            f" {num_classes} classes and {_MOST_CELLS} cells a side"
+        )
     scores, ids = tensor.float()
     classes = ids.long()
     if not (scores.isfinite().all() and (classes == ids).all()):
@@ -64,6 +87,14 @@ def read_released(path: Path, extent: Box, num_classes: int) -> LabelMap:
     if classes.min() < 0 or classes.max() >= min(num_classes, _LARGEST_EXACT_ID + 1):
         raise InputError(f"{path} names class {int(classes.max())}, beyond {num_classes} classes")
     return LabelMap(scores, classes, None, extent, num_classes)
+
+
+def _unpacked_size(path: Path) -> int:
+    """Bytes of a file, or of what it unpacks to: a small archive can hold gigabytes of zeros."""
+    if not zipfile.is_zipfile(path):
+        return path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        return sum(member.file_size for member in archive.infolist())
 
 
 def import_released(
@@ -78,14 +109,17 @@ def import_released(
     extent: ExtentRule = "center-crop",
     codec: Codec = "exact",
     threads: int = 8,
+    overwrite: bool = False,
 ) -> Imported:
     """Bring a released tree into a store, under the keys `samples` of a data set.
 
-    An image `<class>/<stem>.<suffix>` has its labels in `<tree>/<class>/<stem>.pt`. The released
+    An image `<class>/<stem>.<suffix>` has its labels in `<tree>/<class>/<stem>.pt`. An image whose
+    folder is none of the tree's (a flat archive has none at all) takes the file of its stem, where
+    one file and one image have that stem. The released
     labels cover the centre square of each image (they were made by a centre crop of the shorter
     side), which is where `center-crop` places them, from the image's size (height, width) that
     `image_size(i)` tells; `whole` is for trees made on whole images. Samples whose file is missing or
-    damaged are left out and listed in the manifest.
+    damaged are left out and listed in the manifest. Raises InputError where no image has a file.
     """
     if extent not in get_args(ExtentRule):
         raise InputError(f"unknown extent {extent!r}: use center-crop or whole")
@@ -95,11 +129,17 @@ def import_released(
     if not files:
         raise InputError(f"{tree} holds no .pt files")
 
+    names = _files_of(samples, files)
+    if not any(names):
+        raise InputError(
+            f"{tree} has no labels of these {len(samples)} images: {samples[0]!r} looks for"
+            f" {_label_file(samples[0])!r}, the tree has {min(files)!r}"
+        )
+
     def read(number: int) -> LabelMap | InputError:
-        key = samples[number]
-        name = _label_file(key)
-        if name not in files:
-            return InputError(f"{name} is not in the tree")
+        name = names[number]
+        if name is None:
+            return InputError(f"{_label_file(samples[number])} is not in the tree")
         try:
             box = Box.center_square(image_size(number)) if extent == "center-crop" else Box()
             return read_released(tree / name, box, num_classes)
@@ -115,6 +155,7 @@ def import_released(
             codec=codec,
             dataset=dict(dataset or {}),
             annotator={"kind": "released labels", "extent": extent},
+            overwrite=overwrite,
         ) as writer,
         ThreadPoolExecutor(threads) as pool,
         progress_bar() as progress,
@@ -122,39 +163,87 @@ def import_released(
         found = _in_order(pool, read, range(len(samples)))
         task = progress.add_task("import", total=len(samples), note="")
         for key, label in zip(samples, progress.track(found, task_id=task), strict=True):
+            fault = str(label)
             if isinstance(label, LabelMap):
-                writer.add(key, label)
-            else:
-                writer.leave_out(key, str(label))
-                missing.append(f"{key}: {label}")
-    extra = files - {_label_file(key) for key in samples}
-    return Imported(len(samples) - len(missing), missing, len(extra))
+                try:
+                    writer.add(key, label)
+                    continue
+                except InputError:
+                    raise
+                except ValueError as error:  # such as scores that the codec cannot hold
+                    fault = str(error)
+            writer.leave_out(key, fault)
+            missing.append(f"{key}: {fault}")
+    return Imported(
+        matched=len(samples) - len(missing),
+        by_stem=sum(
+            name not in (None, _label_file(key)) for key, name in zip(samples, names, strict=True)
+        ),
+        missing=missing,
+        extra=len(files - set(names)),
+    )
 
 
-def export_released(store: LabelStore, output: Path) -> int:
+def _files_of(samples: Sequence[str], files: set[str]) -> list[str | None]:
+    """The label file of each key, or None: by folder and stem, else by a stem that is unique."""
+    folders = {PurePosixPath(file).parent.name for file in files}
+    stems = Counter(PurePosixPath(file).stem for file in files)
+    of_stem = {PurePosixPath(file).stem: file for file in files}
+    asked = Counter(PurePosixPath(key).stem for key in samples)
+
+    def find(key: str) -> str | None:
+        name, path = _label_file(key), PurePosixPath(key)
+        if name in files:
+            return name
+        unique = stems[path.stem] == 1 and asked[path.stem] == 1
+        return of_stem[path.stem] if unique and path.parent.name not in folders - {""} else None
+
+    return [find(key) for key in samples]
+
+
+def export_released(store: LabelStore, output: Path, *, overwrite: bool = False) -> int:
     """Write a store in the released layout, for other projects; returns the number of files.
 
     Its readers take every class outside the K for one of logit zero. Where the probabilities are
     known, scores are written as logits above those zeros, which gives the same probabilities again.
     The layout has no place for the extent: say in your read-me which part of the image the maps
-    cover. Raises InputError where class ids do not fit float16.
+    cover. Raises InputError where class ids do not fit float16, where two keys would share a file,
+    and where `output` holds something else than label files, unless told to `overwrite`.
     """
     if store.num_classes > _LARGEST_EXACT_ID + 1:
         raise InputError(
             f"the released layout holds ids up to {_LARGEST_EXACT_ID} exactly,"
             f" this store has {store.num_classes} classes"
         )
+    files: dict[str, str] = {}
+    for key in store:
+        inside(output, key)
+        other = files.setdefault(_label_file(key), key)
+        if other != key:
+            raise InputError(
+                f"{other!r} and {key!r} would share the file {_label_file(key)}: the released layout"
+                " keeps one folder and the stem of a name only"
+            )
+    claim_folder(output, overwrite=overwrite, ours=_is_tree)
     with progress_bar() as progress:
-        task = progress.add_task("export", total=len(store), note="")
-        for key in progress.track(store.keys(), task_id=task):
+        task = progress.add_task("export", total=len(files), note="")
+        for name, key in progress.track(files.items(), task_id=task):
             label = store[key]
-            path = output / _label_file(key)
+            path = inside(output, name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".tmp")
-            scores = _released_scores(label)
-            torch.save(torch.stack([scores, label.classes.float()]).half(), temporary)
-            temporary.replace(path)
-    return len(store)
+            with replacing(path, synced=False) as aside:
+                scores = _released_scores(label)
+                write_torch(aside, torch.stack([scores, label.classes.float()]).half())
+    sync(output)
+    return len(files)
+
+
+def _is_tree(folder: Path) -> bool:
+    """Whether a folder holds label files and nothing else."""
+    return all(
+        path.suffix == ".pt" or path.name.startswith(".") or path.is_dir()
+        for path in folder.rglob("*")
+    )
 
 
 def _released_scores(label: LabelMap) -> Tensor:

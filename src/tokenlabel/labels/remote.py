@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from tokenlabel.errors import InputError
-from tokenlabel.files import replacing
+from tokenlabel.files import inside, replacing
 
 __all__ = ["StoreFiles", "cache_folder"]
 
@@ -36,7 +36,7 @@ class StoreFiles:
 
     def path_of(self, name: str, *, sha256: str | None = None) -> Path:
         """A file's local path. Raises InputError if a fetched file does not have the checksum."""
-        path = self._folder / name
+        path = inside(self._folder, name, links=True)
         if self._remote and not (sha256 and path.exists() and _sha256(path) == sha256):
             self._fetch(name, path)
             if sha256 and _sha256(path) != sha256:
@@ -53,8 +53,10 @@ class StoreFiles:
             with replacing(path) as aside:
                 files, remote_path = fsspec.url_to_fs(url)
                 files.get_file(remote_path, str(aside))
-        except (OSError, ImportError, ValueError) as error:
-            raise InputError(f"cannot read {url}: {error}") from error
+        except InputError:
+            raise
+        except Exception as error:  # each kind of storage raises its own
+            raise InputError(f"cannot read {url}: {' '.join(str(error).split())}") from error
 
 
 def _sha256(path: Path) -> str:

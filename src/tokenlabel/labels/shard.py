@@ -10,19 +10,18 @@ in the record, payload length, key length, kind, key (UTF-8), payload.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from tokenlabel.errors import InputError
+from tokenlabel.files import Locked, disk_errors, lock_file, locked, sync
 
-__all__ = ["Record", "ShardWriter", "read_record", "scan", "shard_name"]
+__all__ = ["Record", "ShardWriter", "lock_of", "read_record", "scan", "shard_name"]
 
 MAGIC = b"TLLABEL1"
 Kind = Literal["label", "left out"]
@@ -67,7 +66,12 @@ def read_record(data: memoryview, at: int) -> tuple[Record, int]:
         raise BrokenRecord("it is cut short")
     if zlib.crc32(data[at + _CHECKED_FROM : end]) != checksum:
         raise BrokenRecord("its checksum does not match")
-    key = str(data[body : body + key_size], "utf-8")
+    try:
+        key = str(data[body : body + key_size], "utf-8")
+    except UnicodeDecodeError:
+        raise BrokenRecord("its key is no UTF-8") from None
+    if kind >= len(_KINDS):
+        raise BrokenRecord(f"it is of the unknown kind {kind}")
     return Record(key, _KINDS[kind], data[body + key_size : end]), end
 
 
@@ -83,43 +87,45 @@ def scan(data: memoryview) -> Iterator[tuple[int, int, Record]]:
 
 
 class ShardWriter:
-    """Appends records to one shard. Get one from `claim`."""
+    """Appends records to one shard. Get one from `claim` or `open`."""
 
-    def __init__(self, path: Path, file: int) -> None:
+    def __init__(self, path: Path) -> None:
+        """Raises `Locked` where another process is writing the shard."""
         self.path = path
-        self._file = file
+        self._file = -1
+        self._held = ExitStack()
         self.keys: list[str] = []  # of the records written so far, left-out samples included
         self._ends = [len(MAGIC)]
-        self._recover()
+        part = _part(path)
+        with disk_errors(path):
+            self._held.enter_context(locked(part, "the shard"))
+            try:
+                self._file = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
+                self._recover()
+            except BaseException:
+                self.release()
+                raise
 
     @classmethod
     def claim(cls, path: Path) -> Self | None:
         """The writer of a shard, or None if it is finished or another process is writing it."""
         if path.exists():
             return None
-        part = _part(path)
-        file = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
-        if not _lock(file, part):
-            os.close(file)
+        try:
+            shard = cls(path)
+        except Locked:
             return None
-        if not part.exists() or not os.path.samestat(os.fstat(file), part.stat()):
-            os.close(file)  # its writer finished it in the meantime
+        if path.exists():  # its writer finished it in the meantime
+            shard.discard()
             return None
-        return cls(path, file)
+        return shard
 
     def append(self, key: str, payload: bytes, kind: Kind = "label") -> None:
         data = write_record(Record(key, kind, payload))
-        try:
+        with disk_errors(self.path):
             written = os.pwrite(self._file, data, self._ends[-1])
             if written < len(data):  # a disk fills in the middle of a record; the next try says so
                 os.pwrite(self._file, data[written:], self._ends[-1] + written)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise InputError(
-                    f"no space left for {self.path}: make room and run the same command again,"
-                    " it goes on from here"
-                ) from error
-            raise
         self.keys.append(key)
         self._ends.append(self._ends[-1] + len(data))
 
@@ -129,8 +135,10 @@ class ShardWriter:
         os.ftruncate(self._file, self._ends[-1])
 
     def finish(self) -> None:
-        os.fsync(self._file)
-        _part(self.path).rename(self.path)
+        with disk_errors(self.path):
+            os.fsync(self._file)
+            _part(self.path).rename(self.path)
+            sync(self.path.parent)
         self.release()
 
     def discard(self) -> None:
@@ -143,6 +151,7 @@ class ShardWriter:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+        self._held.close()
 
     def _recover(self) -> None:
         data = memoryview(_part(self.path).read_bytes())
@@ -156,18 +165,10 @@ class ShardWriter:
         self.keep(len(self.keys))
 
 
+def lock_of(path: Path) -> Path:
+    """The file of the lock of a shard's writer."""
+    return lock_file(_part(path))
+
+
 def _part(path: Path) -> Path:
     return path.with_name(path.name + ".part")
-
-
-def _lock(file: int, path: Path) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise InputError(
-            f"cannot lock {path} ({error.strerror}): choose an output folder on a"
-            " file system that has locks"
-        ) from error
-    return True

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import html
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from tokenlabel.errors import InputError
+from tokenlabel.files import claim_folder, inside, short_of_space, write_atomically
 from tokenlabel.labels.index import FILE_NAME as INDEX_FILE
+from tokenlabel.labels.manifest import FILE_NAME as MANIFEST_FILE
 from tokenlabel.labels.manifest import Manifest
 from tokenlabel.labels.remote import StoreFiles
 from tokenlabel.labels.store import LabelStore
+from tokenlabel.labels.writer import is_store_folder
 from tokenlabel.progress import progress_bar
 
 __all__ = ["pull", "push", "store_card"]
 
 
-def push(folder: Path, destination: str) -> None:
+def push(folder: Path, destination: str) -> Manifest:
     """Copy a finished store to `hf://datasets/owner/name`, `s3://bucket/path` or the like.
 
     The manifest goes last, so that a reader never sees a store that is not whole. A card
@@ -31,25 +36,40 @@ def push(folder: Path, destination: str) -> None:
             names = [*(shard.file for shard in manifest.shards), INDEX_FILE]
             task = progress.add_task("push", total=len(names), note="")
             for name in progress.track(names, task_id=task):
-                files.put_file(str(folder / name), f"{root.rstrip('/')}/{name}")
+                files.put_file(str(inside(folder, name, links=True)), f"{root.rstrip('/')}/{name}")
         files.pipe_file(f"{root.rstrip('/')}/README.md", store_card(manifest).encode())
         files.put_file(str(folder / "manifest.json"), f"{root.rstrip('/')}/manifest.json")
-    except (OSError, ImportError, ValueError) as error:
-        raise InputError(f"cannot write to {destination}: {error}") from error
+    except Exception as error:  # each kind of storage raises its own
+        reason = " ".join(str(error).split())
+        raise InputError(f"cannot write to {destination}: {reason}") from error
+    return manifest
 
 
-def pull(location: str, folder: Path) -> None:
-    """Copy a remote store to a folder. Files that are there already and whole are kept."""
-    files = StoreFiles(location, folder)
-    manifest_path = files.path_of("manifest.json")
-    manifest = Manifest.load(manifest_path.parent)
-    if not manifest.complete:
-        raise InputError(f"{location} is unfinished and cannot be pulled")
-    with progress_bar("files") as progress:
-        files.path_of(INDEX_FILE, sha256=manifest.index_sha256)
-        task = progress.add_task("pull", total=len(manifest.shards), note="")
-        for shard in progress.track(manifest.shards, task_id=task):
-            files.path_of(shard.file, sha256=shard.sha256)
+def pull(location: str, folder: Path, *, overwrite: bool = False) -> Manifest:
+    """Copy a remote store to a folder. Files that are there already and whole are kept.
+
+    The manifest comes last, so that a copy that was interrupted is no store yet. Raises InputError
+    where the folder holds something else (unless told to `overwrite`) or the disk is too small.
+    """
+    if "://" not in location:
+        raise InputError(f"{location} is no remote location: copy a folder with your own tools")
+    claim_folder(folder, overwrite=overwrite, ours=is_store_folder)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".pull-") as aside:
+        manifest_path = StoreFiles(location, Path(aside)).path_of(MANIFEST_FILE)
+        manifest = Manifest.read(manifest_path, folder)
+        if not manifest.complete:
+            raise InputError(f"{location} is unfinished and cannot be pulled")
+        missing = (s.bytes for s in manifest.shards if not inside(folder, s.file).exists())
+        if (fault := short_of_space(folder, sum(missing))) is not None:
+            raise InputError(fault)
+        files = StoreFiles(location, folder)
+        with progress_bar("files") as progress:
+            files.path_of(INDEX_FILE, sha256=manifest.index_sha256)
+            task = progress.add_task("pull", total=len(manifest.shards), note="")
+            for shard in progress.track(manifest.shards, task_id=task):
+                files.path_of(shard.file, sha256=shard.sha256)
+        write_atomically(folder / MANIFEST_FILE, manifest_path.read_bytes())
+    return manifest
 
 
 def store_card(manifest: Manifest) -> str:
@@ -91,5 +111,5 @@ label_map = store[store.keys()[0]]
 
 
 def _cell(value: Any) -> str:
-    text = str(value).replace("|", "\\|")
+    text = html.escape(" ".join(str(value).split())).replace("|", "\\|").replace("`", "&#96;")
     return text if len(text) <= 200 else text[:200] + " ..."

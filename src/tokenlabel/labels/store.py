@@ -42,6 +42,11 @@ class LabelStore:
             )
         path = self._files.path_of(index_file.FILE_NAME, sha256=self.manifest.index_sha256)
         self._index = Index(path, self.manifest.index_sha256)
+        if len(self._index) != sum(shard.records for shard in self.manifest.shards):
+            raise InputError(
+                f"{location} is damaged: its index has {len(self._index)} records, its manifest"
+                " another number"
+            )
         self._starts = [0, *accumulate(shard.records for shard in self.manifest.shards)]
         self._shard = lru_cache(_OPEN_SHARDS)(self._open_shard)
 
@@ -65,7 +70,13 @@ class LabelStore:
     def __getitem__(self, key: str) -> LabelMap:
         """The label map of a key. Raises KeyError where there is none."""
         record = self._read(self._number(key), key)
-        return decode(record.payload, self.manifest.codec, self.manifest.num_classes)
+        try:
+            return decode(record.payload, self.manifest.codec, self.manifest.num_classes)
+        except ValueError as error:
+            raise InputError(f"{self.location}: the label of {key!r} is damaged: {error}") from None
+
+    def __repr__(self) -> str:
+        return f"LabelStore({self.location!r}: {len(self)} images, {self.num_classes} classes)"
 
     def payload(self, key: str) -> bytes:
         """The encoded label map of a key, as it stands in its shard."""
@@ -99,7 +110,7 @@ class LabelStore:
         shard = self.manifest.shards[number]
         path = self._files.path_of(shard.file, sha256=shard.sha256)
         size = path.stat().st_size if path.exists() else -1
-        if size != shard.bytes:
+        if size != shard.bytes or size == 0:
             found = "is missing" if size < 0 else f"has {size} bytes instead of {shard.bytes}"
             raise InputError(f"{self.location}: {shard.file} {found}")
         with path.open("rb") as file:

@@ -7,20 +7,32 @@ from pathlib import Path
 from typing import Any, Self
 
 from tokenlabel.errors import InputError
-from tokenlabel.files import write_atomically
+from tokenlabel.files import Locked, claim_folder, write_atomically
 from tokenlabel.labels import index as index_file
 from tokenlabel.labels.codec import Codec, encode
 from tokenlabel.labels.label_map import LabelMap
 from tokenlabel.labels.manifest import LeftOut, Manifest, ShardInfo
-from tokenlabel.labels.shard import BrokenRecord, ShardWriter, scan, shard_name
+from tokenlabel.labels.shard import BrokenRecord, ShardWriter, lock_of, scan, shard_name
 
-__all__ = ["LabelStoreWriter", "begin", "complete"]
+__all__ = ["LabelStoreWriter", "begin", "complete", "is_store_folder"]
 
 
-def begin(folder: Path, settings: Manifest) -> Manifest:
-    """Start a store, or find the one begun with the same settings. Safe from several processes."""
+def is_store_folder(folder: Path) -> bool:
+    """Whether a folder holds a label store, or the beginnings of one, and nothing else."""
+    ours = {"manifest.json", index_file.FILE_NAME, "README.md"}
+    return all(
+        path.name in ours or path.name.startswith((".", "shard-")) for path in folder.iterdir()
+    )
+
+
+def begin(folder: Path, settings: Manifest, *, overwrite: bool = False) -> Manifest:
+    """Start a store, or find the one begun with the same settings. Safe from several processes.
+
+    Raises InputError where the folder holds other settings or something else; `overwrite` puts the
+    store beside what is there.
+    """
     if not (folder / "manifest.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        claim_folder(folder, overwrite=overwrite, ours=is_store_folder)
         settings.save(folder)
         return settings
     found = Manifest.load(folder)
@@ -48,6 +60,8 @@ def complete(folder: Path, shards: int) -> Manifest | None:
     paths = [folder / shard_name(number) for number in range(shards)]
     if not all(path.exists() for path in paths):
         return None
+    for path in paths:  # of writers that were killed; nobody starts on a finished shard
+        lock_of(path).unlink(missing_ok=True)
     keys: list[str] = []
     offsets: list[int] = []
     left_out: list[LeftOut] = []
@@ -89,7 +103,7 @@ class LabelStoreWriter:
     """Writes label maps one after another.
 
     After a crash or a kill, open it again with the same settings and add the same maps in the same
-    order: those already written are recognised by their key and skipped, and the finished store
+    order: those already written are recognized by their key and skipped, and the finished store
     has the same bytes as an undisturbed one. Leaving a `with` block by an exception leaves an
     unfinished store that can be resumed.
     """
@@ -104,7 +118,9 @@ class LabelStoreWriter:
         shard_size: int = 10_000,
         dataset: dict[str, Any] | None = None,
         annotator: dict[str, Any] | None = None,
+        overwrite: bool = False,
     ) -> None:
+        """Raises InputError where the folder holds something else, unless told to `overwrite`."""
         self.folder = Path(path)
         settings = Manifest(
             num_classes=num_classes,
@@ -114,7 +130,7 @@ class LabelStoreWriter:
             dataset=dataset or {},
             annotator=annotator or {},
         )
-        self.manifest = begin(self.folder, settings)
+        self.manifest = begin(self.folder, settings, overwrite=overwrite)
         self._from_before: set[str] = set()
         self._written: set[str] = set()
         self._number = 0
@@ -188,7 +204,7 @@ class LabelStoreWriter:
         return self._shard
 
     def _claim(self) -> ShardWriter:
-        shard = ShardWriter.claim(self.folder / shard_name(self._number))
-        if shard is None:
-            raise InputError(f"another process is writing {self.folder}")
-        return shard
+        try:
+            return ShardWriter(self.folder / shard_name(self._number))
+        except Locked as error:
+            raise InputError(f"another process is writing {self.folder}: {error}") from None

@@ -1,0 +1,83 @@
+"""Names that come out of data, and places for output."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from tokenlabel.errors import InputError
+from tokenlabel.files.locks import LOCK
+from tokenlabel.files.writing import ASIDE, explained, remove_leftovers
+
+__all__ = ["claim_file", "claim_folder", "inside"]
+
+
+def inside(folder: Path, name: str, *, links: bool = False) -> Path:
+    """The path `folder / name` of a name read from data, an archive or another machine.
+
+    Raises InputError for names that are empty, absolute, hold "..", a drive or a NUL, or lead out of
+    the folder through a symbolic link. `links` accepts a last part that is a link, for reading hub
+    caches, which consist of links.
+    """
+    parts = PurePosixPath(name).parts + PureWindowsPath(name).parts
+    bad = (
+        not name.strip()
+        or "\0" in name
+        or ".." in parts
+        or name in (".", "./")
+        or PurePosixPath(name).is_absolute()
+        or PureWindowsPath(name).anchor != ""
+    )
+    path = folder / name
+    if not bad:
+        place = path.parent.resolve() / path.name if links else path.resolve()
+        bad = not place.is_relative_to(folder.resolve())
+    if bad:
+        raise InputError(f"{name!r} is no name of a file inside {folder}: it is refused")
+    return path
+
+
+def claim_folder(
+    path: Path, *, overwrite: bool = False, ours: Callable[[Path], bool] | None = None
+) -> Path:
+    """Make a folder for output, or accept one that is empty or `ours`.
+
+    Raises InputError where it holds something else; `overwrite` accepts that too, and files of equal
+    names are replaced.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file: name a folder")
+    if path.is_dir() and not overwrite:
+        foreign = any(not _is_aside(entry.name) for entry in os.scandir(path))
+        if foreign and not (ours is not None and ours(path)):
+            raise InputError(
+                f"{path} is not empty and holds something else:"
+                " choose another folder, or say --overwrite"
+            )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(explained(error, path, 0)) from error
+    remove_leftovers(path)
+    return path
+
+
+def claim_file(path: Path, *, overwrite: bool = False) -> Path:
+    """A file for output whose folder exists from now on.
+
+    Raises InputError where the file exists, unless told to `overwrite` it.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already: choose another name, or say --overwrite")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(explained(error, path, 0)) from error
+    return path
+
+
+def _is_aside(name: str) -> bool:
+    return name == LOCK or ASIDE.search(name) is not None
