@@ -13,8 +13,8 @@ import wrapt
 
 if TYPE_CHECKING:
     from tokenlabel.api import segment as segment
+    from tokenlabel.api.evaluate import evaluate as evaluate
     from tokenlabel.cli.annotate import annotate as annotate
-    from tokenlabel.cli.evaluate import evaluate as evaluate
     from tokenlabel.cli.quickstart import quickstart as quickstart
     from tokenlabel.cli.teach import teach as teach
     from tokenlabel.cli.train import train as train
@@ -42,7 +42,7 @@ _EXPORTS = {
     "TokenTarget": "tokenlabel.targets",
     "View": "tokenlabel.geometry",
     "annotate": "tokenlabel.cli.annotate",
-    "evaluate": "tokenlabel.cli.evaluate",
+    "evaluate": "tokenlabel.api.evaluate",
     "fuse": "tokenlabel.output",
     "quickstart": "tokenlabel.cli.quickstart",
     "teach": "tokenlabel.cli.teach",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,13 +23,20 @@ from safetensors.torch import save_file
 from timm.data import ImageNetInfo, RealLabelsImagenet, create_transform
 
 import tokenlabel as tl
+from tokenlabel.api.evaluate import _images as judged_images
 from tokenlabel.data.inputs import Preprocessing
-from tokenlabel.data.open import open_source
+from tokenlabel.data.open import HOLDOUT_SEED, holdout, open_source
+from tokenlabel.data.source import UNLABELED, Found, ImageSource, source_fingerprint
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.benchmarks import answers
-from tokenlabel.evaluation.classifier import load_classifier
+from tokenlabel.evaluation.classifier import Classifier, load_classifier
 from tokenlabel.evaluation.metrics import ClassificationCounts, accepted_label, predictions
+from tokenlabel.evaluation.results import EvalResult
+from tokenlabel.export.card import model_card
 from tokenlabel.models import DenseModel
+from tokenlabel.runs.open import Run, open_run
+from tokenlabel.runs.recipe import Data, Recipe
+from tokenlabel.supervision import METHODS
 
 WNIDS = ImageNetInfo("imagenet-1k").label_names()
 SIZE = 32
@@ -57,10 +67,15 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("images"), keys)
 
 
-def evaluate(weights: Path, data: Path, **options: object) -> dict:
+def evaluate(weights: Path, data: Path, **options: object) -> EvalResult:
     return tl.evaluate(
         data=str(data), checkpoint=weights, model="lvvit_t", workers=0, device="cpu", **options
     )
+
+
+def plain(results: EvalResult) -> dict:
+    """As its file has it."""
+    return json.loads(json.dumps(results.as_dict()))
 
 
 def test_counts_are_those_of_a_plain_loop(weights: Path, images: Path, tmp_path: Path) -> None:
@@ -76,9 +91,9 @@ def test_counts_are_those_of_a_plain_loop(weights: Path, images: Path, tmp_path:
         for rule, scores in predictions(output).items():
             right[rule] += int(WNIDS[int(scores.argmax())] == source.class_names[label])
     for rule, count in right.items():
-        assert results["rules"][rule]["top1"] == count / 11
-        assert results["rules"][rule]["images"] == 11
-    assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
+        assert results.rules[rule]["top1"] == count / 11
+        assert results.rules[rule]["images"] == 11
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == plain(results)
     with (tmp_path / "out" / "classes.csv").open() as stream:
         table = list(csv.DictReader(stream))
     assert sum(int(line["images"]) for line in table) == 11
@@ -102,7 +117,7 @@ def test_many_processes_count_exactly_as_one(
     for rank in ranks:
         rank.join(120)
         assert rank.exitcode == 0
-    assert json.loads((tmp_path / "many" / "results.json").read_text()) == single
+    assert json.loads((tmp_path / "many" / "results.json").read_text()) == plain(single)
     table = (tmp_path / "one" / "classes.csv").read_text()
     assert (tmp_path / "many" / "classes.csv").read_text() == table
 
@@ -114,7 +129,7 @@ def _rank(rank: int, world: int, folder: Path, weights: Path, images: Path) -> N
     os.environ.update({name: str(value) for name, value in zip(names, values, strict=True)})
     PartialState._reset_state()
     results = evaluate(weights, images, batch_size=4, output=folder / "many")
-    assert results["images"] == 11
+    assert results.images == 11
 
 
 @pytest.mark.slow
@@ -126,7 +141,7 @@ def test_torchrun_starts_it(weights: Path, images: Path, tmp_path: Path) -> None
     command += ["--workers", "0", "--batch-size", "2", "--device", "cpu"]
     command += ["--output", str(tmp_path)]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert json.loads((tmp_path / "results.json").read_text()) == single
+    assert json.loads((tmp_path / "results.json").read_text()) == plain(single)
 
 
 # -- benchmarks, each as a small folder of its own layout ---------------------------------------
@@ -180,7 +195,7 @@ def test_reassessed_labels_count_as_timm_counts_them(weights: Path, tmp_path: Pa
         hits = [any(p in table[names[i]] for p in best[i]) for i in judged]
         assert accuracy == pytest.approx(sum(hits) / len(hits))
     results = evaluate(weights, folder, benchmark="imagenet-real")
-    assert results["images"] == len(names) - 2
+    assert results.images == len(names) - 2
 
 
 @pytest.mark.parametrize(
@@ -242,7 +257,7 @@ def test_a_plain_classifier_has_one_line(images: Path, tmp_path: Path) -> None:
     results = tl.evaluate(
         data=str(images), checkpoint=file, model="test_resnet", workers=0, device="cpu"
     )
-    assert list(results["rules"]) == ["class"]
+    assert list(results.rules) == ["class"]
 
 
 def test_a_students_token_head_comes_from_its_file(tmp_path: Path) -> None:
@@ -255,11 +270,11 @@ def test_a_students_token_head_comes_from_its_file(tmp_path: Path) -> None:
 
 def test_released_weights_are_found_by_their_published_number(weights: Path, images: Path) -> None:
     results = evaluate(weights, images, benchmark="imagenet", image_size=224)
-    assert results["published"] == 79.1
-    assert evaluate(weights, images)["published"] is None
+    assert results.published == 79.1
+    assert evaluate(weights, images).published is None
     for other in ({"crop_pct": 1.0}, {"image_size": 256}):
         settings = {"benchmark": "imagenet", "image_size": 224} | other
-        assert evaluate(weights, images, **settings)["published"] is None
+        assert evaluate(weights, images, **settings).published is None
 
 
 @pytest.mark.parametrize(
@@ -310,9 +325,100 @@ def test_a_run_is_judged_as_its_own_validation_judged_it(tmp_path: Path) -> None
         )
         for name in ("top1", "top5", "loss"):
             value = measured["measures"][f"{kind}/{name}"]
-            assert results["rules"]["class"][name] == pytest.approx(value, rel=1e-5)
-    assert (tmp_path / "run" / "evaluation" / "data-val-folder" / "results.json").exists()
+            assert results.rules["class"][name] == pytest.approx(value, rel=1e-5)
+        assert results.folder is not None
+        assert (results.folder / "results.json").exists()
+    kept = open_run(tmp_path / "run").evaluations()
+    assert {(line["weights"], line["split"]) for line in kept} == {("ema", "val"), ("model", "val")}
+    card = model_card(load_classifier(tmp_path / "run"), "own/model")
+    assert len(re.findall(r"^\| data val .*\| ema ", card, re.M)) == 1
+    assert len(re.findall(r"^\| data val .*\| model ", card, re.M)) == 1
     best = load_classifier(tmp_path / "run")
     assert best.class_names == names
     assert not best.has_tokens
     assert best.facts["checkpoint"].startswith(str(tmp_path / "run" / measured["best_checkpoint"]))
+
+
+# -- what the numbers are about ------------------------------------------------------------------
+
+
+def result(**changes: Any) -> EvalResult:
+    base = EvalResult(
+        rule="class", rules={}, images=3, left_out={}, notes=(), data="a/photos", split="val",
+        benchmark="folder", found=Found(3, 2), images_digest="00", model="lvvit_s",
+        checkpoint="c", weights="ema", step=12, damaged=(), image_size=(224, 224), crop_pct=0.9,
+        fit="crop", interpolation="bicubic", token_weight=0.5, published=None,
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": "model"},
+        {"step": 24},
+        {"image_size": (256, 256)},
+        {"crop_pct": 1.0},
+        {"split": "test"},
+        {"benchmark": "imagenet"},
+        {"data": "a/others"},
+        {"images_digest": "01"},  # other images in a place of the same name
+        {"token_weight": 0.3},
+        {"fit": "squash"},
+    ],
+)
+def test_evaluations_that_differ_do_not_overwrite_each_other(change: dict[str, Any]) -> None:
+    run = Path("run")
+    assert result(**change).own_folder(run) != result().own_folder(run)
+    assert result(images=7).own_folder(run) == result().own_folder(run)
+
+
+def test_the_folder_of_an_evaluation_can_be_read() -> None:
+    name = result(data="/d/shards-{0..9}.tar").own_folder(Path("run")).name
+    assert name.startswith("ema_12_shards_val_folder_224x224_crop0.9_")
+
+
+def labeled(tmp_path: Path, labels: list[str], names: tuple[str, ...]) -> ImageSource:
+    folder = write_images(tmp_path, [f"{name}/{i}.png" for i, name in enumerate(labels)])
+    return dataclasses.replace(open_source(str(folder)), class_names=names)
+
+
+def test_images_without_a_class_are_counted_not_judged(tmp_path: Path) -> None:
+    source = labeled(tmp_path, ["ant", "bee", "cow"], ("ant", "bee", "cow"))
+    source = dataclasses.replace(source, labels=[0, UNLABELED, 2])
+    found = answers(source, ["ant", "bee", "cow"])
+    assert found.accepted.tolist() == [[0], [-1], [2]]
+    assert found.left_out == {"without a class": 1}
+
+
+def test_what_the_numbers_do_not_cover_is_said(weights: Path, images: Path) -> None:
+    results = evaluate(weights, images)
+    assert results.rule == "fused"
+    assert any("996 of the model's 1000 classes have no image" in note for note in results.notes)
+
+
+def test_names_matched_in_order_are_said(tmp_path: Path) -> None:
+    folder = write_images(tmp_path, ["chat/a.png", "chien/a.png"])
+    found = answers(open_source(str(folder)), ["0", "1"])
+    assert "'chat' as '0' ... 'chien' as '1'" in found.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["labels", "token-labels"])
+def test_the_headline_is_the_methods_own_rule(kind: str, tmp_path: Path) -> None:
+    model = DenseModel("test_vit", 3)
+    run = Run(tmp_path, Recipe(supervision=METHODS[kind]()))
+    settings = Preprocessing((32, 32), 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    classifier = Classifier(model, settings, ("a", "b", "c"), True, run=run)
+    assert classifier.rule == ("fused" if kind == "token-labels" else "class")
+
+
+def test_what_training_held_out_is_what_is_judged(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "flat", [f"{c}/{i}.png" for c in "ab" for i in range(10)])
+    trained, held = holdout(open_source(str(folder)), 0.2, HOLDOUT_SEED)
+    (tmp_path / "run").mkdir()
+    facts = {"classes": ["a", "b"], "images_fingerprint": source_fingerprint(trained)}
+    (tmp_path / "run" / "environment.json").write_text(json.dumps(facts))
+    run = Run(tmp_path / "run", Recipe(data=Data(holdout=0.2)))
+    assert judged_images(str(folder), None, run).keys == held.keys
+    write_images(tmp_path / "flat", ["a/new.png"])
+    assert len(judged_images(str(folder), None, run)) == 21  # other images than the run's

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from tokenlabel.runs.open import Run
-    from tokenlabel.runs.recipe import Recipe
+    from tokenlabel.evaluation.results import EvalResult
 
 __all__ = ["evaluate"]
 
@@ -38,7 +38,7 @@ def evaluate(
     workers: int = 4,
     device: Literal["auto", "cpu"] = "auto",
     output: Path | None = None,
-) -> dict[str, Any]:
+) -> None:
     """Accuracy of a checkpoint on a folder of images.
 
     A model trained with token labels predicts in three ways, each on its own line: by its class
@@ -66,69 +66,59 @@ def evaluate(
         output: Folder for results.json, classes.csv and confusion.png (default: evaluation/ in the
             run's folder; nothing is written for other checkpoints).
     """
-    import torch
-    from accelerate import PartialState
+    from tokenlabel.api.evaluate import evaluate as run
 
-    from tokenlabel.data.open import announce, open_images
-    from tokenlabel.evaluation.benchmarks import answers
-    from tokenlabel.evaluation.classifier import load_classifier
-    from tokenlabel.evaluation.measure import measure
-    from tokenlabel.evaluation.results import summarize, write_results
-
-    processes = PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
-    classifier = load_classifier(
-        checkpoint, model, weights=weights, image_size=image_size, crop_pct=crop_pct
-    )
-    source = open_images(data, split, "val")
-    announce(source, data)
-    split = source.found.part
-    counts = measure(
-        classifier,
-        source,
-        answers(source, classifier.class_names, benchmark, real_labels),
+    result = run(
+        data=data,
+        checkpoint=checkpoint,
+        model=model,
+        split=split,
+        benchmark=benchmark,
+        real_labels=real_labels,
+        weights=weights,
+        image_size=image_size,
+        crop_pct=crop_pct,
+        token_weight=token_weight,
         batch_size=batch_size,
         workers=workers,
-        token_weight=token_weight,
-        processes=processes,
+        device=device,
+        output=output,
     )
-    results = summarize(classifier, counts, data=data, split=split, benchmark=benchmark)
-    if processes.is_main_process:
-        folder = output or _own_folder(classifier.run, data, split, benchmark)
-        _print(results)
-        if folder is not None:
-            best = counts.get("fused", counts["class"])
-            write_results(folder, results, best, classifier.titles())
-            print(f"written to {folder}")
-    return results
+    if int(os.environ.get("RANK", 0)) == 0:
+        _print(result)
 
 
-def _own_folder(
-    run: Run[Recipe] | None, data: str, split: str | None, benchmark: str
-) -> Path | None:
-    """Where the results of a run's checkpoint belong: a folder for each set of images."""
-    if run is None:
-        return None
-    words = [Path(data).name.split(".")[0] or "data", split or "", benchmark]
-    return run.folder / "evaluation" / "-".join(filter(None, words))
-
-
-def _print(results: dict[str, Any]) -> None:
+def _print(result: EvalResult) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    side = "x".join(map(str, results["image_size"]))
+    console = Console(highlight=False)
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True, markup=False)
+
+    say(f"{result.data}: {result.found.line()}")
+    chosen = f" ({result.weights} weights of update {result.step})" if result.weights else ""
+    side = "x".join(map(str, result.image_size))
+    say(
+        f"{result.model}{chosen} at {side}, crop {result.crop_pct:g}: {result.images:,} images judged"
+    )
+    for reason, count in result.left_out.items():
+        say(f"not judged: {count:,} images {reason}")
+    for note in result.notes:
+        say(note)
     table = Table("rule", "top-1", "top-5", "loss", "ECE")
-    for rule, line in results["rules"].items():
+    for rule, line in result.rules.items():
+        main = len(result.rules) > 1 and rule == result.rule
         table.add_row(
-            rule,
+            f"{rule} (this model's)" if main else rule,
             f"{line['top1']:.2%}",
             f"{line['top5']:.2%}",
             f"{line['loss']:.4f}",
             f"{line['ece']:.4f}",
         )
-    console = Console(highlight=False)
-    what = f"{results['model']} at {side} on {results['data']}: {results['images']} images"
-    console.print(what, soft_wrap=True)
     console.print(table)
-    if results["published"]:
-        console.print(f"published: {results['published']}")
+    if result.published is not None:
+        say(f"published: top-1 {result.published}")
+    if result.folder is not None:
+        say(f"written to {result.folder}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -11,7 +11,7 @@ import torch
 from timm.data import RealLabelsImagenet
 from torch import Tensor
 
-from tokenlabel.data.source import ImageSource
+from tokenlabel.data.source import UNLABELED, ImageSource
 from tokenlabel.errors import InputError, nearest
 
 __all__ = ["Answers", "Benchmark", "answers"]
@@ -39,6 +39,8 @@ class Answers:
         Tensor  # [N, M] int64: class ids right for each image, padded with -1; none: not judged
     )
     candidates: Tensor | None  # [K] int64: the only classes that predictions are chosen from
+    left_out: Mapping[str, int] = field(default_factory=dict)  # reason -> images not judged for it
+    notes: tuple[str, ...] = ()  # what a reader of the numbers should know
 
     def restrict(self, scores: Tensor) -> Tensor:
         """Scores [B, C] with every class that is no candidate out of the running."""
@@ -74,34 +76,48 @@ def answers(
             f" {len(class_names)}: leave --benchmark out"
         )
     if benchmark == "imagenet-real":
-        return Answers(_reassessed(source.keys, real_labels), None)
-    ids = torch.tensor(_match(source.class_names, class_names, numbered=benchmark == "imagenet-v2"))
-    accepted = ids[torch.tensor(source.labels, dtype=torch.int64)][:, None]
+        found = _reassessed(source.keys, real_labels)
+        return Answers(found, None, _unjudged(found, "without a reassessed label"))
+    matched, notes = _match(source.class_names, class_names, numbered=benchmark == "imagenet-v2")
+    ids, labels = torch.tensor(matched), torch.tensor(source.labels, dtype=torch.int64)
+    accepted = torch.where(labels == UNLABELED, -1, ids[labels.clamp(min=0)])[:, None]
+    left_out = _unjudged(accepted, "without a class")
     if benchmark not in _SUBSETS:
-        return Answers(accepted, None)
+        return Answers(accepted, None, left_out, notes)
     if len(ids) > _SUBSETS[benchmark]:
         raise InputError(
             f"{benchmark} has {_SUBSETS[benchmark]} classes, this folder {len(ids)}:"
             " give its own folder"
         )
-    return Answers(accepted, ids)
+    return Answers(accepted, ids, left_out, notes)
 
 
-def _match(folders: Sequence[str], class_names: Sequence[str], *, numbered: bool) -> list[int]:
-    """The model's class of each of a source's classes."""
+def _unjudged(accepted: Tensor, reason: str) -> dict[str, int]:
+    count = int((accepted < 0).all(1).sum())
+    return {reason: count} if count else {}
+
+
+def _match(
+    folders: Sequence[str], class_names: Sequence[str], *, numbered: bool
+) -> tuple[list[int], tuple[str, ...]]:
+    """The model's class of each of a source's classes, and what is to be said of it."""
     known = {name: i for i, name in enumerate(class_names)}
-    strangers = [name for name in folders if name not in known]
-    if not numbered and not strangers:
-        return [known[name] for name in folders]
+    unknown = [name for name in folders if name not in known]
+    if not numbered and not unknown:
+        return [known[name] for name in folders], ()
     if all(name.isdecimal() and int(name) < len(class_names) for name in folders):
-        return [int(name) for name in folders]
+        return [int(name) for name in folders], ()
     # names that are partly known are a mistake; wholly other ones may be another naming
-    if not numbered and len(strangers) == len(folders) == len(class_names):
-        return list(range(len(class_names)))
-    stranger = strangers[0] if strangers else folders[0]
+    if not numbered and len(unknown) == len(folders) == len(class_names):
+        note = (
+            "no class of the images has a name of the model's: matched in order,"
+            f" {folders[0]!r} as {class_names[0]!r} ... {folders[-1]!r} as {class_names[-1]!r}"
+        )
+        return list(range(len(class_names))), (note,)
+    first = unknown[0] if unknown else folders[0]
     raise InputError(
-        f"the images have a class {stranger!r} that the model does not know"
-        f"{nearest(stranger, class_names)}: it knows {len(class_names)} classes,"
+        f"the images have a class {first!r} that the model does not know"
+        f"{nearest(first, class_names)}: it knows {len(class_names)} classes,"
         f" {', '.join(map(repr, class_names[:4]))} …"
     )
 

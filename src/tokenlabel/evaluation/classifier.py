@@ -16,11 +16,12 @@ from torch import Tensor
 
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.metrics import predictions
+from tokenlabel.evaluation.metrics import prediction
 from tokenlabel.models import DenseModel, build_from, create_model, load_weights
-from tokenlabel.output import DenseOutput
+from tokenlabel.output import TOKEN_SHARE, DenseOutput
 from tokenlabel.runs.open import Run, WhichWeights, open_run
 from tokenlabel.runs.recipe import Recipe
+from tokenlabel.supervision import Rule
 
 __all__ = [
     "TOKENS_TAUGHT",
@@ -44,8 +45,8 @@ _TOKEN_HEADS = ("aux_head.", "backbone.aux_head.")
 class Classifier:
     """A model, how it wants its images, and the names of its classes.
 
-    `facts` say where it comes from: "model", "checkpoint", and of a run "damaged": the checkpoints
-    that were passed over.
+    `facts` say where it comes from: "model", "checkpoint", and of a run "weights" ("ema" or "model"),
+    "step" (its update) and "damaged" (the checkpoints that were passed over).
     """
 
     model: DenseModel
@@ -59,17 +60,27 @@ class Classifier:
     def num_classes(self) -> int:
         return self.model.num_classes
 
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules of prediction that it has."""
+        return ("class", "token", "fused") if self.has_tokens else ("class",)
+
+    @property
+    def rule(self) -> Rule:
+        """The rule of the headline: of a run its method's, else the published one."""
+        if self.run is not None:
+            return self.run.recipe.supervision.rules_of(self.model.heads)[0]
+        return self.rules[-1]
+
     def output(self, images: Tensor) -> DenseOutput:
         """Class and token scores of images uint8 [B, 3, h, w]."""
         result: DenseOutput = self.model(self.preprocessing.normalize(images))
         return DenseOutput(result.logits.float(), result.tokens.float())
 
-    def scores(self, images: Tensor, token_weight: float = 0.5) -> dict[str, Tensor]:
-        """Class scores [B, C] by each rule that the model has: "class", "token", "fused"."""
+    def scores(self, images: Tensor, token_weight: float = TOKEN_SHARE) -> dict[Rule, Tensor]:
+        """Class scores [B, C] by each of its `rules`, of images uint8 [B, 3, h, w]."""
         output = self.output(images)
-        if not self.has_tokens:
-            return {"class": output.logits}
-        return predictions(output, token_weight)
+        return {rule: prediction(output, rule, token_weight) for rule in self.rules}
 
     def titles(self) -> tuple[str, ...]:
         """Class names for people."""
@@ -162,6 +173,8 @@ def _of_run(folder: Path, weights: WhichWeights, size: tuple[int, int] | None) -
         facts={
             "model": spec.name,
             "checkpoint": str(file),
+            "weights": file.stem,
+            "step": int(file.parent.name.removeprefix("step-")),
             "damaged": list(run.damaged),
         },
         run=run,

@@ -11,22 +11,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokenlabel.output import DenseOutput, fuse
+from tokenlabel.output import TOKEN_SHARE, DenseOutput, fuse
+from tokenlabel.supervision import Rule
 
-__all__ = ["ClassificationCounts", "accepted_label", "predictions"]
+__all__ = ["ClassificationCounts", "accepted_label", "prediction", "predictions"]
 
 _BINS = 15  # of confidence, as in Guo et al. 2017
 _MOST_CONFUSED = 4096  # classes up to which the confusion matrix is kept: C * C numbers
 _ONE = 2**32  # fixed point: 31 bits are left for the sum, 2e9 images of confidence 1
 
 
-def predictions(output: DenseOutput, weight: float = 0.5) -> dict[str, Tensor]:
-    """Class scores [B, C] by each of the three rules: class token, best token, both fused."""
-    return {
-        "class": output.logits,
-        "token": output.tokens.amax((1, 2)),
-        "fused": fuse(output, weight),
-    }
+def prediction(output: DenseOutput, rule: Rule, weight: float = TOKEN_SHARE) -> Tensor:
+    """Class scores [B, C] by one rule: the class head, the best token of each class, both fused."""
+    if rule == "class":
+        return output.logits
+    return output.tokens.amax((1, 2)) if rule == "token" else fuse(output, weight)
+
+
+def predictions(output: DenseOutput, weight: float = TOKEN_SHARE) -> dict[Rule, Tensor]:
+    """Class scores [B, C] by each of the three rules."""
+    rules: tuple[Rule, ...] = ("class", "token", "fused")
+    return {rule: prediction(output, rule, weight) for rule in rules}
 
 
 def accepted_label(logits: Tensor, accepted: Tensor) -> Tensor:

@@ -1,75 +1,108 @@
-"""Results of an evaluation as files: numbers, a table of classes, a picture of confusions."""
+"""Results of an evaluation: what was measured and how, where it is kept, and its files."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from tokenlabel.evaluation.benchmarks import Benchmark
-from tokenlabel.evaluation.classifier import Classifier
+from tokenlabel.data.source import Found
 from tokenlabel.evaluation.metrics import ClassificationCounts
-from tokenlabel.evaluation.published import published_top1
 from tokenlabel.files import write_atomically
+from tokenlabel.output import TOKEN_SHARE
+from tokenlabel.runs.evaluations import evaluation_folder
+from tokenlabel.supervision import Rule
 
-__all__ = ["summarize", "write_results"]
-
-_NAMED = 40  # with more classes than this, a picture has no room for their names
-
-
-def summarize(
-    classifier: Classifier,
-    counts: Mapping[str, ClassificationCounts],
-    *,
-    data: str,
-    split: str | None,
-    benchmark: Benchmark,
-) -> dict[str, Any]:
-    """All that was measured and how, as plain values. Accuracies are fractions in [0, 1]."""
-    facts, settings = classifier.facts, classifier.preprocessing
-    published = None
-    if benchmark == "imagenet" and classifier.has_tokens:
-        published = published_top1(facts["model"], settings.image_size, settings.crop_pct)
-    return {
-        "data": data,
-        "split": split,
-        "benchmark": benchmark,
-        "model": facts["model"],
-        "checkpoint": facts["checkpoint"],
-        "damaged": facts.get("damaged", []),
-        "image_size": list(settings.image_size),
-        "crop_pct": settings.crop_pct,
-        "interpolation": settings.interpolation,
-        "images": counts["class"].total,
-        "rules": {rule: count.summary() for rule, count in counts.items()},
-        "published": published,
-    }
+__all__ = ["EvalResult", "write_results"]
 
 
-def write_results(
-    folder: Path,
-    results: Mapping[str, Any],
-    counts: ClassificationCounts,
-    class_names: Sequence[str],
-) -> None:
-    """Write results.json, classes.csv and, up to 4096 classes, confusion.png.
+@dataclass(frozen=True)
+class EvalResult:
+    """All that was measured and how. Accuracies are fractions in [0, 1]."""
 
-    The JSON file comes last, as the sign of success.
-    """
+    rule: Rule
+    """The rule of the headline: the one by which the student's method predicts."""
+    rules: Mapping[str, Mapping[str, float]]
+    """Of each rule: top1, top5, loss (nats), ece, images."""
+    images: int
+    """How many were judged."""
+    left_out: Mapping[str, int]
+    """Reason to the number of images that were not judged for it."""
+    notes: tuple[str, ...]
+    """What a reader of the numbers should know, a line each."""
+    data: str
+    split: str | None
+    benchmark: str
+    found: Found
+    """The account of the images."""
+    images_digest: str
+    """sha256 of the images' keys, labels and classes."""
+    model: str
+    checkpoint: str
+    weights: str | None
+    """Of a run: "ema" or "model"."""
+    step: int | None
+    """Of a run: the update of the checkpoint."""
+    damaged: tuple[str, ...]
+    """Checkpoints of the run that were passed over."""
+    image_size: tuple[int, int]
+    crop_pct: float
+    fit: str
+    interpolation: str
+    token_weight: float
+    published: float | None
+    """Top-1 in percent, where model, size and crop are those of a publication."""
+    folder: Path | None = None
+    """Where the files are."""
+    counts: ClassificationCounts | None = field(default=None, repr=False)
+    """Of the headline's rule."""
+
+    @property
+    def top1(self) -> float:
+        return self.rules[self.rule]["top1"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: everything but the folder and the counts."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del values["folder"], values["counts"]
+        values["found"] = self.found.as_dict()
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+
+    def own_folder(self, run: Path) -> Path:
+        """Where these results belong in a run's folder."""
+        place = re.sub(r"[*{].*", "", self.data.rstrip("/").rsplit("/", 1)[-1])
+        token_weight = None if self.token_weight == TOKEN_SHARE else f"token{self.token_weight:g}"
+        measured = {
+            "weights": self.weights,
+            "step": self.step,
+            "data": place,
+            "split": self.split,
+            "benchmark": self.benchmark,
+            "image_size": self.image_size,
+            "crop": f"crop{self.crop_pct:g}",
+            "fit": None if self.fit == "crop" else self.fit,
+            "token_weight": token_weight,
+            "images": self.images_digest,
+        }
+        return evaluation_folder(run, measured, unnamed=("images",))
+
+
+def write_results(folder: Path, result: EvalResult, class_names: Sequence[str]) -> None:
+    """Write classes.csv and results.json; the JSON file comes last, as the sign of success."""
+    assert result.counts is not None
     folder.mkdir(parents=True, exist_ok=True)
-    _write_classes(folder / "classes.csv", counts, class_names)
-    if len(counts.confusion):
-        _draw_confusion(folder / "confusion.png", counts, class_names)
-    write_atomically(folder / "results.json", json.dumps(results, indent=2))
+    _write_classes(folder / "classes.csv", result.counts, class_names)
+    write_atomically(folder / "results.json", json.dumps(result.as_dict(), indent=2))
 
 
 def _write_classes(file: Path, counts: ClassificationCounts, names: Sequence[str]) -> None:
     """One line a class that has images: how many, how many right, and what it is taken for."""
-    with file.open("w", newline="") as stream:
+    with file.open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
         table.writerow(["class", "images", "top1", "top5", "most confused with", "times"])
         accuracy = counts.per_class_accuracy().tolist()
@@ -89,22 +122,3 @@ def _write_classes(file: Path, counts: ClassificationCounts, names: Sequence[str
                     times,
                 ]
             )
-
-
-def _draw_confusion(file: Path, counts: ClassificationCounts, names: Sequence[str]) -> None:
-    """Of each true class (row), the share predicted as each class (column)."""
-    present = (counts.confusion.sum(1) + counts.confusion.sum(0)).nonzero()[:, 0]
-    part = counts.confusion[present][:, present].double()
-    share = part / part.sum(1, keepdim=True).clamp(min=1)
-    few = len(present) <= _NAMED
-    side = 2.5 + 0.25 * len(present) if few else 9
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    axes = figure.add_subplot()
-    picture = axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-    axes.set(xlabel="predicted", ylabel="true class")
-    if few:
-        shown = [names[i] for i in present.tolist()]
-        axes.set_xticks(range(len(shown)), shown, rotation=90)
-        axes.set_yticks(range(len(shown)), shown)
-    figure.colorbar(picture, label="share of the true class's images", shrink=0.8)
-    figure.savefig(file, dpi=120)

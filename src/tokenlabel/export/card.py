@@ -63,15 +63,22 @@ def _results(run: Run[Recipe] | None) -> str:
     """A table of all evaluations in the run's folder."""
     lines = []
     for result in [] if run is None else run.evaluations():
+        side = "x".join(map(str, result["image_size"]))
+        # the first version did not write down the weights that it measured
+        weights = f"{result.get('weights') or '?'} {result.get('step') or ''}".strip()
         for rule, line in result["rules"].items():
             lines.append(
                 f"| {Path(result['data']).name} {result['split'] or ''} | {result['benchmark']}"
-                f" | {rule} | {line['images']} | {line['top1']:.2%} | {line['top5']:.2%}"
-                f" | {line['ece']:.3f} |"
+                f" | {weights} | {side} | {result['crop_pct']:g} | {rule} | {line['images']}"
+                f" | {line['top1']:.2%} | {line['top5']:.2%} | {line['ece']:.3f} |"
             )
     if not lines:
         return ""
-    head = "| images | benchmark | rule | number | top-1 | top-5 | ECE |\n|---|---|---|---|---|---|---|"
+    names = (
+        "images", "benchmark", "weights, update", "size", "crop", "rule", "number", "top-1", "top-5",
+        "ECE",
+    )  # fmt: skip
+    head = f"| {' | '.join(names)} |\n{'|---' * len(names)}|"
     return "\n".join([head, *lines, ""])
 
 

@@ -30,7 +30,7 @@ from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.benchmarks import answers
 from tokenlabel.evaluation.classifier import Classifier, load_classifier
-from tokenlabel.evaluation.measure import measure
+from tokenlabel.evaluation.evaluator import evaluate_source
 from tokenlabel.files import write_atomically
 from tokenlabel.labels import LabelStore
 from tokenlabel.quickstart.report import Example, write_report
@@ -146,7 +146,7 @@ def _train_and_judge(
 def _accuracies(classifier: Classifier, images: ImageSource) -> dict[str, float]:
     """Top-1 in [0, 1] by each rule that the model has."""
     right = answers(images, classifier.class_names, "folder")
-    counts = measure(classifier, images, right)
+    counts = evaluate_source(classifier, images, right)
     return {rule: count.top1_accuracy for rule, count in counts.items()}
 
 

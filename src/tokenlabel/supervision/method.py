@@ -67,6 +67,10 @@ class Method:
     def needs(self) -> Needs:
         return "nothing"
 
+    def rules_of(self, heads: str) -> tuple[Rule, ...]:
+        """`rules` as far as a student with such `heads` (see `DenseModel`) has tokens of its own."""
+        return self.rules if heads != "class" else ("class",)
+
     @property
     def facts(self) -> dict[str, Any]:
         """What is recorded of the method with the results of a run."""

@@ -20,7 +20,7 @@ from tokenlabel.labels import LabelMap, token_targets
 from tokenlabel.mixing import Mix
 from tokenlabel.output import DenseOutput
 from tokenlabel.runs.recipe import Mixing
-from tokenlabel.supervision import AnnotatedMethod, Method, Moment, Targets
+from tokenlabel.supervision import AnnotatedMethod, Method, Moment, Rule, Targets
 from tokenlabel.targets import TokenTarget
 from tokenlabel.training.randomness import generator
 
@@ -99,6 +99,11 @@ class TokenLabelingTask(nn.Module):
         if not supervision.teaches_tokens and self._student.heads != "tokens":
             # nothing teaches the token head: it must not drift by weight decay alone
             self._student.token_head.requires_grad_(False)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """How the student predicts: the rule of the headline first."""
+        return self.supervision.rules_of(self._student.heads)
 
     @property
     def _student(self) -> Student:
