@@ -55,8 +55,8 @@ proof: .venv/.ready  ## CIFAR-10, four students, docs/proof.md; DATA holds train
 
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate pyproject.toml
-EXTRAS := seg export text data s3
+EXTRAS := seg export text data s3 demo
 
-lock: .venv/bin/uv  ## pin the newest versions that pyproject.toml allows
-	$(LOCK) --upgrade --group dev $(EXTRAS:%=--extra %) -o requirements-dev.lock
-	$(LOCK) --group build -c requirements-dev.lock -o requirements.lock
+lock: .venv/bin/uv  ## pin what pyproject.toml asks for; LOCK_UPGRADE=--upgrade takes the newest versions
+	$(LOCK) $(LOCK_UPGRADE) --group dev $(EXTRAS:%=--extra %) -o requirements-dev.lock
+	$(LOCK) --group build --extra demo -c requirements-dev.lock -o requirements.lock

@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 
 from tokenlabel.cli.export import export
@@ -183,7 +184,9 @@ def test_push_uploads_weights_and_a_card(student: Path, monkeypatch: pytest.Monk
         "README.md",
     }
     card = _Hub.files["README.md"].decode()
-    assert card.startswith("---\ntags:")
+    header = ModelCard(card).data
+    assert header.tags == ["image-classification", "timm", "token-labeling"]
+    assert (header.license, header.library_name) == ("apache-2.0", "timm")
     assert 'timm.create_model("hf-hub:me/ants", pretrained=True)' in card
 
 

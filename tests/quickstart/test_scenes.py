@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tokenlabel.errors import InputError
 from tokenlabel.quickstart.scenes import (
     BACKGROUND,
     SceneOptions,
@@ -63,3 +65,11 @@ def test_an_interrupted_folder_is_not_taken_for_whole(tmp_path: Path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         write_scenes(tmp_path / "a", scans, 20, 7, OPTIONS, "scenes")
     assert not (tmp_path / "a").exists()
+
+
+def test_without_scikit_learn_the_demo_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(InputError, match=r"pip install 'tokenlabel\[demo\]'"):
+        split_scans()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from timm.models._hub import generate_readme
+from huggingface_hub import ModelCard, ModelCardData
 
 from tokenlabel.evaluation.classifier import Classifier
 from tokenlabel.runs.open import Run
@@ -38,25 +38,25 @@ def model_card(classifier: Classifier, name: str, license: str = "apache-2.0") -
             "Fingerprint of the training images": run.facts.get("images_fingerprint"),
             "Fingerprint of the token labels": labels.get("index_sha256", "none"),
         }
-    card: str = generate_readme(
-        {
-            "tags": ["image-classification", "timm", "token-labeling"],
-            "license": license,
-            "description": "An image classifier trained with one soft label per patch token"
-            " (arXiv:2104.10858)."
-            if classifier.has_tokens
-            else "An image classifier.",
-            "details": {key: value for key, value in details.items() if value is not None},
-            "usage": _USAGE.format(address=f"{'hf-hub' if '/' in name else 'local-dir'}:{name}"),
-        },
-        name,
+    header = ModelCardData(
+        license=license,
+        library_name="timm",
+        tags=["image-classification", "timm", "token-labeling"],
+    )
+    about = "trained with one soft label per patch token (arXiv:2104.10858)"
+    facts_as_text = "\n".join(f"- **{k}:** {v}" for k, v in details.items() if v is not None)
+    usage = _USAGE.format(address=f"{'hf-hub' if '/' in name else 'local-dir'}:{name}")
+    content = (
+        f"---\n{header.to_yaml()}\n---\n# Model card for {name}\n\n"
+        f"An image classifier{f' {about}' if classifier.has_tokens else ''}.\n\n"
+        f"## Model details\n\n{facts_as_text}\n\n## Usage\n\n{usage}\n"
     )
     results = _results(run)
     if results:
-        card += f"\n## Results\n\n{results}"
+        content += f"\n## Results\n\n{results}"
     if recipe:
-        card += f"\n## Recipe\n```yaml\n{yaml.safe_dump(_public(recipe), sort_keys=False)}```\n"
-    return card
+        content += f"\n## Recipe\n```yaml\n{yaml.safe_dump(_public(recipe), sort_keys=False)}```\n"
+    return str(ModelCard(content))
 
 
 def _results(run: Run[Recipe] | None) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tokenlabel.errors import InputError
 from tokenlabel.progress import progress_bar
 
 __all__ = ["Scene", "SceneOptions", "compose_scene", "split_scans", "write_scenes"]
@@ -45,8 +46,13 @@ class Scene:
 
 def split_scans(held_out: float = 0.3, seed: int = 0) -> tuple[Scans, Scans]:
     """The digits' scans and labels, divided by class into training and held-out ones."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError:
+        raise InputError(
+            "the demo's digits come with scikit-learn: pip install 'tokenlabel[demo]'"
+        ) from None
 
     digits = load_digits()
     images = (digits.images / 16).astype(np.float32)

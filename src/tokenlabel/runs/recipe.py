@@ -255,7 +255,7 @@ class BaseRecipe:
     ema: Ema = Ema()
     engine: Engine = Engine()
     checkpoints: Checkpoints = Checkpoints()
-    trackers: tuple[str, ...] = ("tensorboard",)
+    trackers: tuple[str, ...] = ()
     """Any of accelerate's trackers that is installed: tensorboard, wandb, trackio, mlflow …"""
     validate_every: Count = 1
     """Epochs between two validations; the end is always validated."""
