@@ -28,7 +28,7 @@ class ColourAnnotator:
     def batch_size(self) -> int:
         return 4
 
-    def prepare(self, key: str, pixels: Pixels) -> torch.Tensor:
+    def prepare(self, key: str, pixels: Pixels, orientation: int = 1) -> torch.Tensor:
         planes = torch.from_numpy(pixels).permute(2, 0, 1).float()
         return torch.nn.functional.adaptive_avg_pool2d(planes, (2, 2)) / 32
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tokenlabel.annotators.boxes import BoxAnnotator
 from tokenlabel.annotators.masks import MaskAnnotator
+from tokenlabel.data.orientation import turned
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelMap
 
@@ -64,6 +65,79 @@ def test_an_empty_mask_says_nothing(tmp_path) -> None:
     annotator = MaskAnnotator(tmp_path, 5, grid=(2, 2))
     (label,) = annotator.annotate([annotator.prepare("cat/a.jpg", PIXELS)])
     torch.testing.assert_close(dense(label), torch.full((5, 2, 2), 0.2))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_masks_turn_with_their_image(tmp_path, orientation) -> None:
+    stored = np.zeros((8, 12), np.uint8)
+    stored[:4, :6] = 2
+    write_mask(tmp_path, stored)
+    annotator = MaskAnnotator(tmp_path, 3, grid=(2, 2))
+    shown = turned(stored, orientation)
+    pixels = np.zeros((*shown.shape, 3), np.uint8)
+    (label,) = annotator.annotate([annotator.prepare("cat/a.jpg", pixels, orientation)])
+    expected = shown.reshape(2, shown.shape[0] // 2, 2, -1).max((1, 3))
+    np.testing.assert_array_equal(label.classes[0].numpy(), expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_turn_with_their_image(tmp_path, orientation) -> None:
+    file = write_coco(tmp_path / "coco.json", [(10, [0, 0, 6, 4], {})])  # of an image of 8 x 12
+    annotator = BoxAnnotator(file, ["cat", "dog"], grid=(2, 2))
+    stored = np.zeros((8, 12), np.uint8)
+    stored[:4, :6] = 1
+    shown = turned(stored, orientation)
+    pixels = np.zeros((*shown.shape, 3), np.uint8)
+    (label,) = annotator.annotate([annotator.prepare("a.jpg", pixels, orientation)])
+    expected = shown.reshape(2, shown.shape[0] // 2, 2, -1).max((1, 3))
+    np.testing.assert_array_equal(dense(label)[1].round().numpy(), expected)
+
+
+def test_boxes_drawn_on_the_turned_image_stay(tmp_path) -> None:
+    file = write_coco(tmp_path / "coco.json", [(10, [0, 0, 6, 4], {})])  # of 12 columns, 8 rows
+    annotator = BoxAnnotator(file, ["cat", "dog"], grid=(2, 2))
+    pixels = np.zeros((8, 12, 3), np.uint8)  # turned from 12 rows, 8 columns
+    (label,) = annotator.annotate([annotator.prepare("a.jpg", pixels, 6)])
+    assert dense(label)[1].round().tolist() == [[1, 0], [0, 0]]
+
+
+def test_masks_of_0_and_255_are_asked_about(tmp_path, capsys) -> None:
+    values = np.zeros((8, 12), np.uint8)
+    values[2:] = 255
+    write_mask(tmp_path, values)
+    MaskAnnotator(tmp_path, 2)
+    assert "name 1 of 2 classes; they also hold the value 255" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    MaskAnnotator(tmp_path, 1)
+    MaskAnnotator(tmp_path, 256, ignore=())
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"images": [{"id": 7, "file_name": "b.jpg", "height": 1, "width": 1}]},
+            "image 7 is listed",
+        ),
+        (
+            {"images": [{"id": 9, "file_name": "a.jpg", "height": 1, "width": 1}]},
+            "'a.jpg' is listed",
+        ),
+        ({"categories": [{"id": 10, "name": "cat"}]}, "category 10 is listed twice"),
+        ({"annotations": [{"image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 1]}]}, "category 3,"),
+        ({"annotations": [{"image_id": 99, "category_id": 10, "bbox": [0, 0, 1, 1]}]}, "image 99,"),
+    ],
+)
+def test_boxes_that_belong_to_nothing_or_to_two_are_refused(tmp_path, change, message) -> None:
+    file = write_coco(tmp_path / "coco.json", [])
+    content = json.loads(file.read_text())
+    for key, more in change.items():
+        content[key] += more
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        BoxAnnotator(file, ["cat", "dog"])
 
 
 def write_coco(path, annotations, categories=("dog", "cat")):

@@ -105,7 +105,7 @@ def test_a_store_is_continued_with_its_own_settings_only(images, colours, tmp_pa
 
 def test_scores_that_are_no_numbers_are_named(images, colours, tmp_path) -> None:
     good = colours.prepare
-    colours.prepare = lambda key, pixels: torch.full((3, 2, 2), float("nan"))
+    colours.prepare = lambda key, pixels, orientation: torch.full((3, 2, 2), float("nan"))
     with pytest.raises(InputError, match=r"label of cat/000.png cannot be stored: scores must be"):
         run(open_source(str(images)), colours, tmp_path / "store")
     colours.prepare = good  # what failed can be continued, in this very process too

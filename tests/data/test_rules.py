@@ -93,7 +93,7 @@ class Halves:
     def batch_size(self) -> int:
         return 2
 
-    def prepare(self, key: str, pixels: np.ndarray) -> torch.Tensor:
+    def prepare(self, key: str, pixels: np.ndarray, orientation: int = 1) -> torch.Tensor:
         light = torch.from_numpy(pixels[..., 0] / 255.0).float()
         return torch.nn.functional.adaptive_avg_pool2d(torch.stack([light, 1 - light]), 2)
 

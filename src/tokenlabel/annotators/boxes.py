@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from tokenlabel.annotators.areas import map_of_areas
 from tokenlabel.annotators.protocol import Pixels
+from tokenlabel.data.orientation import UPRIGHT, turned_box, turned_size
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.geometry import Box, View, coverage
 from tokenlabel.labels import LabelMap
+from tokenlabel.text import read_json
 
 __all__ = ["BoxAnnotator"]
 
-ImageBoxes = list[tuple[int, Box]]  # class and place of each object
+T = TypeVar("T")
+
+
+class ImageBoxes(NamedTuple):
+    """The objects of one image."""
+
+    size: tuple[int, int]  # (height, width) of the image that the boxes were drawn on
+    boxes: list[tuple[int, Box]]  # class and place of each
 
 
 class BoxAnnotator:
@@ -39,7 +46,7 @@ class BoxAnnotator:
         self.num_classes = len(class_names)
         self.grid, self.top_k = grid, top_k
         try:
-            content = json.loads(file.read_text())
+            content = read_json(file, kind=dict)
             self._of_image = _boxes_by_name(content, class_names)
         except OSError as error:
             raise InputError(f"cannot read {file}: {error.strerror}") from error
@@ -55,19 +62,22 @@ class BoxAnnotator:
     def batch_size(self) -> int:
         return 32
 
-    def prepare(self, key: str, pixels: Pixels) -> ImageBoxes:  # noqa: ARG002 (the protocol's)
+    def prepare(self, key: str, pixels: Pixels, orientation: int = UPRIGHT) -> ImageBoxes:
         found = self._of_image.get(key, self._of_image.get(PurePosixPath(key).name))
         if found is None:
             raise InputError(f"the annotation file does not list {key}")
-        return found
+        shown = (pixels.shape[0], pixels.shape[1])
+        if found.size == shown != turned_size(shown, orientation):
+            return found  # drawn on the turned image
+        return ImageBoxes(shown, [(c, turned_box(box, orientation)) for c, box in found.boxes])
 
     def annotate(self, batch: Sequence[ImageBoxes]) -> list[LabelMap]:
-        return [self._map(boxes) for boxes in batch]
+        return [self._map(image) for image in batch]
 
-    def _map(self, boxes: ImageBoxes) -> LabelMap:
-        classes = sorted({c for c, _ in boxes}) or [0]
+    def _map(self, image: ImageBoxes) -> LabelMap:
+        classes = sorted({c for c, _ in image.boxes}) or [0]
         areas = torch.zeros(len(classes), *self.grid)
-        for c, box in boxes:
+        for c, box in image.boxes:
             plane = areas[classes.index(c)]
             torch.maximum(plane, coverage(View.identity(), self.grid, box), out=plane)
         areas = areas / areas.sum(0).clamp(min=1)
@@ -83,14 +93,28 @@ def _boxes_by_name(content: dict[str, Any], class_names: Sequence[str]) -> dict[
             raise InputError(
                 f"category {name!r} is none of the data set's classes{nearest(name, places)}"
             )
-        class_of[category["id"]] = places[name]
-    boxes: dict[int, ImageBoxes] = defaultdict(list)
-    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
-    for annotation in content["annotations"]:
+        class_of[_unused(category["id"], class_of, "category")] = places[name]
+    images: dict[int, ImageBoxes] = {}
+    by_name: dict[str, ImageBoxes] = {}
+    for image in content["images"]:
+        found = ImageBoxes((image["height"], image["width"]), [])
+        images[_unused(image["id"], images, "image")] = found
+        by_name[_unused(image["file_name"], by_name, "image file")] = found
+    for number, annotation in enumerate(content["annotations"]):
         left, top, width, height = annotation["bbox"]
         if annotation.get("iscrowd") or width <= 0 or height <= 0:
             continue
-        size = sizes[annotation["image_id"]]
-        box = Box.from_pixels(left, top, width, height, size)
-        boxes[annotation["image_id"]].append((class_of[annotation["category_id"]], box))
-    return {image["file_name"]: boxes[image["id"]] for image in content["images"]}
+        of_image, category = annotation["image_id"], annotation["category_id"]
+        for kind, name, known in (("image", of_image, images), ("category", category, class_of)):
+            if name not in known:
+                raise InputError(f"box number {number} is of {kind} {name}, which is not listed")
+        boxes = images[of_image]
+        box = Box.from_pixels(left, top, width, height, boxes.size)
+        boxes.boxes.append((class_of[category], box))
+    return by_name
+
+
+def _unused(name: T, used: Container[T], what: str) -> T:
+    if name in used:
+        raise InputError(f"{what} {name!r} is listed twice: which boxes are its own is unknown")
+    return name

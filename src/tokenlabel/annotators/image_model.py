@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tokenlabel.annotators.class_map import ClassMap
 from tokenlabel.annotators.protocol import Pixels
 from tokenlabel.data.inputs import Normalize, Preprocessing, to_multiple
+from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
 from tokenlabel.geometry.windows import WindowMean, window_starts
@@ -97,7 +98,7 @@ class ImageAnnotator:
         image = torch.zeros(3, *self.preprocessing.image_size, dtype=torch.uint8)
         return largest_batch(lambda size: self.annotate([(image, Box())] * size)) // 2
 
-    def prepare(self, key: str, pixels: Pixels) -> Item:  # noqa: ARG002 (the protocol's)
+    def prepare(self, key: str, pixels: Pixels, orientation: int = UPRIGHT) -> Item:  # noqa: ARG002
         view = self.preprocessing.view((pixels.shape[0], pixels.shape[1]))
         return self.preprocessing.pixels(pixels), view.source_box()
 

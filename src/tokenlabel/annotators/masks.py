@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,9 +15,12 @@ from numpy.typing import NDArray
 from tokenlabel.annotators.areas import map_of_areas
 from tokenlabel.annotators.protocol import Pixels
 from tokenlabel.data.decode import decode_mask
+from tokenlabel.data.orientation import UPRIGHT, turned_like, turned_size
+from tokenlabel.data.survey import spread_indices
 from tokenlabel.errors import InputError
 from tokenlabel.geometry.overlap import interval_shares
 from tokenlabel.labels import LabelMap
+from tokenlabel.progress import console
 
 __all__ = ["MaskAnnotator"]
 
@@ -44,6 +49,7 @@ class MaskAnnotator:
         self.folder, self.num_classes = folder, num_classes
         self.grid, self.top_k = grid, top_k
         self.first_value, self.ignore = first_value, tuple(ignore)
+        self._say_what_is_missing()
 
     @property
     def description(self) -> dict[str, Any]:
@@ -58,13 +64,15 @@ class MaskAnnotator:
     def batch_size(self) -> int:
         return 32
 
-    def prepare(self, key: str, pixels: Pixels) -> Mask:
+    def prepare(self, key: str, pixels: Pixels, orientation: int = UPRIGHT) -> Mask:
         path = self._path(key)
         try:
             values = decode_mask(path.read_bytes(), str(path))
         except OSError as error:
             raise InputError(f"cannot read mask {path}: {error.strerror}") from error
-        if values.shape != pixels.shape[:2]:
+        size = (pixels.shape[0], pixels.shape[1])
+        values = turned_like(values, turned_size(size, orientation), orientation)
+        if values.shape != size:
             raise InputError(
                 f"the mask {path} is {list(values.shape)}, its image {list(pixels.shape[:2])}:"
                 " masks are single-channel PNGs of the image's size"
@@ -90,6 +98,24 @@ class MaskAnnotator:
         )
         areas = by_row @ planes @ by_col.T
         return map_of_areas(areas, classes, self.num_classes, self.top_k)
+
+    def _say_what_is_missing(self) -> None:
+        """Masks of 0 and 255, say, name one class of two where 255 is what has no class."""
+        files = sorted(self.folder.rglob("*.png"))
+        seen: Counter[int] = Counter()
+        for file in (files[i] for i in spread_indices(len(files))):
+            with contextlib.suppress(InputError, OSError):  # said of the image that it belongs to
+                seen.update(np.unique(decode_mask(file.read_bytes(), str(file))).tolist())
+        classes = {value - self.first_value for value in seen if value not in self.ignore}
+        known = classes & set(range(self.num_classes))
+        ignored = sorted(set(seen) & set(self.ignore))
+        if ignored and len(known) <= self.num_classes / 2:
+            console.print(
+                f"note: masks in {self.folder} name {len(known)} of {self.num_classes} classes; they"
+                f" also hold the value {ignored[0]}, which is read as no class. If it is one, say which"
+                " values are ignored and which value is the first class's",
+                soft_wrap=True,
+            )
 
     def _path(self, key: str) -> Path:
         name = PurePosixPath(key).with_suffix(".png")

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.labels import LabelMap
 
 __all__ = ["Annotator", "Pixels"]
@@ -34,8 +35,12 @@ class Annotator(Protocol[Item]):
         """How many images to annotate at a time, on this machine."""
         ...
 
-    def prepare(self, key: str, pixels: Pixels) -> Item:
-        """What `annotate` needs of one image. Raises InputError where it cannot be labelled."""
+    def prepare(self, key: str, pixels: Pixels, orientation: int = UPRIGHT) -> Item:
+        """What `annotate` needs of one image. Raises InputError where it cannot be labelled.
+
+        `orientation` is the EXIF orientation that was applied to the pixels, for annotators that know
+        places in the stored image; see `tokenlabel.data.orientation`.
+        """
         ...
 
     def annotate(self, batch: Sequence[Item]) -> list[LabelMap]:

@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from tokenlabel.annotators.protocol import Annotator
-from tokenlabel.data.decode import AS_STORED, decode_image
+from tokenlabel.data.decode import AS_STORED, decode_image, read_header
+from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.data.source import ImageSource, source_fingerprint
+from tokenlabel.data.survey import is_constant
 from tokenlabel.errors import InputError
 from tokenlabel.labels import Codec, LabelMap
 from tokenlabel.labels.codec import encode
 from tokenlabel.labels.manifest import Manifest
 from tokenlabel.labels.shard import ShardWriter, shard_name
 from tokenlabel.labels.writer import begin, complete
-from tokenlabel.progress import progress_bar
+from tokenlabel.progress import console, progress_bar
 
 __all__ = ["run"]
 
@@ -93,6 +95,12 @@ def run(
                 shard.finish()
             finally:
                 shard.release()
+    if job.constant:
+        console.print(
+            f"{len(job.constant)} images hold one color only, such as {min(job.constant)}: are they"
+            " damaged?",
+            soft_wrap=True,
+        )
     return complete(folder, shards)
 
 
@@ -109,6 +117,7 @@ class _Job:
     ) -> None:
         self.source, self.annotator = source, annotator
         self.codec, self.batch_size = codec, batch_size
+        self.constant: list[str] = []  # keys of images of one color
         threads = threads or min(os.cpu_count() or 1, 16)
         self._readers, self._encoders = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
 
@@ -142,9 +151,13 @@ class _Job:
         """What the annotator needs of one image, or the InputError that says why it has nothing."""
         key = self.source.keys[index]
         try:
-            return self.annotator.prepare(
-                key, decode_image(self.source.read(index), key, self.source.rules)
-            )
+            data, rules = self.source.read(index), self.source.rules
+            pixels = decode_image(data, key, rules)
+            if is_constant(pixels):
+                self.constant.append(key)
+            applied = rules.orientation == "apply"
+            orientation = read_header(data, key).orientation if applied else UPRIGHT
+            return self.annotator.prepare(key, pixels, orientation)
         except InputError as error:
             return error
 

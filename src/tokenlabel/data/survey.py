@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokenlabel.data.decode import (
     DecodeRules,
@@ -21,7 +23,7 @@ from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.data.reading import StorageError
 from tokenlabel.errors import InputError
 
-__all__ = ["Survey", "spread_indices", "survey"]
+__all__ = ["Survey", "is_constant", "spread_indices", "survey"]
 
 _LOOKED_INTO = 64  # images whose values tell the range of a data set
 
@@ -81,9 +83,15 @@ def survey(images: Iterable[tuple[str, Callable[[], bytes]]], *, constants: bool
                 min(low, float(np.nanmin(values))),
                 max(high, float(np.nanmax(values))),
             )
-        if constants and pixels is not None and (pixels == pixels[:1, :1]).all():
+        if constants and pixels is not None and is_constant(pixels):
             found.constant.append(key)
     return found
+
+
+def is_constant(pixels: NDArray[Any]) -> bool:
+    """Whether all pixels [H, W, C] are the same."""
+    first = pixels[0, 0]
+    return bool((pixels[0] == first).all() and (pixels == first).all())
 
 
 def spread_indices(count: int, wanted: int = _LOOKED_INTO) -> list[int]:
