@@ -86,7 +86,7 @@ class BoxAnnotator:
 
 def _boxes_by_name(content: dict[str, Any], class_names: Sequence[str]) -> dict[str, ImageBoxes]:
     places = {name: i for i, name in enumerate(class_names)}
-    class_of = {}
+    class_of: dict[int, int] = {}
     for category in content["categories"]:
         name = category["name"]
         if name not in places:
