@@ -14,9 +14,9 @@ import wrapt
 if TYPE_CHECKING:
     from tokenlabel.api import segment as segment
     from tokenlabel.api.evaluate import evaluate as evaluate
+    from tokenlabel.api.teach import teach as teach
     from tokenlabel.cli.annotate import annotate as annotate
     from tokenlabel.cli.quickstart import quickstart as quickstart
-    from tokenlabel.cli.teach import teach as teach
     from tokenlabel.cli.train import train as train
     from tokenlabel.geometry import Box as Box
     from tokenlabel.geometry import View as View
@@ -45,7 +45,7 @@ _EXPORTS = {
     "evaluate": "tokenlabel.api.evaluate",
     "fuse": "tokenlabel.output",
     "quickstart": "tokenlabel.cli.quickstart",
-    "teach": "tokenlabel.cli.teach",
+    "teach": "tokenlabel.api.teach",
     "token_labeling_loss": "tokenlabel.losses",
     "token_targets": "tokenlabel.labels",
     "train": "tokenlabel.cli.train",

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from tokenlabel.annotators.image_text import ImageTextAnnotator, PatchTextScores
 from tokenlabel.annotators.student import StudentAnnotator
-from tokenlabel.annotators.teach import teach
 from tokenlabel.annotators.timm_classifier import TimmAnnotator
+from tokenlabel.api.teach import teach
 from tokenlabel.data.open import open_source
 from tokenlabel.errors import InputError
 from tokenlabel.models import DenseModel
@@ -104,6 +104,8 @@ def test_a_taught_classifier_annotates_what_it_was_taught_on(tmp_path) -> None:
         Image.fromarray(pixels.astype(np.uint8)).save(path)
     source = open_source(str(tmp_path / "images"))
     options = {
+        "data": str(tmp_path / "images"),
+        "device": "cpu",
         "model": "resnet10t",
         "pretrained": False,
         "model_kwargs": {"output_stride": 16, "stem_width": 8, "channels": (8, 16, 16, 32)},
@@ -112,7 +114,7 @@ def test_a_taught_classifier_annotates_what_it_was_taught_on(tmp_path) -> None:
         "epochs": 8,
         "lr": 5e-3,
     }
-    taught = teach(source, tmp_path / "teacher", **options)
+    taught = teach(output=tmp_path / "teacher", **options)
     assert taught.held_out == 6
     assert taught.accuracy == 1.0
     annotator = TimmAnnotator(str(tmp_path / "teacher"), class_names=source.class_names, top_k=2)
@@ -122,10 +124,11 @@ def test_a_taught_classifier_annotates_what_it_was_taught_on(tmp_path) -> None:
     (label,) = annotator.annotate([annotator.prepare("", blue)])
     assert label.grid == (2, 2)
     assert (label.classes[0] == source.class_names.index("blue")).all()
+    assert teach(output=tmp_path / "teacher", **options) == taught
     with pytest.raises(InputError, match="is not empty"):
-        teach(source, tmp_path / "teacher", **options)
-    with pytest.raises(InputError, match=r"unknown optimiser 'moun' \(did you mean 'muon'\?\)"):
-        teach(source, tmp_path / "other", **options, opt="moun")
+        teach(output=tmp_path / "images", **options)
+    with pytest.raises(InputError, match=r"unknown optimizer 'moun' \(did you mean 'muon'\?\)"):
+        teach(output=tmp_path / "other", **options, opt="moun")
     assert not (tmp_path / "other").exists()
     with pytest.raises(InputError, match="does not know 1 of the data set's 2 classes"):
         TimmAnnotator(str(tmp_path / "teacher"), class_names=["red", "green"])

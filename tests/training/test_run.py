@@ -222,12 +222,12 @@ def test_a_full_disk_is_told_and_the_run_goes_on_later(
     from tokenlabel.runs import checkpoints
 
     def full(*_args: Any, **_options: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     options = arguments(data, tmp_path / "run", "checkpoints.every_minutes=0")
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "save_file", full)
-        with pytest.raises(OSError, match="No space"):
+        patch.setattr(checkpoints, "write_tensors", full)
+        with pytest.raises(InputError, match="no space left"):
             train(**options)
     result = train(**options)
     assert result is not None

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
@@ -17,6 +18,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+import tokenlabel as tl
 from tokenlabel.models import DenseModel
 from tokenlabel.runs.recipe import (
     Checkpoints,
@@ -30,6 +32,7 @@ from tokenlabel.runs.recipe import (
 from tokenlabel.supervision import TokenLabels
 from tokenlabel.targets import TokenTarget
 from tokenlabel.training import loop
+from tokenlabel.training.callbacks import Callback
 from tokenlabel.training.engine import fit
 from tokenlabel.training.loop import Validation
 from tokenlabel.training.ranks import Ranks, accumulation
@@ -267,3 +270,31 @@ def _as_rank(
     }  # fmt: skip
     torch.set_num_threads(1)
     function(*args, **kwargs)
+
+
+# -- taught classifiers ----------------------------------------------------------------------------
+
+
+class KillAt(Callback):
+    def __init__(self, update: int) -> None:
+        self.update = update
+
+    def on_update(self, update: int) -> None:
+        if update == self.update:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Linger(Callback):
+    """Holds the run's folder, which `started` tells."""
+
+    def __init__(self, started: Path) -> None:
+        self.started = started
+
+    def on_start(self, recipe: Any, updates: int, done: int) -> None:
+        self.started.touch()
+        time.sleep(60)
+
+
+def teach(callback: Callback, **options: Any) -> None:
+    torch.set_num_threads(1)
+    tl.teach(**options, callbacks=[callback])

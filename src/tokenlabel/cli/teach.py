@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from tokenlabel.cli.timm_arguments import TimmArguments, timm_arguments
 
@@ -28,9 +30,10 @@ def teach(
     hflip: bool = True,
     holdout: float = 0.1,
     seed: int = 0,
-    device: str = "auto",
+    device: Literal["auto", "cpu"] = "auto",
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     workers: int = 0,
+    allow_changed: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
 ) -> None:
     """Fine-tune a classifier on your own folder, to annotate it.
 
@@ -39,7 +42,8 @@ def teach(
 
     Args:
         data: images: a folder of class folders, a tar, WebDataset shards, hfds/owner/name.
-        output: folder of the taught model.
+        output: folder of the taught model; its run, with curves and checkpoints, is in OUTPUT/run, and
+            the same command goes on where it was stopped.
         model: a timm classifier; convolutional ones make the best annotators.
         split: part of the data set, where it has parts; the training part by default.
         pretrained: start from the model's pretrained weights.
@@ -54,23 +58,20 @@ def teach(
         hflip: mirror images at random; switch off where left and right differ (digits, text).
         holdout: share of the images that is kept back to tell the accuracy.
         seed: of all random choices.
-        device: cpu, cuda, mps, ...; auto takes the accelerator if there is one.
-        dtype: arithmetic of the network; auto is bfloat16 on CUDA, float32 elsewhere.
-        workers: processes that read images; 0 reads in this one.
+        device: auto takes the accelerator if there is one.
+        dtype: arithmetic of the network; auto is half precision on GPUs, float32 on CPUs.
+        workers: processes that read images; 0 reads in this one. Never changes the result.
+        allow_changed: a value that may differ from that of the run that is to go on, such as
+            optimizer.lr or schedule.epochs; may be given several times.
     """
-    from tokenlabel.annotators.device import resolve_device
-    from tokenlabel.annotators.teach import teach as run
-    from tokenlabel.data.open import announce, open_images
-    from tokenlabel.data.source import require_labels
-    from tokenlabel.progress import console
+    from tokenlabel.api.teach import teach as run
+    from tokenlabel.cli.said import first, left_out
 
-    place, number_format = resolve_device(device, dtype)
-    source = require_labels(open_images(data, split, "train"), data)
-    announce(source, data)
     taught = run(
-        source,
-        output,
+        data=data,
+        output=output,
         model=model,
+        split=split,
         pretrained=pretrained,
         model_kwargs=timm_arguments(model_kwargs),
         image_size=image_size,
@@ -83,10 +84,15 @@ def teach(
         hflip=hflip,
         holdout=holdout,
         seed=seed,
-        device=place,
-        dtype=number_format,
+        device=device,
+        dtype=dtype,
         workers=workers,
+        allow_changed=allow_changed,
     )
+    if not first():
+        return
+    print(f"taught on {taught.images:,} images{left_out(taught.left_out)}")
     if taught.accuracy is not None:
-        console.print(f"top-1 {taught.accuracy:.1%} of {taught.held_out} images not trained on")
-    console.print(f"next: tokenlabel annotate --data {data} --model {output} --output LABELS")
+        print(f"top-1 {taught.accuracy:.1%} of {taught.held_out} images not trained on")
+    part = f" --split {split}" if split else ""
+    print(f"next: tokenlabel annotate --data {data}{part} --model {output} --output LABELS")

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tokenlabel.annotators.run import run as annotate
-from tokenlabel.annotators.teach import teach
 from tokenlabel.annotators.timm_classifier import TimmAnnotator
+from tokenlabel.api.teach import teach
 from tokenlabel.compare import Comparison, Plan, Record, compare
 from tokenlabel.compare.comparison import plus_minus
 from tokenlabel.compare.plan import slug
@@ -50,7 +50,7 @@ def run(output: Path, seeds: int, settings: Settings = _DEFAULT) -> Comparison:
     _compose(scenes, settings)
     pictures = open_source(str(scenes / "train" / "images"))
     held_out = open_source(str(scenes / "test" / "images"))
-    annotator = _teach(pictures, output / "annotator", settings)
+    annotator = _teach(str(scenes / "train" / "images"), output / "annotator", settings)
     cells = TimmAnnotator(
         str(annotator),
         class_names=pictures.class_names,
@@ -102,24 +102,24 @@ def _compose(scenes: Path, settings: Settings) -> None:
             write_scenes(scenes / name, scans, count, seed, settings.scenes, f"scenes, {name}")
 
 
-def _teach(pictures: ImageSource, folder: Path, settings: Settings) -> Path:
+def _teach(data: str, folder: Path, settings: Settings) -> Path:
     options = settings.annotator
-    if not folder.exists():
-        teach(
-            pictures,
-            folder,
-            model=options.model,
-            pretrained=False,
-            model_kwargs=options.model_kwargs,
-            image_size=options.image_size,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            lr=options.lr,
-            min_scale=options.min_scale,
-            hflip=False,
-            holdout=0.0,
-        )
-    return folder
+    taught = teach(
+        data=data,
+        output=folder,
+        model=options.model,
+        pretrained=False,
+        model_kwargs=options.model_kwargs,
+        image_size=options.image_size,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        lr=options.lr,
+        min_scale=options.min_scale,
+        hflip=False,
+        holdout=0.0,
+        dtype="float32",
+    )
+    return taught.folder
 
 
 def _train_and_judge(

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
-from tokenlabel.files import sync, write_atomically
+from tokenlabel.files import replacing_folder, write_atomically, write_tensors
 
 __all__ = ["CheckpointFolder", "State", "fault_of"]
 
@@ -44,12 +43,8 @@ class CheckpointFolder:
         if best:  # before it exists: should the run die in between, it comes to the same step again
             write_atomically(self.path / "best", final.name)
         if not final.exists():
-            aside = self.path / f".writing-{final.name}"
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir()
-            _write(aside, state)
-            aside.rename(final)
-            sync(self.path)
+            with replacing_folder(final) as aside:
+                _write(aside, state)
         best_one = self.best()
         for old in self.steps()[: -self.keep]:
             if old != best_one:
@@ -89,15 +84,12 @@ class CheckpointFolder:
 def _write(folder: Path, state: State) -> None:
     for name in ("model", "ema"):
         if name in state:
-            weights: dict[str, Tensor] = {k: v.contiguous() for k, v in state[name].items()}
-            save_file(weights, folder / f"{name}.safetensors")
+            write_tensors(folder / f"{name}.safetensors", state[name])
     torch.save(state["optimizer"], folder / "optimizer.pt")
     (folder / "progress.json").write_text(json.dumps(state["progress"]))
     files = sorted(folder.iterdir())
     sums = "".join(f"{_digest(file)}  {file.name}\n" for file in files)
     (folder / _SUMS).write_text(sums)
-    for file in [*files, folder / _SUMS, folder]:
-        sync(file)
 
 
 def _read(folder: Path) -> State:

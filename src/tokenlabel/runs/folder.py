@@ -131,7 +131,7 @@ class RunFolder:
         with locked(self.path, "the run"):
             if (self.path / "recipe.yaml").exists():  # perhaps only now: look again
                 self._compare()
-            known = self._known()
+            known = self.known()
             _same_identity(self.path, known, facts)
             environment = _environment()
             session = {
@@ -148,7 +148,7 @@ class RunFolder:
                 (self.path / "results.json").unlink(missing_ok=True)
             yield
 
-    def _known(self) -> dict[str, Any]:
+    def known(self) -> dict[str, Any]:
         """What the run wrote down when it was begun."""
         file = self.path / "environment.json"
         known: dict[str, Any] = read_json(file, str(file)) if file.exists() else {}

@@ -16,6 +16,7 @@ from tokenlabel.runs.recipe import BaseRecipe
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.training.callbacks import Callback, Terminal, Trackers, check_trackers
 from tokenlabel.training.loop import Batches, Loop, Validation
+from tokenlabel.training.precision import quicker_precision
 from tokenlabel.training.ranks import Ranks
 from tokenlabel.training.trainer import Trainer
 
@@ -69,7 +70,9 @@ def fit(
     task = spec.build(ranks)
     batches = spec.batches(ranks)
     validation = spec.evaluator(ranks)
-    facts = spec.facts()
+    if recipe.engine.precision == "auto" and ranks.device.type == "cpu":
+        ranks.precision = folder.known().get("precision") or quicker_precision(task, batches, ranks)
+    facts = {**spec.facts(), "precision": ranks.precision}
     ranks.agree(repr(facts), "images or classes")
     trainer = Trainer(task, recipe, ranks, batches.updates_per_epoch)
     followers = [Terminal(), Trackers(recipe.trackers, folder.path), *callbacks]

@@ -8,7 +8,7 @@ import socket
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, distributed, nn
@@ -70,8 +70,11 @@ class Ranks:
             _join(self.device, world)
         self.count = world
         self.rank = distributed.get_rank() if world > 1 else 0
+        self.precision: str = engine.precision
+        if engine.precision == "auto":  # on a CPU `fit` finds out which is quicker
+            self.precision = _native_precision(self.device)
         self._members = self.gather((socket.gethostname(), os.getpid()))
-        self.scaler = torch.amp.GradScaler(self.device.type) if engine.precision == "fp16" else None
+        self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
 
     @property
     def first(self) -> bool:
@@ -144,7 +147,7 @@ class Ranks:
 
     def shard(self, module: nn.Module) -> nn.Module:
         """FSDP2: every block of a stack is gathered for its own computation, the rest together."""
-        if self.engine.precision == "fp16":
+        if self.precision == "fp16":
             raise InputError("engine.sharding=fsdp goes with precision bf16 or fp32, not fp16")
         if self.count == 1:
             return module
@@ -159,7 +162,7 @@ class Ranks:
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
     def autocast(self) -> AbstractContextManager[Any]:
-        dtype = _DTYPES.get(self.engine.precision)
+        dtype = _DTYPES.get(self.precision)
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
 
     def backward(self, loss: Tensor) -> None:
@@ -193,6 +196,12 @@ def _join(device: torch.device, world: int) -> None:
         rank=rank,
         world_size=world,
     )
+
+
+def _native_precision(device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
 def _alive(pid: int) -> bool:

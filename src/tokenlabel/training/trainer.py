@@ -20,7 +20,7 @@ from tokenlabel.training.randomness import seed_everything
 from tokenlabel.training.ranks import Ranks
 from tokenlabel.training.task import Step
 
-__all__ = ["DeviceBatch", "Trainer", "Update"]
+__all__ = ["DeviceBatch", "Trainer", "Update", "unfuse_attention"]
 
 _MODEL = 0  # stream of random numbers: dropout, stochastic depth
 
@@ -64,8 +64,8 @@ class Trainer:
         self.student = cast(nn.Module, task.student)
         if recipe.engine.channels_last:
             self.student.to(memory_format=torch.channels_last)
-        if ranks.device.type == "cpu" and recipe.engine.precision != "fp32":
-            _unfuse_attention(self.student)
+        if ranks.device.type == "cpu" and ranks.precision != "fp32":
+            unfuse_attention(self.student)
         # before distribution: a copy of a module that is already sharded cannot be made
         self.ema = create_ema(self.student.to(ranks.device), recipe.ema)
         if self.ema is not None and recipe.engine.sharding == "fsdp":
@@ -195,7 +195,7 @@ class Trainer:
         self.skipped_in_a_row = progress["skipped_in_a_row"]
 
 
-def _unfuse_attention(student: nn.Module) -> None:
+def unfuse_attention(student: nn.Module) -> None:
     """Compute timm's attention in its parts: on a CPU the backward pass of the fused one takes more
     than ten times as long in half precision as in single.
     """

@@ -1,0 +1,88 @@
+"""`tl.teach`: a classifier of your own classes, to annotate with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from tokenlabel.training.callbacks import Callback
+    from tokenlabel.training.classifier import Taught
+
+__all__ = ["teach"]
+
+_PRECISION = {"float32": "fp32", "bfloat16": "bf16"}
+
+
+def teach(
+    *,
+    data: str,
+    output: str | Path,
+    model: str = "resnet50",
+    split: str | None = None,
+    pretrained: bool = True,
+    model_kwargs: Mapping[str, Any] | None = None,
+    image_size: int | None = None,
+    epochs: int = 20,
+    batch_size: int = 64,
+    opt: str = "adamw",
+    lr: float = 1e-3,
+    weight_decay: float = 0.05,
+    min_scale: float = 0.35,
+    hflip: bool = True,
+    holdout: float = 0.1,
+    seed: int = 0,
+    device: Literal["auto", "cpu"] = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    workers: int = 0,
+    allow_changed: Iterable[str] = (),
+    callbacks: Iterable[Callback] = (),
+) -> Taught:
+    """Fine-tune a timm classifier on labelled images and write it to `output`, as timm writes models.
+
+    Random crops of at least `min_scale` of the image, flips, timm's optimizer `opt`, a cosine schedule
+    with one warm-up epoch. A share `holdout` of each class is not trained on and tells the accuracy.
+    The run lies in `output`/run; the same call goes on where it was stopped, bit for bit.
+    `allow_changed` and `callbacks` are those of `tokenlabel.training.engine.fit`. Raises InputError.
+    """
+    import torch
+
+    from tokenlabel.runs.recipe_file import from_mapping
+    from tokenlabel.training.classifier import TeachRecipe
+    from tokenlabel.training.classifier import teach as run
+
+    if dtype == "auto":  # not by trying on a CPU: the same seed gives the same weights
+        gpu = device == "auto" and torch.accelerator.is_available()
+        precision = "auto" if gpu else "fp32"
+    else:
+        precision = _PRECISION[dtype]
+    content = {
+        "seed": seed,
+        "data": {"train": data, "train_split": split, "holdout": holdout, "workers": workers},
+        "model": {
+            "name": model,
+            "image_size": image_size,
+            "pretrained": pretrained,
+            "kwargs": dict(model_kwargs or {}),
+        },
+        "min_scale": min_scale,
+        "hflip": 0.5 * hflip,
+        "optimizer": {"name": opt, "lr": lr, "weight_decay": weight_decay},
+        "schedule": {
+            "batch_size": batch_size,
+            "epochs": epochs,
+            "warmup_epochs": min(1, epochs - 1),
+            "cooldown_epochs": 0,
+            "warmup_lr": lr / 100,
+            "min_lr": 0.0,
+        },
+        "engine": {
+            "device": device,
+            "device_batch": batch_size,
+            "precision": precision,
+            "channels_last": True,
+        },
+    }
+    recipe = from_mapping(content, "teach", TeachRecipe)
+    return run(recipe, output, callbacks=callbacks, allow_changed=allow_changed)
