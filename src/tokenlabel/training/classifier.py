@@ -26,10 +26,11 @@ from tokenlabel.data.loader import eval_loader, train_loader
 from tokenlabel.data.open import HOLDOUT_SEED, announce, holdout, open_images
 from tokenlabel.data.source import require_labels, source_fingerprint
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.metrics import ClassificationCounts
+from tokenlabel.evaluation.evaluator import Judged, evaluate_classifier
 from tokenlabel.files import replacing
 from tokenlabel.models import build_model
 from tokenlabel.options import STRICT, Count, Share
+from tokenlabel.output import DenseOutput
 from tokenlabel.runs.open import open_run
 from tokenlabel.runs.recipe import BaseRecipe, Ema, Engine, Optimizer, Schedule
 from tokenlabel.training.batches import LoaderBatches
@@ -196,16 +197,23 @@ class ClassifierSpec:
             pin_memory=ranks.device.type == "cuda",
         )
 
-        @torch.no_grad()
         def measure(network: nn.Module) -> dict[str, float]:
-            network.eval()
-            counts = ClassificationCounts.zeros(len(self.source.class_names), ranks.device)
-            for batch in loader:
+            def predict(images: Tensor) -> DenseOutput:
                 with ranks.autocast():
-                    logits = network(self.settings.normalize(batch.images.to(ranks.device)))
-                counts.update(logits.float(), batch.labels.to(ranks.device))
-            summed = ClassificationCounts(*(ranks.sum(t.cpu()) for t in counts.tensors()))
-            return {name: summed.summary()[name] for name in ("top1", "top5", "loss")}
+                    logits = network(self.settings.normalize(images))
+                return DenseOutput(logits, logits[:, None, None])
+
+            network.eval()
+            counts = evaluate_classifier(
+                predict,
+                (Judged(batch.images, batch.labels[:, None]) for batch in loader),
+                ("class",),
+                num_classes=len(self.source.class_names),
+                device=ranks.device,
+                total=lambda tensor: ranks.sum(tensor.cpu()),
+            )
+            summary = counts["class"].summary()
+            return {name: summary[name] for name in ("top1", "top5", "loss")}
 
         return measure
 
