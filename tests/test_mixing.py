@@ -80,3 +80,16 @@ def test_lambda_is_distributed_as_asked() -> None:
 def test_alpha_must_be_positive() -> None:
     with pytest.raises(ValueError, match="alpha must be positive"):
         Mix.draw(2, (2, 2), alpha=0)
+
+
+@pytest.mark.parametrize("kind", ["mixtoken", "cutmix", "mixup"])
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_an_image_without_a_partner_keeps_all_of_itself(kind: str, per_sample: bool) -> None:
+    for batch in (1, 3):
+        generator = torch.Generator().manual_seed(1)
+        mix = Mix.draw(batch, (4, 4), kind=kind, per_sample=per_sample, generator=generator)
+        images = torch.randn(batch, 4, 4, 2)
+        assert torch.equal(mix(images, channels_last=True)[-1], images[-1])
+        assert mix.lam.shape == (batch,)
+        assert mix.lam[-1] == 1
+        assert (mix.lam[:-1] < 1).all()

@@ -35,8 +35,13 @@ class Mix:
 
     @property
     def lam(self) -> Tensor:
-        """Each image's own share of its mixed self: [B] or [1] float in [0, 1]."""
-        return 1 - self.share.float().mean((1, 2))
+        """Each image's own share of its mixed self: [B] float in [0, 1].
+
+        1 for an image that is its own partner: nothing of another is in it.
+        """
+        own = 1 - self.share.float().mean((1, 2))
+        alone = self.partner == torch.arange(len(self.partner), device=self.partner.device)
+        return torch.where(alone, 1.0, own)
 
     def share_on(self, height: int, width: int) -> Tensor:
         """`share` on a finer (or coarser) grid: [B or 1, height, width], by nearest token."""

@@ -72,9 +72,9 @@ class TokenTarget:
 
         A token is kept only where both images have a target. The class token mixes by `mix.lam`.
         """
-        token_share = mix.share_on(*self.grid).float().flatten(1)
-        share = torch.cat([(1 - mix.lam)[:, None], token_share], 1)  # [B or 1, T]
-        other, own = share.expand(self.mask.shape), (1 - share).expand(self.mask.shape)
+        token_share = mix.share_on(*self.grid).float().flatten(1).expand(len(self), -1)
+        other = torch.cat([(1 - mix.lam)[:, None], token_share], 1)  # [B, T]
+        own = 1 - other
         partner = mix.partner
         return TokenTarget(
             classes=torch.cat([self.classes, self.classes[partner]], 1),

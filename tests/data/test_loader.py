@@ -20,6 +20,7 @@ from tokenlabel.data.loader import Loader, Samples, Targets, eval_loader, train_
 from tokenlabel.data.open import open_source
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
+from tokenlabel.geometry import render
 from tokenlabel.labels import LabelStore
 
 MakeLabels = Callable[..., LabelStore]
@@ -182,3 +183,23 @@ def test_grey_and_transparent_images_make_batches(tmp_path: Path) -> None:
         Image.new("RGB", (9, 7), (90, 60, 30)).convert(mode).save(path)
     batch = next(iter(eval_loader(open_source(str(tmp_path)), shown((16, 16)), batch_size=5)))
     assert batch.images.shape == (5, 3, 16, 16)
+
+
+def test_the_clean_view_is_the_same_geometry_without_colors_and_erasing(
+    source: ImageSource,
+) -> None:
+    both, plain = loader(source, clean=True), loader(source)
+    for batch, usual in zip(both, plain, strict=True):
+        assert torch.equal(batch.images, usual.images)
+        assert usual.clean is None
+        assert batch.clean is not None
+        assert batch.clean.shape == batch.images.shape
+    samples = both.samples
+    assert isinstance(samples, Samples)
+    request = next(iter(both.order))[0]
+    drawn, image = samples.draw(request)
+    expected = render(image, drawn.view, (32, 24), drawn.interpolation, RICH.fill)
+    clean = samples.__getitems__([request])
+    assert isinstance(clean, Batch)
+    assert clean.clean is not None
+    assert torch.equal(clean.clean[0].permute(1, 2, 0), torch.from_numpy(expected))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import pytest
 import torch
 
 from tokenlabel.errors import InputError
-from tokenlabel.geometry import Box
-from tokenlabel.labels import LabelMap
+from tokenlabel.geometry import Box, View
+from tokenlabel.labels import LabelMap, token_targets
 from tokenlabel.runs.recipe import Recipe
 from tokenlabel.runs.recipe_file import from_mapping, override, read_recipe, to_mapping, to_yaml
-from tokenlabel.supervision import METHODS, Distillation, GroundTruth, TokenLabels
+from tokenlabel.supervision import METHODS, Distillation, GroundTruth, Moment, TokenLabels
+from tokenlabel.supervision.token_labels import one_class
 
 FIRST_VERSION: dict[str, Any] = {
     "kind": "labels",
@@ -33,10 +35,21 @@ FIRST_VERSION: dict[str, Any] = {
     ("kind", "expected"),
     [
         ("labels", GroundTruth(smoothing=0.2)),
-        ("distillation", Distillation(smoothing=0.2, distillation_share=0.3, target="released")),
+        (
+            "distillation",
+            Distillation(
+                smoothing=0.2, distillation_share=0.3, target="released", clean_view=False
+            ),
+        ),
         (
             "token-labels",
-            TokenLabels(smoothing=0.2, token_weight=0.7, class_target="blend", target="released"),
+            TokenLabels(
+                smoothing=0.2,
+                token_weight=0.7,
+                class_target="blend",
+                target="released",
+                clean_view=False,
+            ),
         ),
     ],
 )
@@ -125,3 +138,33 @@ def test_what_each_method_needs() -> None:
     assert GroundTruth().needs == "nothing"
     assert TokenLabels().needs == Distillation().needs == "store"
     assert TokenLabels(online=True).needs == "annotator"
+
+
+def test_drawn_classes_are_one_a_token_and_have_the_distribution_as_their_mean() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = [LabelMap.from_logits(torch.randn(8, 3, 3, generator=generator) * 2, 3, Box())] * 2
+    target = token_targets(maps, [View.identity()] * 2, (2, 2), smoothing=0.1)
+    mean, draws = torch.zeros(2, 5, 8), 1000
+    for i in range(draws):
+        drawn = one_class(target, torch.full((2, 5), (i + 0.5) / draws), 0.1).dense()
+        torch.testing.assert_close(drawn.sum(-1), torch.ones(2, 5))
+        mean += drawn / draws
+    torch.testing.assert_close(mean, target.dense(), atol=2e-3, rtol=0)
+    some = one_class(target, torch.zeros(2, 5), 0.1).dense()
+    torch.testing.assert_close(some.max(-1).values, torch.full((2, 5), 0.9 + 0.1 / 8))
+
+
+def test_drawn_classes_are_drawn_anew_at_each_step_and_leave_the_class_target() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = [LabelMap.from_logits(torch.randn(8, 3, 3, generator=generator), 3, Box())] * 2
+    target = token_targets(maps, [View.identity()] * 2, (2, 2))
+    method, labels = TokenLabels(token_classes="drawn", class_target="annotator"), torch.arange(2)
+    made = [
+        method.targets(
+            labels, target, 8, Moment(0, 1, partial(torch.Generator().manual_seed, step))
+        )
+        for step in (1, 2)
+    ]
+    tokens = [m.token_target.dense() for m in made if m.token_target is not None]
+    assert not torch.equal(tokens[0], tokens[1])
+    assert torch.equal(made[0].class_target, target.class_target())

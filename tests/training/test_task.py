@@ -9,6 +9,7 @@ import pytest
 import torch
 from workbench import CLASSES, GRID, RECIPE, MemoryBatch, make_task, part, random_batch
 
+from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box, View
 from tokenlabel.labels import LabelMap, token_targets
 from tokenlabel.losses import token_labeling_loss
@@ -196,3 +197,42 @@ def test_a_compiled_task_computes_the_same(batch: MemoryBatch) -> None:
     for name, loss in plain.items():
         assert float(captured[name].detach()) == pytest.approx(float(loss.detach()), abs=1e-5)
     assert all(p.grad is not None for p in task.parameters() if p.requires_grad)
+
+
+def test_an_online_annotator_sees_the_clean_view_where_there_is_one(batch: MemoryBatch) -> None:
+    seen = []
+
+    def annotate(images: torch.Tensor) -> list[LabelMap]:
+        seen.append(images)
+        return [LabelMap.from_logits(torch.ones(CLASSES, 2, 2), 3, Box())] * len(images)
+
+    task = supervised(online=True)
+    task.annotator = annotate
+    clean = 255 - batch.images
+    task(dataclasses.replace(batch, target=None, clean=clean), FIRST)
+    task(dataclasses.replace(batch, target=None), FIRST)
+    assert torch.equal(seen[0], clean)
+    assert torch.equal(seen[1], batch.images)
+
+
+def test_cutmix_without_tokens_mixes_the_pooled_labels_by_area(batch: MemoryBatch) -> None:
+    """ReLabel: the annotator's pooled target of each image, mixed as its pixels are."""
+    method = METHODS["distillation"](distillation_share=1.0, smoothing=0.0)
+    recipe = dataclasses.replace(RECIPE, supervision=method, mixing=Mixing(kind="cutmix"))
+    task = make_task(recipe, heads="class").eval()
+    assert batch.target is not None
+    losses = task(batch, FIRST)
+    mix = draw_mix(task.mixing, 6, (32, 32), FIRST, task.seed)
+    assert mix is not None
+    mixed = torch.where(mix.share[:, None], batch.images[mix.partner], batch.images)
+    logits = task.student(task.normalize(mixed)).logits
+    own = batch.target.class_target()
+    target = mix.lam[:, None] * own + (1 - mix.lam[:, None]) * own[mix.partner]
+    expected = torch.nn.functional.cross_entropy(logits, target)
+    assert float(losses["loss"].detach()) == pytest.approx(float(expected.detach()), abs=1e-5)
+
+
+def test_tokens_cannot_be_taught_without_a_token_head_under_cutmix() -> None:
+    recipe = dataclasses.replace(RECIPE, mixing=Mixing(kind="cutmix"))
+    with pytest.raises(InputError, match="distillation_share=1 it is ReLabel"):
+        make_task(recipe, heads="class")

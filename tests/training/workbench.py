@@ -64,6 +64,7 @@ class MemoryBatch:
     labels: Tensor
     target: TokenTarget | None
     keys: tuple[str, ...]
+    clean: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -20,6 +20,8 @@ class Batch:
     labels: Tensor  # [B] int64
     target: TokenTarget | None
     keys: tuple[str, ...]
+    clean: Tensor | None = None
+    """The same views without color operations and erasing, as `images`: what an annotator sees."""
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -30,6 +32,7 @@ class Batch:
             self.labels.to(device, non_blocking=non_blocking),
             self.target and self.target.to(device, non_blocking),
             self.keys,
+            None if self.clean is None else self.clean.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> Batch:
@@ -38,4 +41,5 @@ class Batch:
             self.labels.pin_memory(),
             self.target and self.target.pin_memory(),
             self.keys,
+            None if self.clean is None else self.clean.pin_memory(),
         )

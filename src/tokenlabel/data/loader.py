@@ -99,6 +99,8 @@ def train_loader(
     image_size: tuple[int, int],
     batch_size: int,
     targets: Targets | None = None,
+    labels: LabelStore | None = None,
+    clean: bool = False,
     seed: int = 0,
     repeats: int = 1,
     workers: int = 0,
@@ -109,18 +111,20 @@ def train_loader(
     """Shuffled, augmented batches of `batch_size` images of `image_size` = (height, width) a rank.
 
     What a batch holds depends on (seed, epoch, step, rank) and on nothing else. `repeats` is how
-    often an image appears in a row, augmented anew (repeated augmentation). Raises InputError where
-    `targets` lack labels for the images, or the images are fewer than one step of all ranks takes.
+    often an image appears in a row, augmented anew (repeated augmentation). Images that the annotator
+    of `labels` (or of the targets' store) left out are left out; `clean` adds what an annotator is to
+    see of each view. Raises InputError where images lack labels, or are fewer than one step of all
+    ranks takes.
     """
-    count = len(source)
-    samples = labelled_samples(source, targets.labels) if targets else np.arange(count)
+    store = targets.labels if targets else labels
+    samples = np.arange(len(source)) if store is None else labelled_samples(source, store)
     if len(samples) < batch_size * world:
         raise InputError(
             f"{len(samples)} images are fewer than one batch of {batch_size * world}:"
             " choose a smaller batch size"
         )
     order = BatchOrder(samples, batch_size, seed=seed, repeats=repeats, rank=rank, world=world)
-    made = Samples(source, augmentation, image_size, targets, seed)
+    made = Samples(source, augmentation, image_size, targets, seed, clean)
     return Loader(made, order, workers, pin_memory)
 
 
@@ -149,6 +153,7 @@ class Samples(Dataset[Any]):
     size: tuple[int, int]
     targets: Targets | None
     seed: int
+    clean: bool = False
 
     def __getitems__(self, requests: list[Request]) -> Batch | InputError:
         try:
@@ -157,12 +162,12 @@ class Samples(Dataset[Any]):
             return error
 
     def _batch(self, requests: list[Request]) -> Batch:
-        images = torch.empty((len(requests), *self.size, 3), dtype=torch.uint8)
-        if get_worker_info() is not None:
-            images.share_memory_()  # type: ignore[no-untyped-call]
-            # made in place for the training process: no copy on the way
+        shape = (len(requests), *self.size, 3)
+        images = _shared(torch.empty(shape, dtype=torch.uint8))
+        clean = _shared(torch.empty(shape, dtype=torch.uint8)) if self.clean else None
         drawn = [
-            self._sample(request, slot) for request, slot in zip(requests, images, strict=True)
+            self._sample(request, images[i], None if clean is None else clean[i])
+            for i, request in enumerate(requests)
         ]
         keys = tuple(self.source.keys[request.image] for request in requests)
         return Batch(
@@ -170,6 +175,7 @@ class Samples(Dataset[Any]):
             labels=torch.tensor([int(self.source.labels[r.image]) for r in requests]),
             target=self.targets.make(keys, drawn) if self.targets else None,
             keys=keys,
+            clean=None if clean is None else clean.permute(0, 3, 1, 2),
         )
 
     def draw(self, request: Request) -> tuple[Drawn, Pixels]:
@@ -183,11 +189,21 @@ class Samples(Dataset[Any]):
         image = decode_image(data, name, rules, fast=not exact, at_least=needed)
         return drawn, image
 
-    def _sample(self, request: Request, slot: Tensor) -> Drawn:
-        """Make one sample's pixels in `slot` [H, W, 3]."""
+    def _sample(self, request: Request, slot: Tensor, clean: Tensor | None) -> Drawn:
+        """Make one sample's pixels in `slot` [H, W, 3], and in `clean` those of its view alone."""
         drawn, image = self.draw(request)
         slot.numpy()[:] = self.transform.apply(drawn, image, self.size)
+        if clean is not None:
+            plain = replace(drawn, operations=(), erased=())
+            clean.numpy()[:] = self.transform.apply(plain, image, self.size)
         return drawn
+
+
+def _shared(tensor: Tensor) -> Tensor:
+    """In a worker: memory of the training process, so that nothing is copied on the way."""
+    if get_worker_info() is not None:
+        tensor.share_memory_()  # type: ignore[no-untyped-call]
+    return tensor
 
 
 def pixels_needed(view: View, size: tuple[int, int]) -> tuple[int, int]:

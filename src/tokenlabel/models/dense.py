@@ -105,7 +105,7 @@ class DenseModel(nn.Module):
             logits = self._class_logits(features)
         if self.heads == "class":
             tokens = logits[:, None, None]
-        if mix is not None and mix.exchanges:
+        elif mix is not None and mix.exchanges:
             tokens = mix(tokens, channels_last=True)
         return logits, tokens
 
@@ -123,8 +123,10 @@ class DenseModel(nn.Module):
         """The backbone's features and its final map [B, h, w, D], of mixed images."""
         if mix is None:
             return self._features(images)
-        if self.heads == "class" and mix.exchanges:
-            raise InputError("a student without token head cannot exchange tokens: use mixup")
+        if self.heads == "class" and mix.level != "pixels":
+            raise InputError(
+                "a student without token head has no tokens to exchange: use cutmix or mixup"
+            )
         if mix.level == "pixels" or self._embedding is None:
             return self._features(mix(images, channels_last=False))
         self._mix = mix

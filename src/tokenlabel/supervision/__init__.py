@@ -55,6 +55,9 @@ _FIRST_VERSION = {
 }  # fmt: skip
 """The first version wrote the options of all methods into one section."""
 
+_FIRST_CHOICES = {"clean_view": False}
+"""What it did where there is a choice now."""
+
 
 def section(content: Mapping[str, Any], where: str) -> dict[str, Any]:
     """A recipe's supervision section as its method reads it. Raises InputError.
@@ -70,7 +73,8 @@ def section(content: Mapping[str, Any], where: str) -> dict[str, Any]:
         )
     known = METHODS[kind].options()
     if content.keys() >= _FIRST_VERSION:
-        return {key: value for key, value in content.items() if key in known}
+        kept = {k: v for k, v in content.items() if k in known or k not in _FIRST_VERSION}
+        return {k: v for k, v in _FIRST_CHOICES.items() if k in known} | kept
     for key in content:
         owners = [name for name, method in METHODS.items() if key in method.options()]
         if owners and kind not in owners:

@@ -67,6 +67,11 @@ class Method:
     def needs(self) -> Needs:
         return "nothing"
 
+    @property
+    def needs_clean_view(self) -> bool:
+        """Whether batches must carry each view without color operations and erasing."""
+        return False
+
     def rules_of(self, heads: str) -> tuple[Rule, ...]:
         """`rules` as far as a student with such `heads` (see `DenseModel`) has tokens of its own."""
         return self.rules if heads != "class" else ("class",)
@@ -156,10 +161,17 @@ class Annotated(Method):
     labels are, else "probability"."""
     online: bool = False
     """Whether the annotator runs on every augmented view, instead of a label store."""
+    clean_view: bool = True
+    """Online: whether the annotator sees the view without color operations and erasing, as in STL
+    (Zhao et al. 2024, arXiv 2401.03844)."""
 
     @property
     def needs(self) -> Needs:
         return "annotator" if self.online else "store"
+
+    @property
+    def needs_clean_view(self) -> bool:
+        return self.online and self.clean_view
 
     @property
     def target_kind(self) -> TargetKind:

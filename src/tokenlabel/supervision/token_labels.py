@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tokenlabel.targets import TokenTarget
 
-__all__ = ["TokenLabels"]
+__all__ = ["TokenLabels", "one_class"]
 
 # of "blend": the annotator's share where it agrees with the ground truth, and where it does not
 _AGREEING, _DIFFERING = 0.5, 0.9
@@ -35,6 +35,9 @@ class TokenLabels(Annotated):
     class_target: Literal["ground-truth", "annotator", "blend"] = "ground-truth"
     """"blend" is the released code's: half the annotator's where it agrees with the ground truth,
     nine tenths where it does not."""
+    token_classes: Literal["all", "drawn"] = "all"
+    """"drawn": each token learns one class, drawn anew at each step from the annotator's distribution;
+    the hard Gumbel-softmax of STL (Zhao et al. 2024, arXiv 2401.03844) draws so."""
     token_fraction: Share = 1.0
     """Share of the tokens, drawn anew each step, that carry a loss."""
     last_epochs_without_tokens: Epochs = 0
@@ -56,7 +59,7 @@ class TokenLabels(Annotated):
         taught = moment.epoch < moment.epochs - self.last_epochs_without_tokens
         return Targets(
             self.class_distribution(labels, annotated, num_classes),
-            None if annotated is None else self._some_tokens(annotated, moment),
+            None if annotated is None else self._token_target(annotated, moment),
             self.token_weight if taught else 0.0,
         )
 
@@ -67,11 +70,38 @@ class TokenLabels(Annotated):
             return torch.where(annotated.argmax(1) == labels, _AGREEING, _DIFFERING)
         return annotated.new_full((len(labels),), float(self.class_target == "annotator"))
 
-    def _some_tokens(self, target: TokenTarget, moment: Moment) -> TokenTarget:
-        if self.token_fraction == 1:
+    def _token_target(self, target: TokenTarget, moment: Moment) -> TokenTarget:
+        if self.token_fraction == 1 and self.token_classes == "all":
             return target
         import torch
 
-        draws = torch.rand(target.mask.shape, generator=moment.random())
-        kept = (draws < self.token_fraction).to(target.mask.device)
-        return dataclasses.replace(target, mask=target.mask & kept)
+        random = moment.random()
+        if self.token_fraction < 1:
+            draws = torch.rand(target.mask.shape, generator=random)
+            kept = (draws < self.token_fraction).to(target.mask.device)
+            target = dataclasses.replace(target, mask=target.mask & kept)
+        if self.token_classes == "drawn":
+            draws = torch.rand(target.mask.shape, generator=random).to(target.excess.device)
+            target = one_class(target, draws, self.smoothing)
+        return target
+
+
+def one_class(target: TokenTarget, draws: Tensor, smoothing: float) -> TokenTarget:
+    """Targets of one class each, with label smoothing: their mean over uniform `draws` is `target`.
+
+    `draws` [B, T] lie in [0, 1); `smoothing` is the one in `target`. A distribution is its residual,
+    spread over all classes, and the excesses of its palette. Where the draw falls on the residual,
+    the target is uniform: the mean of that draw, which no palette could name.
+    """
+    classes = target.num_classes
+    excess = target.excess.clamp(min=0)
+    outside = (target.residual - smoothing / classes).clamp(min=0) * classes
+    total = excess.sum(-1) + outside
+    reached = excess.cumsum(-1) > (draws * total)[..., None]
+    chosen = reached.clone()
+    chosen[..., 1:] &= ~reached[..., :-1]
+    drawn = chosen.to(excess.dtype) * (1 - smoothing)
+    uniform = ~reached[..., -1]
+    residual = target.residual.new_full(target.residual.shape, smoothing / classes)
+    residual = residual.masked_fill(uniform, 1 / classes)
+    return dataclasses.replace(target, excess=drawn, residual=residual)

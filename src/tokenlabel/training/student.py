@@ -72,9 +72,10 @@ class StudentSpec:
             ),
             model=dataclasses.replace(recipe.model, num_classes=self.num_classes),
         )
-        needs = recipe.supervision.needs
-        self.store = LabelStore(str(recipe.data.labels)) if needs == "store" else None
-        if self.store is not None:
+        needs, labels = recipe.supervision.needs, recipe.data.labels
+        # also where the method needs none: what their annotator left out, no arm trains on
+        self.store = LabelStore(labels) if labels and needs != "annotator" else None
+        if self.store is not None and needs == "store":
             self.recipe = _fitted(self.recipe, self.store)
 
     def build(self, ranks: Ranks) -> TokenLabelingTask:
@@ -102,7 +103,8 @@ class StudentSpec:
         recipe, settings = self.recipe, self.settings
         supervision, augment = recipe.supervision, recipe.augment
         targets = None
-        if self.store is not None:
+        if supervision.needs == "store":
+            assert self.store is not None
             assert isinstance(supervision, AnnotatedMethod)
             targets = Targets(
                 labels=self.store,
@@ -130,6 +132,8 @@ class StudentSpec:
             image_size=settings.image_size,
             batch_size=recipe.schedule.batch_size // ranks.count // passes,
             targets=targets,
+            labels=self.store,
+            clean=supervision.needs_clean_view,
             seed=recipe.seed,
             repeats=augment.repeats,
             workers=loader_workers(recipe.data.workers),

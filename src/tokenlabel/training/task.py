@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenlabel.data.inputs import Normalize
+from tokenlabel.errors import InputError
 from tokenlabel.geometry import View
 from tokenlabel.labels import LabelMap, token_targets
 from tokenlabel.mixing import Mix
@@ -59,8 +60,8 @@ class TokenLabelingTask(nn.Module):
 
     - `mean`, `std`: the student's normalization, of pixels in [0, 1].
     - `class_weights` [C] weigh an image's losses by its ground-truth class.
-    - `annotator` labels the augmented view of every image ([B, 3, H, W] uint8 to label maps) where
-      the batches carry no targets.
+    - `annotator` labels the view of every image ([B, 3, H, W] uint8 to label maps) where the batches
+      carry no targets: the clean one, where they carry it.
     - `token_head_chunk`: apply the token head to so many images at a time, which saves the memory of
       the others' token logits; None applies it to all at once.
     """
@@ -89,6 +90,15 @@ class TokenLabelingTask(nn.Module):
         self.mixing = mixing
         self.num_classes = num_classes
         self.grid = self._student.grid(image_size)
+        self.mixing_grid = self.grid
+        if self._student.heads == "class":  # no tokens: boxes lie on the borders of pixels
+            if mixing.kind in ("cutmix", "cutmix-or-mixup"):
+                self.mixing_grid = image_size
+            if supervision.teaches_tokens and mixing.kind not in ("none", "mixup"):
+                raise InputError(
+                    f"a student without token head has no tokens to teach under {mixing.kind}: use"
+                    " supervision.kind=distillation (with distillation_share=1 it is ReLabel)"
+                )
         self.seed = seed
         self.total_epochs = total_epochs
         self.annotator = annotator
@@ -117,14 +127,14 @@ class TokenLabelingTask(nn.Module):
         """Named losses of one part, scalars; "loss" is the one to minimize."""
         annotated = batch.target
         if annotated is None and self.annotator is not None:
-            annotated = self._annotate(batch.images)
+            annotated = self._annotate(batch.images if batch.clean is None else batch.clean)
         moment = Moment(
             step.epoch,
             self.total_epochs,
             lambda: generator(self.seed, _TOKENS, step.update, step.part),
         )
         targets = self.supervision.targets(batch.labels, annotated, self.num_classes, moment)
-        mix = draw_mix(self.mixing, len(batch.images), self.grid, step, self.seed)
+        mix = draw_mix(self.mixing, len(batch.images), self.mixing_grid, step, self.seed)
         return self.losses(
             batch.images,
             targets,
