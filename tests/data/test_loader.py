@@ -162,8 +162,8 @@ def test_batches_reach_the_caller_as_they_were_made(
     source: ImageSource, make_labels: MakeLabels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Batch] = []
-    make = Samples._batch
-    monkeypatch.setattr(Samples, "_batch", lambda *args: made.append(make(*args)) or made[-1])
+    make = Samples.make
+    monkeypatch.setattr(Samples, "make", lambda *args: made.append(make(*args)) or made[-1])
     for batch in loader(source, make_labels()):
         assert batch is made[-1]  # nothing was collated
 

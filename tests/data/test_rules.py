@@ -15,7 +15,7 @@ from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.loader import eval_loader
 from tokenlabel.data.matching import labelled_samples
 from tokenlabel.data.open import holdout, open_source
-from tokenlabel.data.source import require_labels
+from tokenlabel.data.source import read_by, require_labels
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStore
@@ -60,6 +60,19 @@ def test_parts_of_a_data_set_keep_its_rules(deep: Path) -> None:
     source = open_source(str(deep))
     for part in (*holdout(source, 0.4, 0), require_labels(source, "here")):
         assert part.rules == source.rules
+
+
+def test_a_model_is_shown_what_it_was_trained_on(deep: Path) -> None:
+    """A dark part of the data, opened alone, keeps the range of the training images."""
+    trained = open_source(str(deep)).rules
+    for light in (deep / "light").iterdir():
+        Image.fromarray(np.full((8, 8), 200, np.uint16)).save(light)
+    alone = open_source(str(deep))
+    assert alone.rules.integers == (0, 255)
+    assert read_by(alone, trained).rules.integers == (0, 4095)
+    applied = open_source(str(deep), orientation="apply")
+    assert read_by(applied, trained).rules == DecodeRules((0, 4095), None, "apply")
+    assert read_by(alone, AS_STORED).rules == alone.rules
 
 
 def test_ordinary_images_have_no_rules_to_tell(turned: Path) -> None:

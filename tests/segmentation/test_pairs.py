@@ -13,7 +13,7 @@ from PIL import Image
 from tokenlabel.errors import InputError
 from tokenlabel.segmentation.classes import IGNORED, ClassList, cityscapes_classes, read_class_names
 from tokenlabel.segmentation.files import read_image, read_pair
-from tokenlabel.segmentation.pairs import open_pairs
+from tokenlabel.segmentation.pairs import find_images, open_pairs
 
 
 def picture(path: Path, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> None:
@@ -31,6 +31,18 @@ def test_ade20k_layout_counts_classes_from_one_and_ignores_zero(scenes: Path) ->
     mask = np.asarray(Image.open(pairs.items[0].mask)).astype(int)
     assert (labels == mask - 1).all()
     assert labels[0, 0] == IGNORED
+
+
+def test_hidden_files_are_no_pairs_and_the_order_is_that_of_all_images(tmp_path: Path) -> None:
+    for name in ("a2", "a10", "A2", "b"):
+        picture(tmp_path / f"{name}.jpg")
+        picture(tmp_path / f"{name}.png", mode="L")
+    picture(tmp_path / ".ipynb_checkpoints" / "a2-checkpoint.jpg")
+    picture(tmp_path / "._a2.jpg")
+    (tmp_path / "classes.json").write_text('["one", "two"]')
+    pairs = open_pairs(tmp_path, "training")
+    assert [pair.key for pair in pairs.items] == ["A2.jpg", "a2.jpg", "a10.jpg", "b.jpg"]
+    assert len(find_images(tmp_path)) == 8
 
 
 def test_a_usual_short_name_of_a_split_finds_it(scenes: Path) -> None:
@@ -104,8 +116,9 @@ def test_ade20k_table_of_names_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"a": 1}', "it should be a list of names"),
-        ("[", "cannot be read"),
+        ('{"a": 1}', "must hold a list"),
+        ("[1, 2]", "should be a list of names"),
+        ("[", "line 1: this is no valid JSON"),
         ('["a", "a"]', "names 'a' twice"),
         ('["a"]', "names 1 classes"),
     ],

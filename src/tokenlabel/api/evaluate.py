@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from accelerate import PartialState
 
+from tokenlabel.data.decode import DecodeRules
 from tokenlabel.data.open import HOLDOUT_SEED, holdout, open_images
-from tokenlabel.data.source import ImageSource, source_fingerprint
+from tokenlabel.data.source import ImageSource, read_by, source_fingerprint
 from tokenlabel.evaluation.benchmarks import Answers, Benchmark, answers
 from tokenlabel.evaluation.classifier import Classifier, load_classifier
 from tokenlabel.evaluation.evaluator import evaluate_source
@@ -88,6 +89,8 @@ def _images(data: str, split: str | None, run: Run[Recipe] | None) -> ImageSourc
     """
     orientation = "ignore" if run is None else run.recipe.data.orientation
     source = open_images(data, split, "val", orientation=orientation)
+    if run is not None:
+        source = read_by(source, DecodeRules.of_dict(run.facts.get("decode", {})))
     share = 0.0 if run is None else run.recipe.data.holdout
     if run is None or source.found.part is not None or run.recipe.data.val or not share:
         return source

@@ -16,9 +16,9 @@ from tokenlabel.runs.evaluations import evaluation_folder
 from tokenlabel.runs.recipe_file import override, read_recipe
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.segmentation.recipe import HeadKind, Layout, SegmentationRecipe
+from tokenlabel.text import read_json
 
 if TYPE_CHECKING:
-    from tokenlabel.data.decode import DecodeRules, Orientation
     from tokenlabel.segmentation.metrics import SegmentationCounts
     from tokenlabel.segmentation.pairs import Pairs
     from tokenlabel.segmentation.run import TrainedSegmenter
@@ -183,9 +183,7 @@ def evaluate(
             f"the model knows {len(trained.classes)} classes and {data} has {len(pairs.classes)},"
             " or others: measure it on the classes it was trained on"
         )
-    pairs = dataclasses.replace(
-        pairs, rules=_rules(trained.rules, pairs.rules, chosen.data.orientation)
-    )
+    pairs = dataclasses.replace(pairs, rules=trained.rules.filled(pairs.rules))
     ranks = Ranks(Engine(device=device))
     account = account_of(pairs, show=ranks.first)
     if not int(account.pixels.sum()):
@@ -275,7 +273,7 @@ def predict(
     if lost:
         raise InputError(f"{lost[0]} has a namesake of another suffix: rename one of them")
     seen = survey((str(path), path.read_bytes) for path in found)
-    rules = _rules(trained.rules, seen.rules(), trained.recipe.data.orientation)
+    rules = trained.rules.filled(seen.rules(trained.recipe.data.orientation))
     with progress_bar() as bar:
         task = bar.add_task("segmenting", total=len(found), note="")
         for name, path in bar.track(files.items(), task_id=task):
@@ -312,14 +310,13 @@ def _start(weights: str | None) -> dict[str, Any]:
             raise InputError(f"{folder} holds no run of `tokenlabel train`: {error}") from None
         name, arguments = student.name, student.kwargs
     elif (folder / "config.json").is_file():
-        try:
-            written = json.loads((folder / "config.json").read_text())
-            name, arguments = written["architecture"], written.get("model_args", {})
-        except (ValueError, KeyError):
+        written = read_json(folder / "config.json", kind=dict)
+        name, arguments = written.get("architecture"), written.get("model_args", {})
+        if not isinstance(name, str) or not isinstance(arguments, dict):
             raise InputError(
                 f"{folder / 'config.json'} names no timm model: give a folder of `tokenlabel train`"
                 " or `tokenlabel export`, or a file of weights"
-            ) from None
+            )
     else:
         return {"model.weights": weights}
     kept = {key: value for key, value in arguments.items() if key not in _NOT_BACKBONE}
@@ -335,16 +332,6 @@ def _window(window: int | None, stride: int | None, whole: bool) -> dict[str, in
     return {
         key: value for key, value in (("window", window), ("stride", stride)) if value is not None
     }
-
-
-def _rules(trained: DecodeRules, found: DecodeRules, orientation: Orientation) -> DecodeRules:
-    """The rules of the images that a model was trained on; where these say nothing, those found."""
-    return dataclasses.replace(
-        trained,
-        integers=trained.integers or found.integers,
-        floats=trained.floats or found.floats,
-        orientation=orientation,
-    )
 
 
 def _name_of(weights: Path) -> str:

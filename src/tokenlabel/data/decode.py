@@ -62,6 +62,13 @@ class DecodeRules:
             "orientation": self.orientation,
         }
 
+    def filled(self, found: DecodeRules) -> DecodeRules:
+        """Those that a model was trained by, for data in which others were `found`: ranges that
+        these do not say, and the orientation that was chosen, are of `found`."""
+        return DecodeRules(
+            self.integers or found.integers, self.floats or found.floats, found.orientation
+        )
+
     @classmethod
     def of_dict(cls, written: dict[str, Any]) -> DecodeRules:
         integers, floats = written.get("integers"), written.get("floats")

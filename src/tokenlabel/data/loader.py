@@ -25,7 +25,15 @@ from tokenlabel.geometry.render import Pixels
 from tokenlabel.labels import LabelStore, TargetKind, token_targets
 from tokenlabel.targets import TokenTarget
 
-__all__ = ["Loader", "Samples", "Targets", "eval_loader", "pixels_needed", "train_loader"]
+__all__ = [
+    "BatchMaker",
+    "Loader",
+    "Samples",
+    "Targets",
+    "eval_loader",
+    "pixels_needed",
+    "train_loader",
+]
 
 _DECODED_SCALE = 1.25  # least pixels of a reduced image to an output pixel, as `render` warps them
 _MAX_ERASED = 0.5  # tokens of which more is erased carry no loss, where that is asked for
@@ -61,10 +69,23 @@ class Targets:
 B = TypeVar("B")
 
 
+class BatchMaker(Dataset[Any], Generic[B]):
+    """Makes whole batches of requests, one worker a batch."""
+
+    def __getitems__(self, requests: list[Request]) -> B | InputError:
+        try:
+            return self.make(requests)
+        except InputError as error:  # a worker's exception would arrive wrapped in its traceback
+            return error
+
+    def make(self, requests: list[Request]) -> B:
+        raise NotImplementedError
+
+
 class Loader(Generic[B]):
     """Iterates over batches. An error of a sample reaches the caller as it is, workers or not."""
 
-    def __init__(self, samples: Dataset[Any], order: BatchOrder, workers: int, pin: bool) -> None:
+    def __init__(self, samples: BatchMaker[B], order: BatchOrder, workers: int, pin: bool) -> None:
         self.samples, self.order = samples, order
         self._batches: DataLoader[B | InputError] = DataLoader(
             samples,
@@ -145,8 +166,8 @@ def eval_loader(
 
 
 @dataclass(frozen=True)
-class Samples(Dataset[Any]):
-    """Makes whole batches of requests, one worker a batch, in the memory that is handed over."""
+class Samples(BatchMaker[Batch]):
+    """Makes batches in the memory that is handed over."""
 
     source: ImageSource
     transform: Augmentation | Preprocessing
@@ -155,13 +176,7 @@ class Samples(Dataset[Any]):
     seed: int
     clean: bool = False
 
-    def __getitems__(self, requests: list[Request]) -> Batch | InputError:
-        try:
-            return self._batch(requests)
-        except InputError as error:  # a worker's exception would arrive wrapped in its traceback
-            return error
-
-    def _batch(self, requests: list[Request]) -> Batch:
+    def make(self, requests: list[Request]) -> Batch:
         shape = (len(requests), *self.size, 3)
         images = _shared(torch.empty(shape, dtype=torch.uint8))
         clean = _shared(torch.empty(shape, dtype=torch.uint8)) if self.clean else None

@@ -22,6 +22,7 @@ __all__ = [
     "ImageSource",
     "Listing",
     "Subset",
+    "read_by",
     "require_labels",
     "source_fingerprint",
 ]
@@ -190,6 +191,12 @@ class Subset(Listing):
 
     def read(self, index: int) -> bytes:
         return self.source.read(self.indices[index])
+
+
+def read_by(source: ImageSource, rules: DecodeRules) -> ImageSource:
+    """The same images, of which the rules that a model was trained by make pixels."""
+    assert isinstance(source, Listing)
+    return replace(source, rules=rules.filled(source.rules))
 
 
 def require_labels(source: ImageSource, where: str) -> ImageSource:

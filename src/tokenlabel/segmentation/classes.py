@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokenlabel.errors import InputError
+from tokenlabel.text import read_json, read_text
 
 __all__ = ["IGNORED", "ClassList", "Labels", "cityscapes_classes", "read_class_names"]
 
@@ -96,12 +97,7 @@ def read_class_names(place: Path) -> tuple[str, ...]:
                 " classes, in the order of their mask values, or give a file that has them"
             )
         file = found[0]
-    try:
-        names = _parse(file)
-    except OSError as error:
-        raise InputError(f"cannot read the class list {file}: {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"the class list {file} cannot be read: {error}") from None
+    names = _parse(file)
     doubled = sorted({name for name in names if names.count(name) > 1})
     if len(names) < 2 or doubled:
         fault = f"names {doubled[0]!r} twice" if doubled else f"names {len(names)} classes"
@@ -110,12 +106,12 @@ def read_class_names(place: Path) -> tuple[str, ...]:
 
 
 def _parse(file: Path) -> list[str]:
-    text = file.read_text()
     if file.suffix == ".json":
-        names = json.loads(text)
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("it should be a list of names")
+        names: list[Any] = read_json(file, kind=list)
+        if not all(isinstance(name, str) for name in names):
+            raise InputError(f"the class list {file} should be a list of names")
         return names
+    text = read_text(file)
     lines = [line for line in text.splitlines() if line.strip()]
     if lines and "\t" in lines[0]:
         lines = lines[1:]  # the header

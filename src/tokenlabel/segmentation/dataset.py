@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from tokenlabel.data.loader import Loader
+from tokenlabel.data.loader import BatchMaker, Loader
 from tokenlabel.data.order import BatchOrder, Request
 from tokenlabel.errors import InputError
 from tokenlabel.segmentation.augment import PairAugmentation
@@ -68,20 +66,12 @@ def pair_loader(
 
 
 @dataclass(frozen=True)
-class _Samples(Dataset[Any]):
-    """Makes whole batches of requests, one worker a batch."""
-
+class _Samples(BatchMaker[PairBatch]):
     pairs: Pairs
     augmentation: PairAugmentation
     seed: int
 
-    def __getitems__(self, requests: list[Request]) -> PairBatch | InputError:
-        try:
-            return self._batch(requests)
-        except InputError as error:  # a worker's exception would arrive wrapped in its traceback
-            return error
-
-    def _batch(self, requests: list[Request]) -> PairBatch:
+    def make(self, requests: list[Request]) -> PairBatch:
         items = [self.pairs.items[request.image] for request in requests]
         images, labels = [], []
         for item, request in zip(items, requests, strict=True):

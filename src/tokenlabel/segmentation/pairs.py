@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from timm.utils.misc import natural_key
-
 from tokenlabel.data.decode import AS_STORED, DecodeRules, Orientation
+from tokenlabel.data.names import ordered
 from tokenlabel.data.survey import spread_indices, survey
-from tokenlabel.data.walk import is_image
+from tokenlabel.data.walk import is_image, walk
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.segmentation.classes import ClassList, cityscapes_classes, read_class_names
 from tokenlabel.segmentation.recipe import Layout
@@ -85,7 +85,7 @@ def find_images(place: Path) -> list[Path]:
     """One image, or all images of a folder and its subfolders, in natural order."""
     if place.is_file():
         return [place]
-    found = _images(place.rglob("*")) if place.is_dir() else []
+    found = _images(place) if place.is_dir() else []
     if not found:
         raise InputError(f"no images at {place}: give an image or a folder of images")
     return found
@@ -131,7 +131,7 @@ def _ade20k(root: Path, split: str) -> list[Pair]:
     masks = root / "annotations" / base.relative_to(root / "images")
     return [
         Pair(_key(image, base), image, _mask_at(masks / image.relative_to(base)))
-        for image in _images(base.rglob("*"))
+        for image in _images(base)
     ]
 
 
@@ -144,7 +144,7 @@ def _mask_at(place: Path) -> Path:
 def _cityscapes(root: Path, split: str) -> list[Pair]:
     base = _split_folder(root / "leftImg8bit", split)
     fine = root / "gtFine" / base.relative_to(root / "leftImg8bit")
-    images = [path for path in _images(base.rglob("*")) if path.name.endswith(_CITY_IMAGE)]
+    images = [path for path in _images(base) if path.name.endswith(_CITY_IMAGE)]
     ending = _city_masks(fine)
     return [
         Pair(
@@ -163,7 +163,7 @@ def _city_masks(folder: Path) -> str:
 
 def _folder(root: Path, split: str) -> list[Pair]:
     base = _split_folder(root, split)
-    files = _images(base.rglob("*"))
+    files = _images(base)
     by_stem: dict[Path, list[Path]] = {}
     for path in files:
         by_stem.setdefault(path.with_suffix(""), []).append(path)
@@ -201,9 +201,9 @@ def _split_folder(base: Path, split: str) -> Path:
     return base
 
 
-def _images(paths: Iterable[Path]) -> list[Path]:
-    found = [path for path in paths if is_image(path.name) and path.is_file()]
-    return sorted(found, key=lambda path: natural_key(path.as_posix()))
+def _images(base: Path) -> list[Path]:
+    """The visible image files of a folder and its subfolders, in the one order of names."""
+    return [base / path for path in ordered(walk(base, Counter()))]
 
 
 def _key(image: Path, base: Path) -> str:

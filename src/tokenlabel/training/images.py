@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokenlabel.data.matching import in_classes_of
 from tokenlabel.data.open import HOLDOUT_SEED, announce, holdout, open_images
-from tokenlabel.data.source import ImageSource, require_labels
+from tokenlabel.data.source import ImageSource, read_by, require_labels
 from tokenlabel.runs.recipe import Data
 
 __all__ = ["training_images"]
@@ -21,7 +21,7 @@ def training_images(data: Data) -> tuple[ImageSource, ImageSource | None]:
     if data.val is not None:
         announce(source, data.train)
         opened = open_images(data.val, data.val_split, "val", orientation=data.orientation)
-        held_out = require_labels(opened, data.val)
+        held_out = read_by(require_labels(opened, data.val), source.rules)  # one range of values
         names = (_named(data.train, source), _named(data.val, held_out))
         held_out = in_classes_of(held_out, source, *names)
         announce(held_out, data.val)

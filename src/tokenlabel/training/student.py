@@ -172,6 +172,7 @@ class StudentSpec:
             "left_out": left_out,
             "images_fingerprint": source_fingerprint(source),
             "images_found": source.found.as_dict(),
+            "decode": source.rules.as_dict(),
             "held_out": None if held_out is None else {
                 "images": len(held_out), "fingerprint": source_fingerprint(held_out)
             },
