@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from tokenlabel.api import segment as segment
     from tokenlabel.api.evaluate import evaluate as evaluate
     from tokenlabel.api.teach import teach as teach
+    from tokenlabel.api.train import train as train
     from tokenlabel.cli.annotate import annotate as annotate
     from tokenlabel.cli.quickstart import quickstart as quickstart
-    from tokenlabel.cli.train import train as train
     from tokenlabel.geometry import Box as Box
     from tokenlabel.geometry import View as View
     from tokenlabel.labels import LabelMap as LabelMap
@@ -48,7 +48,7 @@ _EXPORTS = {
     "teach": "tokenlabel.api.teach",
     "token_labeling_loss": "tokenlabel.losses",
     "token_targets": "tokenlabel.labels",
-    "train": "tokenlabel.cli.train",
+    "train": "tokenlabel.api.train",
 }
 _MODULES = {
     "geometry": "tokenlabel.geometry",

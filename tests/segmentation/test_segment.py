@@ -355,8 +355,8 @@ def test_training_starts_from_a_student_of_another_size_and_classes(tmp_path: Pa
 
 def test_training_takes_the_student_of_a_folder(scenes: Path, tmp_path: Path) -> None:
     """A run's folder and an exported model tell their network; a few values may still be changed."""
+    from tokenlabel.api.train import train as train_student
     from tokenlabel.cli.export import export
-    from tokenlabel.cli.train import train as train_student
 
     thin = "model.kwargs={patch_size: 4, embed_dim: 32, depth: 4, num_heads: 2, stem_width: 8}"
     for name in ("cat", "dog"):
@@ -375,7 +375,7 @@ def test_training_takes_the_student_of_a_folder(scenes: Path, tmp_path: Path) ->
         batch_size=4,
         epochs=1,
         workers=0,
-        overrides=(thin, "schedule.warmup_epochs=0", "trackers=[]", "engine.device=cpu"),
+        settings=(thin, "schedule.warmup_epochs=0", "trackers=[]", "engine.device=cpu"),
     )
     export(checkpoint=student, output=tmp_path / "exported")
     (average,) = student.glob("checkpoints/*/ema.safetensors")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import torch
 from PIL import Image
 
 from tokenlabel import recipes
+from tokenlabel.api.train import train, train_recipe
 from tokenlabel.cli.main import main
-from tokenlabel.cli.train import train
 from tokenlabel.data.open import open_source
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import load_classifier
@@ -25,6 +26,7 @@ from tokenlabel.pictures import curves
 from tokenlabel.runs.recipe_file import read_recipe
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.training import loop, student
+from tokenlabel.training.callbacks import Callback
 
 CLASSES = ("cat", "cow", "dog")
 
@@ -76,8 +78,19 @@ def arguments(folder: Path, output: Path, *overrides: str, **changes: Any) -> di
     return {
         "data": str(folder / "images"), "output": output, "labels": str(folder / "labels"),
         "model": "deit_tiny_patch16_224", "image_size": 32, "epochs": 2, "batch_size": 12,
-        "workers": 0, "overrides": (*small, *overrides), **changes,
+        "workers": 0, "settings": (*small, *overrides), **changes,
     }  # fmt: skip
+
+
+def words(options: dict[str, Any]) -> list[str]:
+    """The command line of `arguments`."""
+    line = ["train"]
+    for name, value in options.items():
+        if name == "settings":
+            line += ["--set", *value]
+        else:
+            line += [f"--{name.replace('_', '-')}", str(value)]
+    return line
 
 
 def trained(*args: Any, **changes: Any) -> TrainResult:
@@ -133,6 +146,24 @@ def test_workers_do_not_change_the_result(data: Path, tmp_path: Path) -> None:
     assert losses[0] == losses[1]
 
 
+class KillWorkers(Callback):
+    def on_update(self, update: int) -> None:
+        if update == 2:
+            for worker in multiprocessing.active_children():
+                worker.kill()
+
+
+def test_killed_workers_end_in_one_line_and_the_run_goes_on(data: Path, tmp_path: Path) -> None:
+    settings = ("checkpoints.every_minutes=0", "schedule.epochs=4")
+    options = arguments(data, tmp_path / "run", *settings, workers=1)
+    with pytest.raises(InputError, match="loads images was killed") as told:
+        train(**options, callbacks=[KillWorkers()])
+    assert "\n" not in str(told.value)
+    losses = [entry["loss"] for entry in train(**options).metrics if "loss" in entry]
+    whole = trained(data, tmp_path / "whole", "schedule.epochs=4")
+    assert losses == [entry["loss"] for entry in whole.metrics if "loss" in entry]
+
+
 def test_the_same_command_again_has_nothing_to_do(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,12 +193,48 @@ def test_fine_tuning_at_a_higher_resolution_and_transfer(data: Path, tmp_path: P
 def test_changing_the_batch_size_says_what_becomes_of_the_rate(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(data=str(data / "images"), batch_size=32, show=True)
-    told = capsys.readouterr()
-    assert "batch size 64 -> 32: learning rate 0.0005 -> 0.00025 (rule: linear" in " ".join(
-        told.err.split()
-    )
-    assert "lr: 0.00025" in told.out
+    recipe = train_recipe(data=str(data / "images"), batch_size=32)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "batch size 64 -> 32: learning rate 0.0005 -> 0.00025 (rule: linear" in told
+    assert recipe.optimizer.lr == 0.00025
+
+
+def test_a_warm_up_that_takes_all_epochs_shrinks_and_is_said(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = train_recipe(data=str(data / "images"), epochs=2)
+    assert recipe.schedule.warmup_epochs == pytest.approx(0.2)
+    assert "warm-up 5 -> 0.2 of 2 epochs" in " ".join(capsys.readouterr().err.split())
+    assert train_recipe(data=str(data / "images"), epochs=6).schedule.warmup_epochs == 5
+
+
+def test_images_without_labels_are_counted_and_said(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(words(arguments(data, tmp_path / "run")))
+    told = " ".join(capsys.readouterr().out.split())
+    assert "trained on 36 images" in told
+    assert f"next: tokenlabel eval --data {data / 'images'} --split val" in told
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert (results["images"], results["left_out"]) == (36, {})
+
+
+def test_every_set_counts_and_two_sources_of_labels_are_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["train", "--data", str(data / "images"), "--show", "--set", "seed=7", "log_every=3"]
+    with pytest.raises(SystemExit) as done:
+        main([*options, "--set", "optimizer.lr=0.25"])
+    assert done.value.code == 0
+    shown = capsys.readouterr().out
+    assert "seed: 7" in shown
+    assert "log_every: 3" in shown
+    assert "lr: 0.25" in shown
+    with pytest.raises(SystemExit) as done:
+        main([*options[:3], "--annotator", "resnet10t", "--labels", str(data / "labels")])
+    assert done.value.code == 2
+    assert "choose one of them" in capsys.readouterr().err
 
 
 MISTAKES = [
@@ -236,14 +303,8 @@ def test_a_full_disk_is_told_and_the_run_goes_on_later(
 
 def test_the_command_line_trains(data: Path, tmp_path: Path) -> None:
     options = arguments(data, tmp_path / "run", supervision="labels", epochs=2)
-    words = ["train"]
-    for name, value in options.items():
-        if name == "overrides":
-            words += ["--set", *value]
-        else:
-            words += [f"--{name.replace('_', '-')}", str(value)]
     with pytest.raises(SystemExit) as done:
-        main(words)
+        main(words(options))
     assert done.value.code == 0
     assert (tmp_path / "run/results.json").exists()
 

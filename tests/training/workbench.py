@@ -162,12 +162,14 @@ def run(
     *,
     validation: Validation | None = None,
     spoil: Callable[[int, Sequence[MemoryBatch]], None] | None = None,
+    allow_changed: Sequence[str] = (),
+    classes_by_rank: bool = False,
     **model: Any,
 ) -> dict[str, Any]:
     """Train; `spoil` may touch an update's batches, or kill the process."""
     with mock.patch.object(loop, "draw_curves"):  # a second for a picture, in each of many runs
-        spec = MemorySpec(recipe, validation, spoil, model)
-        return fit(recipe, spec, folder).results
+        spec = MemorySpec(recipe, validation, spoil, model, classes_by_rank)
+        return fit(recipe, spec, folder, allow_changed=allow_changed).results
 
 
 @dataclass
@@ -176,6 +178,7 @@ class MemorySpec:
     validation: Validation | None
     spoil: Callable[[int, Sequence[MemoryBatch]], None] | None
     model: dict[str, Any]
+    classes_by_rank: bool = False
 
     def build(self, ranks: Ranks) -> TokenLabelingTask:
         return make_task(self.recipe, **self.model)
@@ -187,7 +190,10 @@ class MemorySpec:
         return self.validation
 
     def facts(self) -> dict[str, Any]:
-        return {"images": 32, "classes": list("abcdefg"), "images_fingerprint": "0"}
+        names = list("abcdefg")
+        if self.classes_by_rank and os.environ.get("RANK") == "1":
+            names.reverse()
+        return {"images": 32, "classes": names, "images_fingerprint": "0"}
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from tokenlabel.runs.recipe import Recipe
-from tokenlabel.runs.recipe_file import override, read_recipe, scaled, to_yaml
+from tokenlabel.cli.said import first, left_out
+from tokenlabel.cli.settings import Settings, all_of
+from tokenlabel.errors import InputError
+from tokenlabel.runs.recipe_file import read_recipe, to_yaml
 from tokenlabel.runs.results import TrainResult
 
 __all__ = ["train"]
-
-_HOLDOUT = 0.1  # of the training images, where the data has no validation part
 
 
 def train(
@@ -38,9 +35,10 @@ def train(
     scale: Literal["linear", "sqrt", "none"] = "linear",
     seed: int | None = None,
     workers: int | None = None,
-    overrides: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = (),
+    allow_changed: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    settings: Settings = (),
     show: bool = False,
-) -> TrainResult | None:
+) -> None:
     """Train a vision transformer on a folder of images, with one soft label per patch token.
 
     tokenlabel train --data photos --annotator convnext_tiny.in12k_ft_in1k
@@ -72,110 +70,52 @@ def train(
         scale: how the learning rate follows a changed batch size.
         seed: of initial weights, order and augmentation.
         workers: processes per GPU that load images.
-        overrides: any other value of the recipe, as section.key=value ...
+        allow_changed: a value that may differ from that of the run that is to go on, such as
+            optimizer.lr or schedule.epochs; may be given several times, and is recorded.
+        settings: any other value of the recipe, as section.key=value ...
         show: print the complete recipe as YAML and stop.
     """
-    chosen = _located(_find(recipe), data, val, output)
-    if batch_size is not None and batch_size != chosen.schedule.batch_size:
-        before = chosen
-        chosen = scaled(chosen, batch_size, scale)
-        _say_scaled(before, chosen, scale)
-    chosen = override(
-        chosen,
-        [
-            *_given("model.name", model),
-            *_given("model.image_size", image_size),
-            *_given("model.weights", weights),
-            *_given("data.labels", labels),
-            *_given("data.workers", workers),
-            *_given("supervision.kind", supervision),
-            *_given("supervision.online", online or None),
-            *_given("mixing.kind", mix),
-            *_given("schedule.epochs", epochs),
-            *_given("seed", seed),
-            *overrides,
-        ],
-    )
+    from tokenlabel.api.train import train as run
+    from tokenlabel.api.train import train_recipe
+
+    if annotator is not None and labels is not None:
+        raise InputError(f"--annotator {annotator} and --labels {labels}: choose one of them")
+    choices: dict[str, Any] = {
+        "data": data,
+        "output": output,
+        "recipe": recipe,
+        "model": model,
+        "image_size": image_size,
+        "weights": weights,
+        "labels": labels,
+        "online": online,
+        "supervision": supervision,
+        "mix": mix,
+        "val": val,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "scale": scale,
+        "seed": seed,
+        "workers": workers,
+        "settings": all_of(settings),
+    }
     if show:
-        print(to_yaml(chosen), end="")
-        return None
-    from tokenlabel.training import student
-
-    if annotator is None or chosen.supervision.needs == "nothing":
-        return student.train(chosen, output)
-    if chosen.supervision.needs == "annotator":
-        return student.train(chosen, output, annotator=_online(annotator, chosen))
-    return student.train(_annotated(chosen, annotator, output / "labels"), output)
+        print(to_yaml(train_recipe(**choices)), end="")
+        return
+    _report(run(**choices, annotator=annotator, allow_changed=allow_changed))
 
 
-def _find(recipe: str) -> Recipe:
-    """A recipe by name or file."""
-    from tokenlabel import recipes
-
-    return read_recipe(recipe) if recipe.endswith((".yaml", ".yml")) else recipes.get(recipe)
-
-
-def _located(recipe: Recipe, data: str, val: str | None, output: Path) -> Recipe:
-    """The recipe with its images: its validation part, where it has one, is used."""
-    from tokenlabel.data.open import open_validation
-
-    images = dataclasses.replace(recipe.data, train=data)
-    if val is not None:
-        images = dataclasses.replace(images, val=val)
-    elif images.val is None and images.val_split is not None:
-        images = dataclasses.replace(images, val=data)
-    elif images.val is None and (found := open_validation(data)) is not None:
-        images = dataclasses.replace(images, val=data, val_split=found.found.part)
-    elif images.val is None and images.holdout is None:
-        images = dataclasses.replace(images, holdout=_held_out_before(output))
-    return dataclasses.replace(recipe, data=images)
-
-
-def _held_out_before(output: Path) -> float | None:
-    """The share that a run held out which is to go on; for a new run the usual one."""
-    known = output / "recipe.yaml"
-    return read_recipe(known).data.holdout if known.is_file() else _HOLDOUT
-
-
-def _given(path: str, value: Any) -> list[str]:
-    return [] if value is None else [f"{path}={json.dumps(value)}"]
-
-
-def _say_scaled(before: Recipe, after: Recipe, rule: str) -> None:
-    from tokenlabel.progress import console
-
-    console.print(
-        f"batch size {before.schedule.batch_size} -> {after.schedule.batch_size}: learning rate"
-        f" {before.optimizer.lr:.3g} -> {after.optimizer.lr:.3g} (rule: {rule}; see --scale)"
-    )
-
-
-def _annotated(recipe: Recipe, annotator: str, store: Path) -> Recipe:
-    """The recipe with the labels that `annotator` gives its images, made if they are not there."""
-    from tokenlabel.cli.annotate import annotate
-    from tokenlabel.training.ranks import Ranks
-
-    device = "cpu" if recipe.engine.device == "cpu" else "auto"
+def _report(done: TrainResult) -> None:
+    """What came of it, and the next command."""
+    if not first():
+        return
+    results, recipe = done.results, read_recipe(done.folder / "recipe.yaml")
+    if results.get("images") is not None:
+        print(f"trained on {results['images']:,} images{left_out(results['left_out'])}")
+    if results["best_top1"] is not None:
+        print(f"best top-1 {results['best_top1']:.2%} ({results['best_checkpoint']})")
     images = recipe.data
-    annotate(
-        data=images.train, split=images.train_split, output=store, model=annotator, device=device
-    )
-    Ranks(recipe.engine).wait()  # the ranks share the work: all must have done theirs
-    return dataclasses.replace(recipe, data=dataclasses.replace(images, labels=str(store)))
-
-
-def _online(annotator: str, recipe: Recipe) -> Callable[[Any], Sequence[Any]]:
-    """What labels a batch of augmented views, [B, 3, H, W] uint8."""
-    from tokenlabel.annotators.timm_classifier import TimmAnnotator
-    from tokenlabel.data.open import open_images
-    from tokenlabel.training.ranks import Ranks
-
-    source = open_images(recipe.data.train, recipe.data.train_split, "train")
-    device = Ranks(recipe.engine).device
-    teacher = TimmAnnotator(annotator, class_names=source.class_names, device=device)
-
-    def label(images: Any) -> Sequence[Any]:
-        pixels = images.permute(0, 2, 3, 1).cpu().numpy()
-        return teacher.annotate([teacher.prepare("", picture) for picture in pixels])
-
-    return label
+    place = images.train if images.val is None else images.val
+    part = f" --split {images.val_split}" if images.val_split else ""
+    print(f"the run: {done.folder}")
+    print(f"next: tokenlabel eval --data {place}{part} --checkpoint {done.folder}")

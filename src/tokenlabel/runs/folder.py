@@ -98,7 +98,9 @@ class RunFolder:
                 f" further on the longer schedule with --allow-changed {changed[0]}"
             )
         able = all(key.startswith(_BY_NAME) and key not in _FIXED for key in changed)
-        hint = f"allow that with --allow-changed {' '.join(changed[:4])}, " if able else ""
+        hint = (
+            f"allow that with --allow-changed {' --allow-changed '.join(changed)}, " if able else ""
+        )
         raise InputError(
             f"{self.path} holds a run with another {', '.join(changed[:4])}:"
             f" {hint}choose another output folder, or delete this one"

@@ -1,0 +1,196 @@
+"""`tl.train`: a student, from a recipe and the values that replace its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tokenlabel.errors import InputError
+from tokenlabel.progress import console
+from tokenlabel.runs.recipe import Recipe
+from tokenlabel.runs.recipe_file import override, read_recipe, scaled
+from tokenlabel.runs.results import TrainResult
+
+if TYPE_CHECKING:
+    from tokenlabel.training.callbacks import Callback
+
+__all__ = ["train", "train_recipe"]
+
+_HOLDOUT = 0.1  # of the training images, where the data has no validation part
+_WARMUP = 0.1  # of the epochs, where the recipe's warm-up would take them all
+
+
+def train(
+    *,
+    output: str | Path = "runs/train",
+    annotator: str | None = None,
+    allow_changed: Iterable[str] = (),
+    callbacks: Iterable[Callback] = (),
+    **choices: Any,
+) -> TrainResult:
+    """Train a student in the folder `output`; a run that is there goes on.
+
+    `choices` are those of `train_recipe`. `annotator`, a timm name or folder, labels the images first,
+    or every augmented view with `online`. `allow_changed` names values in which the recipe may differ
+    from the run that is there, and `callbacks` follow it (see `tokenlabel.training.engine.fit`).
+    Raises InputError, before anything is written, for what the user can fix.
+    """
+    from tokenlabel.training import student
+
+    recipe = train_recipe(output=output, **choices)
+    options: dict[str, Any] = {"callbacks": callbacks, "allow_changed": allow_changed}
+    if annotator is None or recipe.supervision.needs == "nothing":
+        return student.train(recipe, output, **options)
+    if recipe.supervision.needs == "annotator":
+        return student.train(recipe, output, annotator=_online(annotator, recipe), **options)
+    if recipe.data.labels is not None:
+        raise InputError(
+            f"an annotator ({annotator}) and labels ({recipe.data.labels}) are both given: choose one"
+        )
+    return student.train(_annotated(recipe, annotator, Path(output) / "labels"), output, **options)
+
+
+def train_recipe(
+    *,
+    data: str,
+    output: str | Path = "runs/train",
+    recipe: str | Recipe = "starter",
+    model: str | None = None,
+    image_size: int | None = None,
+    weights: str | None = None,
+    labels: str | None = None,
+    online: bool = False,
+    supervision: str | None = None,
+    mix: str | None = None,
+    val: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    scale: Literal["linear", "sqrt", "none"] = "linear",
+    seed: int | None = None,
+    workers: int | None = None,
+    settings: Sequence[str] = (),
+) -> Recipe:
+    """The recipe that `train` follows: a recipe, by name or YAML file, with values replaced.
+
+    `settings` are further ones, "section.key=value". What follows from them is said: the learning
+    rate at another batch size (by the rule `scale`), and a warm-up that does not fit the epochs.
+    Raises InputError for values that do not fit.
+    """
+    chosen = _located(_find(recipe), data, val, Path(output))
+    if batch_size is not None and batch_size != chosen.schedule.batch_size:
+        before = chosen
+        chosen = scaled(chosen, batch_size, scale)
+        console.print(
+            f"batch size {before.schedule.batch_size} -> {batch_size}: learning rate"
+            f" {before.optimizer.lr:.3g} -> {chosen.optimizer.lr:.3g} (rule: {scale}; see --scale)"
+        )
+    chosen = override(
+        chosen,
+        [
+            *_given("model.name", model),
+            *_given("model.image_size", image_size),
+            *_given("model.weights", weights),
+            *_given("data.labels", labels),
+            *_given("data.workers", workers),
+            *_given("supervision.kind", supervision),
+            *_given("supervision.online", online or None),
+            *_given("mixing.kind", mix),
+            *_given("schedule.epochs", epochs),
+            *_given("seed", seed),
+            *settings,
+        ],
+    )
+    asked = any(text.startswith("schedule.warmup_epochs=") for text in settings)
+    return chosen if asked else _warmed_up(chosen)
+
+
+def _warmed_up(recipe: Recipe) -> Recipe:
+    """The recipe with a shorter warm-up, where its own leaves nothing of the epochs."""
+    schedule = recipe.schedule
+    if schedule.warmup_epochs < schedule.epochs:
+        return recipe
+    shorter = _WARMUP * schedule.epochs
+    console.print(f"warm-up {schedule.warmup_epochs:g} -> {shorter:g} of {schedule.epochs} epochs")
+    return dataclasses.replace(
+        recipe, schedule=dataclasses.replace(schedule, warmup_epochs=shorter)
+    )
+
+
+def _find(recipe: str | Recipe) -> Recipe:
+    """A recipe by name or file."""
+    from tokenlabel import recipes
+
+    if isinstance(recipe, Recipe):
+        return recipe
+    return read_recipe(recipe) if recipe.endswith((".yaml", ".yml")) else recipes.get(recipe)
+
+
+def _located(recipe: Recipe, data: str, val: str | None, output: Path) -> Recipe:
+    """The recipe with its images: its validation part, where it has one, is used."""
+    from tokenlabel.data.open import open_validation
+
+    images = dataclasses.replace(recipe.data, train=data)
+    if val is not None:
+        images = dataclasses.replace(images, val=val)
+    elif images.val is None and images.val_split is not None:
+        images = dataclasses.replace(images, val=data)
+    elif images.val is None and (found := open_validation(data)) is not None:
+        images = dataclasses.replace(images, val=data, val_split=found.found.part)
+    elif images.val is None and images.holdout is None:
+        images = dataclasses.replace(images, holdout=_held_out_before(output))
+    return dataclasses.replace(recipe, data=images)
+
+
+def _held_out_before(output: Path) -> float | None:
+    """The share that a run held out which is to go on; for a new run the usual one."""
+    known = output / "recipe.yaml"
+    return read_recipe(known).data.holdout if known.is_file() else _HOLDOUT
+
+
+def _given(path: str, value: Any) -> list[str]:
+    return [] if value is None else [f"{path}={json.dumps(value)}"]
+
+
+# -- annotators -----------------------------------------------------------------------------------
+
+
+def _annotated(recipe: Recipe, name: str, store: Path) -> Recipe:
+    """The recipe with the labels that an annotator gives its images, made if they are not there."""
+    from tokenlabel.annotators.run import run
+    from tokenlabel.data.open import open_images
+    from tokenlabel.training.ranks import Ranks
+
+    ranks = Ranks(recipe.engine)
+    images = recipe.data
+    source = open_images(images.train, images.train_split, "train")
+    run(source, _annotator(name, source.class_names, ranks.device), store)
+    ranks.wait()  # the ranks share the work: all must have done theirs
+    return dataclasses.replace(recipe, data=dataclasses.replace(images, labels=str(store)))
+
+
+def _online(name: str, recipe: Recipe) -> Callable[[Any], Sequence[Any]]:
+    """What labels a batch of augmented views, [B, 3, H, W] uint8."""
+    from tokenlabel.data.open import open_images
+    from tokenlabel.training.ranks import Ranks
+
+    source = open_images(recipe.data.train, recipe.data.train_split, "train")
+    teacher = _annotator(name, source.class_names, Ranks(recipe.engine).device)
+
+    def label(images: Any) -> Sequence[Any]:
+        pixels = images.permute(0, 2, 3, 1).cpu().numpy()
+        labels: Sequence[Any] = teacher.annotate([teacher.prepare("", p) for p in pixels])
+        return labels
+
+    return label
+
+
+def _annotator(name: str, class_names: Sequence[str], device: Any) -> Any:
+    import torch
+
+    from tokenlabel.annotators.timm_classifier import TimmAnnotator
+
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    return TimmAnnotator(name, class_names=class_names, device=device, dtype=dtype)
