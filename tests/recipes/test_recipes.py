@@ -36,7 +36,13 @@ SMALL_GRIDS = {
     "cifar10_resnet": (4, 4),
 }
 # every kind of student, supervision and mixing once; the rest when there is time
-ONE_OF_A_KIND = ("lvvit_t_224", "lvvit_s_transfer", "deit_small", "mixer_small_token_labels")
+ONE_OF_A_KIND = (
+    "lvvit_t_224",
+    "lvvit_s_transfer_released",
+    "deit_small",
+    "mixer_small_token_labels",
+    "relabel_resnet50",
+)
 OTHERS = tuple(name for name in recipes.names() if name not in ONE_OF_A_KIND)
 
 
@@ -80,6 +86,7 @@ def test_a_recipe_builds_its_backbone(name: str) -> None:
     """On the meta device: shapes without data."""
     model = recipes.get(name).model
     arguments = {**model.kwargs, "img_size": model.image_size, "drop_path_rate": model.drop_path}
+    arguments.pop("heads", None)  # the student's, not the backbone's
     with torch.device("meta"):
         backbone = build_model(model.name, **arguments)
     parameters = sum(p.numel() for p in backbone.parameters())
@@ -88,6 +95,47 @@ def test_a_recipe_builds_its_backbone(name: str) -> None:
         p for g in parameter_groups(backbone, recipes.get(name).optimizer) for p in g["params"]
     ]
     assert len(grouped) == len({id(p) for p in grouped}) == len(list(backbone.parameters()))
+
+
+# rate, batch, epochs, warm-up, cool-down, warm-up rate, last rate, weight decay, average, test crop;
+# as in the repositories that the recipes cite
+SOURCES = {
+    "lvvit_t_224": (1.6e-3, 1024, 300, 5, 10, 1e-6, 1e-5, 0.05, 0.99992, 0.9),
+    "lvvit_s_224": (1.6e-3, 1024, 300, 5, 10, 1e-6, 1e-5, 0.05, 0.99992, 0.9),
+    "lvvit_m_224": (1.6e-3, 1024, 300, 5, 10, 1e-6, 1e-5, 0.05, 0.99992, 1.0),
+    "lvvit_l_288": (1e-3, 1024, 300, 5, 10, 1e-6, 1e-5, 0.05, 0.99992, 1.0),
+    "lvvit_s_384": (5e-6, 512, 30, 5, 0, 1e-6, 5e-6, 1e-8, None, 0.9),
+    "lvvit_m_448": (5e-6, 512, 30, 5, 0, 1e-6, 5e-6, 1e-8, None, 1.0),
+    "lvvit_l_512": (5e-6, 512, 30, 5, 0, 1e-6, 5e-6, 1e-8, None, 1.0),
+    "lvvit_s_transfer_released": (1.6e-3, 512, 300, 5, 10, 1e-6, 1e-5, 0.05, None, 0.9),
+    "volo_d1_224": (1.6e-3, 1024, 300, 20, 10, 1e-6, 1e-5, 0.05, None, 0.96),
+    "swin_tiny": (1e-3, 1024, 300, 20, 0, 1e-6, 1e-5, 0.05, None, 0.875),
+    "deit_small": (1e-3, 1024, 300, 5, 0, 1e-6, 1e-5, 0.05, None, 0.875),
+    "relabel_resnet50": (2e-3, 1024, 300, 5, 0, 0.0, 0.0, 0.01, None, 0.875),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_recipe_holds_the_values_of_its_source(name: str) -> None:
+    found = recipes.get(name)
+    schedule = found.schedule
+    assert SOURCES[name] == (
+        found.optimizer.lr,
+        schedule.batch_size,
+        schedule.epochs,
+        schedule.warmup_epochs,
+        schedule.cooldown_epochs,
+        schedule.warmup_lr,
+        schedule.min_lr,
+        found.optimizer.weight_decay,
+        found.ema.decay,
+        found.augment.crop_pct,
+    )
+
+
+def test_transfer_as_released_mixes_tokens_and_trains_the_class_alone() -> None:
+    found = recipes.get("lvvit_s_transfer_released")
+    assert (found.supervision.kind, found.mixing.kind) == ("labels", "mixtoken")
 
 
 @pytest.mark.slow

@@ -30,7 +30,9 @@ def test_recipes_hold_the_published_values(
     assert (model.backbone, model.channels, model.drop_path) == (backbone, channels, drop_path)
     assert (model.head, model.dropout, recipe.loss.auxiliary_weight) == ("upernet", 0.1, 0.4)
     assert (recipe.optimizer.name, recipe.optimizer.lr) == ("adamw", 6e-5)
-    assert recipe.optimizer.weight_decay == 0.01
+    assert (recipe.optimizer.weight_decay, recipe.optimizer.decay_all) == (0.01, True)
+    assert model.kwargs["norm_eps"] == 1e-6
+    assert model.kwargs.get("residual_divisor") == (1.0 if backbone == "lvvit_l" else None)
     assert (schedule.updates, schedule.batch_size, schedule.warmup_updates) == (160_000, 16, 1500)
     assert (schedule.decay, schedule.min_lr) == ("poly", 0.0)
     assert schedule.warmup_lr == pytest.approx(6e-5 * 1e-6)

@@ -212,6 +212,14 @@ def test_weight_decay_spares_positions_class_token_biases_and_norms() -> None:
     assert not any(n.endswith(".weight") and "norm" not in n for n in spared)
 
 
+def test_weight_decay_may_reach_every_parameter() -> None:
+    optimizer = dataclasses.replace(RECIPE.optimizer, decay_all=True, weight_decay=0.1)
+    trainer = _trainer(dataclasses.replace(RECIPE, optimizer=optimizer))
+    groups = trainer.optimizer.param_groups
+    assert {group["weight_decay"] for group in groups} == {0.1}
+    assert sum(len(group["params"]) for group in groups) == len(list(trainer.student.parameters()))
+
+
 def test_the_rate_warms_up_decays_and_cools_down() -> None:
     schedule = dataclasses.replace(
         RECIPE.schedule, epochs=10, warmup_epochs=2, cooldown_epochs=2, warmup_lr=1e-4, min_lr=1e-3

@@ -1,7 +1,11 @@
 """Segmentation: the published results on ADE20K, and small runs on street scenes.
 
-Published (paper, section 4.5; released configurations): UperNet, crop 512, AdamW 6e-5, a straight
-line to zero over 160 000 updates of 16 images after 1500 of warm-up, sliding window 512 / 341.
+Published (paper, section 4.5; released configurations): UperNet, crop 512, AdamW 6e-5 with weight
+decay on every parameter, a straight line to zero over 160 000 updates of 16 images after 1500 of
+warm-up, sliding window 512 / 341. The released backbones use LayerNorm eps 1e-6, and L, whose
+configuration gives no residual divisor, runs with 1. One difference is on purpose: the released code
+spends `drop_path_rate` as dropout inside its blocks (drop path itself stays 0); here it is stochastic
+depth, as the name says.
 """
 
 from __future__ import annotations
@@ -24,6 +28,9 @@ from tokenlabel.segmentation.recipe import (
 __all__ = ["get_segmentation_recipe", "segmentation_recipe_names"]
 
 
+_RELEASED_NORM = {"norm_eps": 1e-6}
+
+
 def _published(model: SegmentationModelChoice, result: str) -> SegmentationRecipe:
     return SegmentationRecipe(
         about=About(
@@ -33,31 +40,43 @@ def _published(model: SegmentationModelChoice, result: str) -> SegmentationRecip
             accuracy=result,
         ),
         model=model,
+        optimizer=Optimizer(lr=6e-5, weight_decay=0.01, decay_all=True),
         engine=Engine(device_batch=16, precision="fp16", sync_batchnorm=True),
     )
 
 
 def lvvit_s_upernet_ade20k() -> SegmentationRecipe:
     """LV-ViT-S with UperNet: published 47.9 mIoU, 48.6 multi-scale, 83.1 % of pixels."""
-    model = SegmentationModelChoice(backbone="lvvit_s", channels=256, drop_path=0.1)
+    model = SegmentationModelChoice(
+        backbone="lvvit_s", channels=256, drop_path=0.1, kwargs=_RELEASED_NORM
+    )
     return _published(model, "ADE20K 512: 47.9 mIoU, 48.6 multi-scale, 83.1 pixel accuracy")
 
 
 def lvvit_m_upernet_ade20k() -> SegmentationRecipe:
     """LV-ViT-M with UperNet: published 49.4 mIoU, 50.6 multi-scale, 83.5 % of pixels."""
-    model = SegmentationModelChoice(backbone="lvvit_m", channels=256, drop_path=0.2)
+    model = SegmentationModelChoice(
+        backbone="lvvit_m", channels=256, drop_path=0.2, kwargs=_RELEASED_NORM
+    )
     return _published(model, "ADE20K 512: 49.4 mIoU, 50.6 multi-scale, 83.5 pixel accuracy")
 
 
 def lvvit_l_upernet_ade20k() -> SegmentationRecipe:
     """LV-ViT-L with UperNet: published 50.9 mIoU, 51.8 multi-scale, 84.1 % of pixels."""
-    model = SegmentationModelChoice(backbone="lvvit_l", channels=512, drop_path=0.5)
+    model = SegmentationModelChoice(
+        backbone="lvvit_l",
+        channels=512,
+        drop_path=0.5,
+        kwargs=_RELEASED_NORM | {"residual_divisor": 1.0},
+    )
     return _published(model, "ADE20K 512: 50.9 mIoU, 51.8 multi-scale, 84.1 pixel accuracy")
 
 
 def lvvit_s_fcn_ade20k() -> SegmentationRecipe:
     """LV-ViT-S with FCN on the fourth map, at stride 8."""
-    model = SegmentationModelChoice(backbone="lvvit_s", head="fcn", channels=256, drop_path=0.1)
+    model = SegmentationModelChoice(
+        backbone="lvvit_s", head="fcn", channels=256, drop_path=0.1, kwargs=_RELEASED_NORM
+    )
     return _published(model, "")
 
 

@@ -134,7 +134,9 @@ class Optimizer:
     lr: Positive = 1.6e-3
     """Peak learning rate at `Schedule.batch_size` (see `--scale`)."""
     weight_decay: NotNegative = 0.05
-    """None is applied to biases, norms, position embeddings and class tokens."""
+    """None is applied to biases, norms, position embeddings and class tokens, unless `decay_all`."""
+    decay_all: bool = False
+    """Whether weight decay reaches those, too."""
     betas: tuple[Share, Share] | None = None
     eps: Positive | None = None
     momentum: Share = 0.9

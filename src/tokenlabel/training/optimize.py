@@ -68,6 +68,8 @@ def parameter_groups(student: nn.Module, recipe: Optimizer) -> list[dict[str, An
     ):
         if members:
             groups.append({"params": members, "weight_decay": decay})
+    if recipe.decay_all:
+        groups = [group | {"weight_decay": recipe.weight_decay} for group in groups]
     return list(groups)
 
 
