@@ -207,7 +207,7 @@ def test_masks_are_numbers_not_levels() -> None:
     np.testing.assert_array_equal(decode_mask(saved(palette, "PNG"), "m"), [[0, 3], [2, 1]])
     two = Image.fromarray(np.array([[True, False]]))
     np.testing.assert_array_equal(decode_mask(saved(two, "PNG"), "m"), [[1, 0]])
-    with pytest.raises(InputError, match=r"mask m\.png is a colour picture \(RGB\)"):
+    with pytest.raises(InputError, match=r"mask m\.png is a color picture \(RGB\)"):
         decode_mask(saved(gradient(), "PNG"), "m.png")
     with pytest.raises(InputError, match=r"cannot read mask m\.png"):
         decode_mask(b"hello", "m.png")

@@ -190,7 +190,7 @@ def test_coloured_masks_are_refused(
     scenes: Path, replace_mask: Callable[[Image.Image], Path]
 ) -> None:
     replace_mask(Image.new("RGB", (64, 48)))
-    with pytest.raises(InputError, match=r"colour picture \(RGB\)"):
+    with pytest.raises(InputError, match=r"color picture \(RGB\)"):
         first_pair(scenes)
 
 

@@ -432,7 +432,7 @@ def test_faults_are_named_before_anything_is_written(scenes: Path, tmp_path: Pat
 def test_namesakes_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
     for name in ("a.jpg", "a.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
-    with pytest.raises(InputError, match=r"a\.jpg has a namesake"):
+    with pytest.raises(InputError, match=r"a\.jpg and another image"):
         segment.predict(images=tmp_path, checkpoint=trained[1], output=tmp_path / "out")
 
 

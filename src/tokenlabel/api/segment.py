@@ -271,7 +271,9 @@ def predict(
     files = {path.relative_to(base).with_suffix(".png"): path for path in found}
     lost = sorted(set(found) - set(files.values()))
     if lost:
-        raise InputError(f"{lost[0]} has a namesake of another suffix: rename one of them")
+        raise InputError(
+            f"{lost[0]} and another image differ in their suffix only: rename one of them"
+        )
     seen = survey((str(path), path.read_bytes) for path in found)
     rules = trained.rules.filled(seen.rules(trained.recipe.data.orientation))
     with progress_bar() as bar:
@@ -297,7 +299,7 @@ def _recipe(recipe: str | SegmentationRecipe) -> SegmentationRecipe:
 
 
 def _start(weights: str | None) -> dict[str, Any]:
-    """The weights to start from and, where their folder tells it, the backbone that they are of."""
+    """The weights to start from and, where their folder names it, the backbone that they are of."""
     from tokenlabel.runs.open import holds_run, open_run
 
     if weights is None:

@@ -183,7 +183,7 @@ def predict(
     tile: int = 1024,
     device: Literal["auto", "cpu"] = "auto",
 ) -> None:
-    """Give every pixel of your pictures a class: label images and colour overlays.
+    """Give every pixel of your pictures a class: label images and color overlays.
 
     tokenlabel segment predict --images photos --checkpoint runs/segment
 
@@ -191,7 +191,7 @@ def predict(
         images: a picture, or a folder of pictures.
         checkpoint: a run's folder; its best checkpoint is taken.
         output: labels/NAME.png (mask values as in the training data), overlays/NAME.png and
-            legend.png with the colours of the classes.
+            legend.png with the colors of the classes.
         multi_scale: average over six scales and mirror images: slower, a little better.
         tile: pixels on a side that are made at once; less takes less memory, with the same result.
         device: auto takes a GPU where there is one.

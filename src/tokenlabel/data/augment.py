@@ -50,7 +50,7 @@ class Augmentation:
     """Of brightness, contrast, saturation[, hue]. As in timm, policies but 3-Augment replace it."""
     interpolation: Interpolation | Literal["random"] = "random"
     erasing: float = 0.0  # probability of erasing a box
-    erasing_mode: Literal["pixel", "rand", "const"] = "pixel"  # noise, one colour, the mean
+    erasing_mode: Literal["pixel", "rand", "const"] = "pixel"  # noise, one color, the mean
     mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN  # of pixels in [0, 1]
     std: tuple[float, float, float] = IMAGENET_DEFAULT_STD
 
@@ -72,7 +72,7 @@ class Augmentation:
 
     @cached_property
     def fill(self) -> tuple[int, int, int]:
-        """The mean colour, which shows where a view leaves the image."""
+        """The mean color, which shows where a view leaves the image."""
         red, green, blue = (min(255, round(255 * value)) for value in self.mean)
         return red, green, blue
 
@@ -129,21 +129,21 @@ class Augmentation:
         return pixels
 
     def _erase(self, pixels: Pixels, box: Box, rng: np.random.Generator) -> None:
-        """Fill a box with noise that is N(0, 1) after normalisation, within what a byte can hold."""
+        """Fill a box with noise that is N(0, 1) after normalization, within what a byte can hold."""
         height, width = pixels.shape[:2]
         rows = slice(round(box.y0 * height), round(box.y1 * height))
         cols = slice(round(box.x0 * width), round(box.x1 * width))
         region = pixels[rows, cols]
         shape = {"pixel": region.shape, "rand": (3,), "const": (3,)}[self.erasing_mode]
         noise = np.zeros(shape) if self.erasing_mode == "const" else rng.standard_normal(shape)
-        colours = (np.asarray(self.mean) + noise * np.asarray(self.std)) * 255
-        region[...] = colours.round().clip(0, 255).astype(np.uint8)
+        colors = (np.asarray(self.mean) + noise * np.asarray(self.std)) * 255
+        region[...] = colors.round().clip(0, 255).astype(np.uint8)
 
 
 def center_view(
     source: tuple[int, int], size: tuple[int, int], crop_pct: float, *, squash: bool = False
 ) -> View:
-    """The centre crop of evaluation: to the pixel what timm's resize-then-crop shows.
+    """The center crop of evaluation: to the pixel what timm's resize-then-crop shows.
 
     The image is resized to just cover `size` / `crop_pct` (or stretched to it, with `squash`), then
     `size` = (h, w) is cut out of the middle.

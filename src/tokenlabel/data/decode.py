@@ -86,7 +86,7 @@ AS_STORED = DecodeRules()
 class Header(NamedTuple):
     """What a file says of its image before its pixels are decoded."""
 
-    mode: str  # Pillow's; of deep colour images with the bits a channel ("RGB;16")
+    mode: str  # Pillow's; of deep color images with the bits a channel ("RGB;16")
     size: tuple[int, int]  # (height, width) as it is stored
     orientation: int  # EXIF's, 1 to 8
 
@@ -118,7 +118,7 @@ def decode_image(
 ) -> Pixels:
     """Decode an image file to RGB pixels, uint8 [H, W, 3], by the rules of its data set.
 
-    Grey, palette and CMYK images are converted, deeper ones scaled to 8 bits; transparency is
+    Gray, palette and CMYK images are converted, deeper ones scaled to 8 bits; transparency is
     dropped; of an animation the first frame is taken.
 
     `fast` trades a last bit of JPEG accuracy for speed; with `at_least` = (height, width) a large
@@ -154,15 +154,15 @@ def decode_image(
 
 
 def decode_mask(data: bytes, name: str) -> NDArray[np.int64]:
-    """The numbers [H, W] of a mask as they are stored: grey levels (up to 16 bits) or palette indices.
+    """The numbers [H, W] of a mask as they are stored: gray levels (up to 16 bits) or palette indices.
 
-    Raises InputError naming `name` for colour pictures and for values outside 0 to 65535.
+    Raises InputError naming `name` for color pictures and for values outside 0 to 65535.
     """
     with _opened(data, name, "mask") as image:
         if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
             raise InputError(
-                f"mask {name} is a colour picture ({image.mode}): a mask holds one class number a"
-                " pixel, as a grey or palette PNG"
+                f"mask {name} is a color picture ({image.mode}): a mask holds one class number a"
+                " pixel, as a gray or palette PNG"
             )
         try:
             values: NDArray[np.int64] = np.array(image).astype(np.int64)
@@ -280,12 +280,12 @@ def _require_few_pixels(height: int, width: int, name: str, what: str = "image")
 
 
 def _max_pixels() -> int:
-    told = os.environ.get(MAX_PIXELS_VARIABLE)
-    if told is None:
+    given = os.environ.get(MAX_PIXELS_VARIABLE)
+    if given is None:
         return _MAX_PIXELS
-    if not told.isdecimal() or int(told) < 1:
-        raise InputError(f"{MAX_PIXELS_VARIABLE} = {told!r}: give a number of pixels above 0")
-    return int(told)
+    if not given.isdecimal() or int(given) < 1:
+        raise InputError(f"{MAX_PIXELS_VARIABLE} = {given!r}: give a number of pixels above 0")
+    return int(given)
 
 
 def _unreadable(name: str, error: Exception, what: str = "image") -> InputError:

@@ -1,7 +1,7 @@
 """Photometric operations on pixels, by the names of timm's table.
 
-Most of them change each byte by itself, so a table of 256 entries says all, and bytes are translated
-by it in a twelfth of the time that a picture takes to Pillow and back. The others are timm's own.
+Most of them change each byte independently: a table of 256 entries is applied to the bytes, in a twelfth
+of the time of a conversion to a Pillow image and back. The others are timm's own.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _table(pixels: Pixels, name: str, amount: float = 0.0) -> NDArray[np.number]
 
 
 def _blend(grey: int, factor: float) -> NDArray[np.number]:
-    """From a grey (factor 0) to the level itself (1) and beyond; Pillow reckons in float32."""
+    """From a grey (factor 0) to the level itself (1) and beyond; Pillow computes in float32."""
     return np.float32(factor) * (_LEVELS - grey).astype(np.float32) + np.float32(grey)
 
 

@@ -57,7 +57,8 @@ class Operation(NamedTuple):
     def view(self, size: tuple[int, int]) -> View:
         """A geometric operation on a canvas of `size` = (height, width) pixels.
 
-        Translations are by whole pixels, so that crops stay such as need no second interpolation.
+        Translations are by whole pixels: a crop that follows still begins at a whole pixel, and the
+        image is resampled once.
         """
         (amount,), (height, width) = self.args, size
         aspect = width / height
@@ -108,7 +109,7 @@ class Policy(Protocol):
 
 
 def parse_policy(text: str, mean: tuple[int, int, int]) -> Policy:
-    """The policy that `text` names, in timm's notation; `mean` is the images' mean colour.
+    """The policy that `text` names, in timm's notation; `mean` is the images' mean color.
 
     `rand-m9-mstd0.5-inc1` (RandAugment, with `n`, `p`, `mmax` and the sets `tweights`, `t3a`, `t3aw`),
     `original`, `originalr`, `v0`, `v0r` (AutoAugment), `3a` (3-Augment), `augmix-m3-w3`, and

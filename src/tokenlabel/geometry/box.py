@@ -48,7 +48,7 @@ class Box:
 
     @classmethod
     def center_square(cls, size: tuple[int, int], crop_pct: float = 1.0) -> Box:
-        """The centred square, `crop_pct` of the shorter side wide; `size` = (height, width)."""
+        """The centered square, `crop_pct` of the shorter side wide; `size` = (height, width)."""
         rows, cols = size
         side = min(rows, cols) * crop_pct
         return cls.from_pixels((cols - side) / 2, (rows - side) / 2, side, side, size)

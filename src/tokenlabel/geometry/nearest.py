@@ -19,7 +19,7 @@ def render_nearest(
 ) -> NDArray[Number]:
     """The numbers [h, w] of a view of `numbers` [H, W]; `size` = (h, w).
 
-    Each output pixel takes the source pixel in which its centre lies, and `fill` where the view
+    Each output pixel takes the source pixel in which its center lies, and `fill` where the view
     shows no source content there.
     """
     x = (np.arange(size[1]) + 0.5) / size[1]

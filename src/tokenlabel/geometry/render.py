@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
-from tokenlabel.geometry.view import View, pixel_centres
+from tokenlabel.geometry.view import View, pixel_centers
 
 __all__ = ["GREY", "Interpolation", "Pixels", "render"]
 
@@ -25,7 +25,7 @@ _PIL_FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 _SHARPNESS = 1.25  # scale before a warp: nearest to warping first and resizing then, of 1 to 2
-_ROUNDING = 1 / 256  # of grey levels, in float32
+_ROUNDING = 1 / 256  # of gray levels, in float32
 _WHOLE_PIXELS = 1e-6  # what lies this near to a pixel edge lies on it
 
 Span = tuple[float, float]
@@ -43,7 +43,7 @@ def render(
 
     Crops and flips are resized with an antialiasing filter, as `PIL.Image.resize` does. Other views
     are resized by the filter to nearly the output's scale and then warped once, bilinearly. Pixels
-    whose centre shows no source content (see `View.valid_pixels`) get the colour `fill`.
+    whose center shows no source content (see `View.valid_pixels`) get the color `fill`.
     """
     if view.axis_aligned and _near(view):
         return _render_upright(image, view, size, interpolation, fill)
@@ -81,7 +81,7 @@ def _render_upright(
 
 
 def _valid_span(view: View, axis: int, pixels: int) -> tuple[int, int]:
-    """The first of `pixels` pixels whose centre shows content, and the one behind the last."""
+    """The first of `pixels` pixels whose center shows content, and the one behind the last."""
     low, high = view.valid_interval(axis)
     return math.ceil(low * pixels - 0.5), math.floor(high * pixels + 0.5)
 
@@ -108,7 +108,7 @@ def _render_warped(
         for pixels, scale in zip((bottom - top, right - left), scales, strict=True)
     )
     near = _resize_whole_pixels(image[top:bottom, left:right], (rows, cols), interpolation)
-    x, y = pixel_centres(size)
+    x, y = pixel_centers(size)
     at = np.empty((*size, 2), np.float32)  # torch's positions: -1 to 1 within what was resized
     for axis, (p, q, r), start, pixels in (
         (0, (a, b, c), left / width, (right - left) / width),
@@ -125,7 +125,7 @@ def _render_warped(
     )
     valid = view.valid_pixels(size)
     out = np.empty((*size, 3), np.uint8)
-    # cut to a whole grey level, as Pillow's warps are, but for what lies next below one
+    # rounded down to a whole gray level, as in Pillow's warps, after adding the rounding error
     planes = warped[0].add_(_ROUNDING).to(torch.uint8).numpy()
     for channel, plane in enumerate(planes):
         out[..., channel] = np.where(valid, plane, np.uint8(fill[channel]))
@@ -154,7 +154,7 @@ def _resize(
 
 
 def _resize_whole_pixels(part: Pixels, size: tuple[int, int], kind: Interpolation) -> Pixels:
-    """torch's vectorised uint8 resize: as Pillow's to a grey level, in a third of the time."""
+    """torch's vectorized uint8 resize: as Pillow's to a gray level, in a third of the time."""
     if part.shape[:2] == size:
         return part.copy()
     # in this very order, torch sees channels last and keeps them so

@@ -1,7 +1,7 @@
 """Exact resampling of maps of cells to grids of tokens through views.
 
-A map is read as the bilinear interpolant of its cell centres (constant beyond the outermost
-centres); a token's value is that function's *area average* over the part of the token that is
+A map is read as the bilinear interpolant of its cell centers (constant beyond the outermost
+centers); a token's value is that function's *area average* over the part of the token that is
 covered by the map. For axis-aligned views the average is separable and closed-form; otherwise it is
 taken over a fine lattice of points.
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenlabel.geometry.box import WHOLE, Box
-from tokenlabel.geometry.view import Row, View, leaves, pixel_centres
+from tokenlabel.geometry.view import Row, View, leaves, pixel_centers
 
 __all__ = ["Resampler", "TokenSpans", "area_weights", "coverage", "resample"]
 
@@ -43,14 +43,14 @@ AxisWeights = Callable[[TokenSpans, int], NDArray[np.floating]]
 def area_weights(edges: NDArray[np.float64], cells: int) -> NDArray[np.float64]:
     """Weights [..., cells] that average the linear interpolant over each interval [..., 2].
 
-    Edges are in cell units, within [0, cells]; cell i has its centre at i + 0.5. Weights sum to one;
+    Edges are in cell units, within [0, cells]; cell i has its center at i + 0.5. Weights sum to one;
     those of an empty interval give the interpolant's value at that point.
     """
     start, stop = edges.min(-1), edges.max(-1)
     # an interval of no length has no average: widen it, by an amount far below any cell
     middle, half = (start + stop) / 2, np.maximum((stop - start) / 2, 1e-6)
     ends = np.stack([middle - half, middle + half])
-    # hats of the cells and of one virtual neighbour at each end, which repeats the outermost cell
+    # hats of the cells and of one virtual neighbor at each end, which repeats the outermost cell
     centers = np.arange(-1, cells + 1) + 0.5
     t = np.clip(ends[..., None] - centers, -1.0, 1.0)
     integral = 0.5 + t - 0.5 * t * np.abs(t)  # of the hat, up to t
@@ -180,7 +180,7 @@ class _Lattice:
         self, view: View, cells: tuple[int, int], grid: tuple[int, int], extent: Box
     ) -> None:
         points = (grid[0] * _LATTICE, grid[1] * _LATTICE)
-        x, y = (place.astype(np.float32) for place in pixel_centres(points))
+        x, y = (place.astype(np.float32) for place in pixel_centers(points))
         to_map = _in_map(view, extent)
         covered = np.ones(points, np.float32)
         for row in dict.fromkeys((*view.clipping_rows(), *(row for row in to_map if leaves(row)))):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tokenlabel.geometry.box import Box
 
-__all__ = ["Row", "View", "leaves", "pixel_centres"]
+__all__ = ["Row", "View", "leaves", "pixel_centers"]
 
 Affine = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f): an output point (x, y) comes from (a x + b y + c, d x + e y + f)."""
@@ -71,7 +71,7 @@ class View:
 
     @classmethod
     def rotation(cls, degrees: float, aspect: float) -> View:
-        """Turn the content counter-clockwise about the centre; `aspect` = width / height in pixels."""
+        """Turn the content counter-clockwise about the center; `aspect` = width / height in pixels."""
         angle = math.radians(degrees)
         cos, sin = math.cos(angle), math.sin(angle)
         b, d = -sin / aspect, sin * aspect
@@ -128,8 +128,8 @@ class View:
         return inside
 
     def valid_pixels(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Of which output pixels the centre is valid: bool [h, w]; `size` = (h, w)."""
-        x, y = pixel_centres(size)
+        """Of which output pixels the center is valid: bool [h, w]; `size` = (h, w)."""
+        x, y = pixel_centers(size)
         low, high = np.full_like(y, -np.inf), np.full_like(y, np.inf)  # of x, in each row of pixels
         half = 0.5 + _INSIDE_TOLERANCE
         for a, b, c in self.clipping_rows():
@@ -168,8 +168,8 @@ class View:
             yield from filter(leaves, ((a, b, c), (d, e, f)))
 
 
-def pixel_centres(size: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """x [w] and y [h, 1] of the centres of h x w pixels, in fractions of the frame."""
+def pixel_centers(size: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """x [w] and y [h, 1] of the centers of h x w pixels, in fractions of the frame."""
     height, width = size
     return (np.arange(width) + 0.5) / width, (np.arange(height)[:, None] + 0.5) / height
 

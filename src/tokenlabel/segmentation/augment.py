@@ -1,4 +1,4 @@
-"""How training pairs are drawn: one `View` for image and mask, then colours of the image alone.
+"""How training pairs are drawn: one `View` for image and mask, then colors of the image alone.
 
 The pipeline is mmsegmentation's for ADE20K, from which the published results come: a random scale,
 a crop in which no class fills more than a share, a flip, photometric distortion.
@@ -21,7 +21,7 @@ from tokenlabel.segmentation.classes import IGNORED, Labels
 __all__ = ["PairAugmentation", "distort_colors", "scaled_size"]
 
 _ATTEMPTS = 10  # to find a crop with more than one class
-_BRIGHTNESS = 32.0  # grey levels up or down
+_BRIGHTNESS = 32.0  # gray levels up or down
 _CONTRAST = (0.5, 1.5)
 _SATURATION = (0.5, 1.5)
 _HUE = 18.0 / 180  # of the circle, to either side
@@ -33,8 +33,8 @@ class PairAugmentation:
 
     - `short_side`: pixels to which the shorter side is scaled before the random `scale`; None keeps
       the image's own. The longer side stays within `longest` times it.
-    - `largest_share`: a crop in which one class fills more of the labelled pixels is drawn again.
-    - `fill`: the colour beyond the image's right and bottom edges, where the crop is larger; labels
+    - `largest_share`: a crop in which one class fills more of the labeled pixels is drawn again.
+    - `fill`: the color beyond the image's right and bottom edges, where the crop is larger; labels
       are `IGNORED` there.
     """
 

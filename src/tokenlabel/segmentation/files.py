@@ -24,7 +24,7 @@ __all__ = ["read_image", "read_mask", "read_pair"]
 
 
 def read_image(path: Path, rules: DecodeRules = AS_STORED) -> NDArray[np.uint8]:
-    """RGB pixels [H, W, 3] of an image file; grey is repeated, transparency dropped."""
+    """RGB pixels [H, W, 3] of an image file; gray is repeated, transparency dropped."""
     return decode_image(_bytes(path, "image"), str(path), rules)
 
 

@@ -64,7 +64,7 @@ class Inference:
 
 @dataclass(frozen=True)
 class Segmenter:
-    """Predicts classes with a model in evaluation mode that maps normalised images to scores."""
+    """Predicts classes with a model in evaluation mode that maps normalized images to scores."""
 
     model: nn.Module
     mean: Sequence[float]

@@ -64,7 +64,7 @@ def _mean(values: Tensor) -> float:
 
 
 def write_table(counts: SegmentationCounts, names: Sequence[str], file: Path) -> None:
-    """One line a class as CSV: name, IoU, accuracy, its share of the labelled pixels."""
+    """One line a class as CSV: name, IoU, accuracy, its share of the labeled pixels."""
     shares = counts.confusion.sum(1) / counts.confusion.sum().clamp(min=1)
     rows = zip(names, counts.class_iou(), counts.class_accuracy(), shares, strict=True)
     with replacing(file) as aside, aside.open("w", newline="") as stream:

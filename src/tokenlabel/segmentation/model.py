@@ -43,7 +43,7 @@ class SegmentationModel(nn.Module):
     - `dropout`: probability of dropping a channel before each classifier.
 
     Images [B, 3, H, W] of any size; sides that the backbone's stride does not divide are padded with
-    zeros (the mean colour) to the right and bottom.
+    zeros (the mean color) to the right and bottom.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class SegmentationModel(nn.Module):
             part.classifier = _Classifier(channels, num_classes, dropout)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores [B, C, H, W] of normalised images [B, 3, H, W]."""
+        """Class scores [B, C, H, W] of normalized images [B, 3, H, W]."""
         return self._scores(self.decode_head, self._maps(images), images)
 
     def forward_heads(self, images: Tensor) -> SegmentationOutput:
@@ -91,7 +91,7 @@ class SegmentationModel(nn.Module):
         scores = F.interpolate(head(maps), padded, mode="bilinear", align_corners=False)
         return scores[:, :, :height, :width]
 
-    # -- what timm's optimisers ask ----------------------------------------------------------------
+    # -- what timm's optimizers ask ----------------------------------------------------------------
 
     def no_weight_decay(self) -> set[str]:
         backbone: Any = self.pyramid.backbone

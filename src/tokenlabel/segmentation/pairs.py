@@ -56,11 +56,11 @@ def open_pairs(
 ) -> Pairs:
     """The images of a split with their masks.
 
-    - "ade20k": `images/<split>/*.jpg`, `annotations/<split>/*.png`; mask value 0 is unlabelled.
+    - "ade20k": `images/<split>/*.jpg`, `annotations/<split>/*.png`; mask value 0 is unlabeled.
     - "cityscapes": `leftImg8bit/<split>/<city>/`, `gtFine/<split>/<city>/` with masks of train ids
       or, where there are none, of full ids.
     - "folder": images and masks side by side in `<split>/` (or in `root` itself, without splits):
-      `a.jpg` and `a.png`, or `a.png` and `a_mask.png`; mask value 255 is unlabelled.
+      `a.jpg` and `a.png`, or `a.png` and `a_mask.png`; mask value 255 is unlabeled.
 
     None finds the layout by these folders. "training" and "validation" also stand for their usual
     short names. `class_file` defaults to the class list lying in `root`; `ignore_index` to the

@@ -51,7 +51,7 @@ class SegmentationData:
     classes: str | None = None
     """File of the class names; None takes the one in `root`."""
     ignore_index: Index | None = None
-    """The mask value of unlabelled pixels; None takes the layout's: 0 for ADE20K, else 255."""
+    """The mask value of unlabeled pixels; None takes the layout's: 0 for ADE20K, else 255."""
     orientation: Literal["ignore", "apply"] = "ignore"
     """Whether EXIF orientations are applied, to images and masks alike."""
     workers: Annotated[int, Field(ge=0)] = 4
