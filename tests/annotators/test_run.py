@@ -13,6 +13,7 @@ import torch
 
 from tokenlabel.annotators.run import run
 from tokenlabel.data.open import open_source
+from tokenlabel.data.reading import StorageError
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
 
@@ -110,3 +111,24 @@ def test_scores_that_are_no_numbers_are_named(images, colours, tmp_path) -> None
         run(open_source(str(images)), colours, tmp_path / "store")
     colours.prepare = good  # what failed can be continued, in this very process too
     assert run(open_source(str(images)), colours, tmp_path / "store").shards[0].records == 22
+
+
+def test_storage_that_does_not_answer_stops_the_run_and_leaves_nothing_out(
+    images, colours, tmp_path, monkeypatch
+) -> None:
+    source = open_source(str(images))
+    read = type(source).read
+
+    def silent(self, index: int) -> bytes:
+        if index == 5:
+            raise StorageError("cannot read cat/005.png: Stale file handle")
+        return read(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(source), "read", silent)
+        with pytest.raises(StorageError, match="Stale file handle"):
+            run(source, colours, tmp_path / "store", shard_size=8)
+    manifest = run(source, colours, tmp_path / "store", shard_size=8)
+    assert manifest.left_out == ()
+    assert manifest.dataset["found"]["images"] == 22
+    assert manifest.settings["dataset"].keys() == {"fingerprint", "samples"}

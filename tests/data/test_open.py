@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tokenlabel.data import open as opening
 from tokenlabel.data.open import holdout, open_images, open_source, open_validation
-from tokenlabel.data.source import source_fingerprint
+from tokenlabel.data.source import Found, source_fingerprint
 from tokenlabel.errors import InputError
 
 # -- parts -----------------------------------------------------------------------------------------
@@ -59,6 +59,13 @@ def test_folders_of_one_name_are_one_class_and_that_is_said(make: type, tmp_path
     source = open_source(str(make.write_files(tmp_path, ["a/x/1.png", "b/x/1.png", "b/y/1.png"])))
     assert source.class_names == ("x", "y")
     assert source.found.line() == "3 images in 2 classes; class 'x' is a/x and b/x"
+
+
+def test_the_account_does_not_follow_the_order_of_the_disk() -> None:
+    one = Found(2, 1, left_out={"hidden": 1, "a": 2}, modes={"RGB": 1, "L": 1})
+    other = Found(2, 1, left_out={"a": 2, "hidden": 1}, modes={"L": 1, "RGB": 1})
+    assert repr(one.as_dict()) == repr(other.as_dict())
+    assert repr(one) == repr(other)
 
 
 # -- locations -------------------------------------------------------------------------------------

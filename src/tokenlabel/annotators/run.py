@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 from tokenlabel.annotators.protocol import Annotator
 from tokenlabel.data.decode import AS_STORED, decode_image, read_header
 from tokenlabel.data.orientation import UPRIGHT
+from tokenlabel.data.reading import StorageError
 from tokenlabel.data.source import ImageSource, source_fingerprint
 from tokenlabel.data.survey import is_constant
 from tokenlabel.errors import InputError
@@ -69,6 +70,7 @@ def run(
             dataset={
                 "fingerprint": source_fingerprint(source),
                 "samples": len(source),
+                "found": source.found.as_dict(),
                 # stores of ordinary images say nothing of it, as before there was a choice
                 **({"decode": source.rules.as_dict()} if source.rules != AS_STORED else {}),
             },
@@ -158,6 +160,8 @@ class _Job:
             applied = rules.orientation == "apply"
             orientation = read_header(data, key).orientation if applied else UPRIGHT
             return self.annotator.prepare(key, pixels, orientation)
+        except StorageError:
+            raise  # nothing is wrong with the image
         except InputError as error:
             return error
 

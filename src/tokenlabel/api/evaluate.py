@@ -94,7 +94,7 @@ def _images(data: str, split: str | None, run: Run[Recipe] | None) -> ImageSourc
     share = 0.0 if run is None else run.recipe.data.holdout
     if run is None or source.found.part is not None or run.recipe.data.val or not share:
         return source
-    trained, held = holdout(source, share, HOLDOUT_SEED)
+    trained, held = holdout(require_labels(source, data), share, HOLDOUT_SEED)
     if source_fingerprint(trained) != run.facts.get("images_fingerprint"):
         return source
     return held

@@ -63,7 +63,14 @@ class Manifest(_Strict):
     def settings(self) -> dict[str, Any]:
         """All but the results: what must agree for two runs to write one store."""
         return self.model_dump(
-            mode="json", exclude={"complete", "shards", "left_out", "index_sha256"}
+            mode="json",
+            exclude={
+                "complete": True,
+                "shards": True,
+                "left_out": True,
+                "index_sha256": True,
+                "dataset": {"found"},  # the account of the data; its fingerprint is the setting
+            },
         )
 
     def save(self, folder: Path) -> None:

@@ -1,0 +1,61 @@
+"""The images of a run: its training and validation parts, and that all ranks see the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tokenlabel.errors import InputError
+from tokenlabel.runs.recipe import Data
+from tokenlabel.training.images import training_images
+
+
+def write_images(root: Path, *keys: str) -> str:
+    for i, key in enumerate(keys):
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(root / key)
+    return str(root)
+
+
+def test_validation_images_may_lack_a_class(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = [
+        "train/ant/1.png",
+        "train/bee/1.png",
+        "train/cat/1.png",
+        "val/cat/2.png",
+        "val/ant/2.png",
+    ]
+    place = write_images(tmp_path, *keys)
+    source, held_out = training_images(Data(train=place, val=place))
+    assert source.class_names == ("ant", "bee", "cat")
+    assert held_out is not None
+    assert held_out.class_names == source.class_names
+    assert [held_out.class_names[label] for label in held_out.labels] == ["ant", "cat"]
+    assert "no image of 1 classes of " in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_classes_that_are_not_trained_are_refused_with_both_parts_named(tmp_path: Path) -> None:
+    place = write_images(tmp_path, "train/ant/1.png", "val/ant/2.png", "val/cow/2.png")
+    with pytest.raises(InputError) as refused:
+        training_images(Data(train=place, val=place))
+    assert str(refused.value) == (
+        f"1 of the 2 classes of {place} (part 'val') are not among the 1 of {place} (part 'train'):"
+        " cow"
+    )
+
+
+def test_a_share_is_held_out_where_there_is_no_validation_part(tmp_path: Path) -> None:
+    place = write_images(tmp_path, *[f"{name}/{i}.png" for name in "ab" for i in range(10)])
+    source, held_out = training_images(Data(train=place, holdout=0.1))
+    assert held_out is not None
+    assert (len(source), len(held_out)) == (18, 2)
+    assert not set(source.keys) & set(held_out.keys)
+    assert training_images(Data(train=place))[1] is None
+    again = training_images(Data(train=place, holdout=0.1))[1]
+    assert again is not None
+    assert again.keys == held_out.keys
