@@ -11,7 +11,7 @@ from accelerate import PartialState
 
 from tokenlabel.data.decode import DecodeRules
 from tokenlabel.data.open import HOLDOUT_SEED, holdout, open_images
-from tokenlabel.data.source import ImageSource, read_by, source_fingerprint
+from tokenlabel.data.source import ImageSource, read_by, require_labels, source_fingerprint
 from tokenlabel.evaluation.benchmarks import Answers, Benchmark, answers
 from tokenlabel.evaluation.classifier import Classifier, load_classifier
 from tokenlabel.evaluation.evaluator import evaluate_source
