@@ -298,7 +298,9 @@ class Recipe(BaseRecipe):
 
     @property
     def facts(self) -> dict[str, Any]:
-        return self.supervision.facts | {"mixing": self.mixing.kind}
+        heads = self.model.kwargs.get("heads", "class+tokens")
+        rule = self.supervision.rules_of(heads)[0]
+        return self.supervision.facts | {"mixing": self.mixing.kind, "rule": rule}
 
     @property
     def mixes(self) -> bool:
