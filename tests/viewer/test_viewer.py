@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import socket
+import struct
 import sys
 import threading
 import urllib.parse
@@ -26,7 +28,7 @@ from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter, token_targ
 from tokenlabel.models import DenseModel
 from tokenlabel.viewer.answers import Answers, student_loss
 from tokenlabel.viewer.catalog import Catalog, Query, disagreement, entropy
-from tokenlabel.viewer.server import ViewerServer
+from tokenlabel.viewer.server import ViewerServer, _Handler
 
 sys.path.insert(0, str(Path(__file__).parent))
 from browser import CHROMIUM, Browser
@@ -182,7 +184,7 @@ def test_an_image_comes_with_all_its_maps(server: ViewerServer) -> None:
     assert [cell[0] for cell in item["maps"]["labels"]["classes"]] == [2] * 8
     assert [cell[0] for cell in item["maps"]["other"]["classes"]] == [0, 0, 1, 1] * 2
     assert item["maps"]["student"]["grid"] == [2, 2]
-    # the student saw the centre square of the wide image
+    # the student saw the center square of the wide image
     assert item["maps"]["student"]["extent"] == pytest.approx([0.2, 0, 0.8, 1], abs=0.02)
     assert ask(server, "item", index=5)["maps"]["labels"] is None
 
@@ -260,12 +262,39 @@ def test_its_own_page_is_not_refused(server: ViewerServer) -> None:
         ("/api/crop?index=0&x0=1&y0=0&x1=0&y1=1", 400),
         ("/api/crop?index=0&x0=nan&y0=0&x1=0&y1=1", 400),
         ("/api/crop?index=5&x0=0&y0=0&x1=1&y1=1", 400),
+        ("/api/crop?index=0&x0=-1e308&y0=0&x1=1e308&y1=1", 400),
+        ("/api/crop?index=0&x0=-inf&y0=0&x1=inf&y1=1", 400),
+        ("/api/crop?index=0&x0=0&y0=0&x1=1e-320&y1=1", 400),
+        ("/api/list?offset=" + "9" * 30, 400),
+        ("/api/item?index=" + "9" * 5000, 400),
+        ("/api/list?class=" + "1" * 5000, 400),
+        ("http://[::1/api/info", 400),
+        ("/image?" + "a=1&" * 100, 400),
+        ("/api/list?text=%ff%00%e2%80%ae", 200),
+        ("/api/list?offset=" + "9" * 18, 200),
     ],
 )
 def test_what_is_not_offered_cannot_be_had(server: ViewerServer, path: str, status: int) -> None:
     given, body = get(server, path)
     assert given == status
     assert b"root:" not in body
+
+
+def test_clients_that_leave_or_say_nothing_are_no_errors(
+    server: ViewerServer, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _Handler.timeout == 30
+    monkeypatch.setattr(_Handler, "timeout", 0.2)
+    place = ("127.0.0.1", server.port)
+    request = f"GET /image?index=0&side=2048 HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n"
+    for sent in (b"", b"GET / HT", request.encode(), b"\x16\x03\x01\x00\xa5", b"GET  \r\n\r\n"):
+        with socket.create_connection(place) as client:
+            client.sendall(sent)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with socket.create_connection(place, timeout=10) as client:
+        assert client.recv(1) == b""  # closed after the time is up
+    assert get(server, "/api/info")[0] == 200
+    assert capfd.readouterr().err == ""
 
 
 def test_links_out_of_the_data_are_not_images_unless_they_are(place: Path) -> None:
@@ -351,3 +380,50 @@ def click(
     )
     points = [(left + x * width, top + y * height) for x, y in (at, to or at)]
     browser.press(*points[0], to=points[1] if to else None)
+
+
+HOSTILE = (
+    "<img src=x onerror=window.hit=1>",
+    "\"'`${window.hit=1}`'\"",
+    "\u202egnp.evil<script>window.hit=1<",
+    "&lt;b&gt; </title><b>",
+)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+def test_class_names_are_text_in_a_browser(tmp_path: Path) -> None:
+    names = [name.replace("/", "\u2215") for name in HOSTILE]
+    for number, name in enumerate(names):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40), (60 * number, 9, 9)).save(tmp_path / "data" / name / "1.png")
+    source = open_source(str(tmp_path / "data"))
+    with LabelStoreWriter(
+        tmp_path / "labels", num_classes=len(names), class_names=source.class_names
+    ) as writer:
+        for key, label in zip(source.keys, source.labels, strict=True):
+            logits = torch.zeros(len(names), 2, 2)
+            logits[label] = 3
+            writer.add(key, LabelMap.from_logits(logits, 2, Box()))
+    answers = Answers(scored(Catalog(source, LabelStore(tmp_path / "labels"))))
+    browser = Browser(tmp_path / "profile")
+    with ViewerServer(answers) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        try:
+            browser.open(running.url)
+            browser.wait(f"document.querySelectorAll('.card').length === {len(names)}")
+            shown = browser.run("[...document.querySelectorAll('.card')].map(c => c.title)")
+            assert shown == list(source.keys)
+            for number in range(len(names)):
+                browser.run(f"document.querySelectorAll('.card')[{number}].click()")
+                title = json.dumps(source.keys[number])
+                browser.wait(f"document.querySelector('aside h3')?.textContent === {title}")
+                click(browser, "canvas[data-map=labels]", (0.2, 0.2))
+                browser.wait("!!document.querySelector('#cell')?.innerText")
+            assert browser.run("window.hit === undefined")
+            assert (
+                browser.run("document.querySelectorAll('img[src=x], aside b, script').length") == 1
+            )
+            assert browser.errors == []
+        finally:
+            browser.close()
+            running.shutdown()

@@ -26,6 +26,8 @@ __all__ = ["Answers", "student_loss"]
 
 _TOP = 5  # classes of a cell that the page shows
 _MAX_LIMIT, _MAX_SIDE, _MAX_GRID = 500, 2048, 64
+_MAX_DIGITS = 18  # of a number that is asked for
+_FARTHEST, _LEAST_SIDE = 4, 1e-4  # of a crop, in sizes of the image
 
 
 class Answers:
@@ -94,9 +96,14 @@ class Answers:
         if label_map is None:
             raise InputError("this image has no label")
         try:
-            box = Box(*(float(words[name]) for name in ("x0", "y0", "x1", "y1")))
+            sides = [float(words[name]) for name in ("x0", "y0", "x1", "y1")]
+            box = Box(*sides)
         except (KeyError, ValueError):
             raise InputError("a crop needs numbers x0 < x1 and y0 < y1") from None
+        if max(map(abs, sides)) > _FARTHEST or min(box.width, box.height) < _LEAST_SIDE:
+            raise InputError(
+                f"a crop lies within {_FARTHEST} sizes of the image and is at least {_LEAST_SIDE} wide"
+            )
         side = max(_number(words, "grid", _MAX_GRID + 1, default=14), 1)
         target = token_targets(
             [label_map], [View.crop(box)], (side, side), smoothing=self.smoothing
@@ -155,7 +162,8 @@ def student_loss(catalog: Catalog, student: Classifier, index: int) -> float:
 def _number(words: Mapping[str, str], name: str, end: float, default: int | None = None) -> int:
     """A whole number in [0, end)."""
     text = words.get(name, "" if default is None else str(default))
-    if not text.isascii() or not text.isdecimal() or int(text) >= end:
+    plain = text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
+    if not plain or int(text) >= end:
         raise InputError(f"{name} must be a whole number below {end}, not {text[:40]!r}")
     return int(text)
 

@@ -86,7 +86,7 @@ class Catalog:
             self._thread.join()
 
     def label_map(self, index: int, store: LabelStore | None = None) -> LabelMap | None:
-        """The image's label in the catalogue's store, or another one; None where it has none."""
+        """The image's label in the catalog's store, or another one; None where it has none."""
         store, key = store or self.store, self.source.keys[index]
         return store[key] if key in store else None  # noqa: SIM401 (a store is no dict)
 

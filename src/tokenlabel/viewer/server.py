@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import sys
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +22,8 @@ from tokenlabel.viewer.answers import Answers
 __all__ = ["ViewerServer"]
 
 _LOCAL = ("localhost", "127.0.0.1")
+_TIMEOUT = 30.0
+_MAX_WORDS = 32  # of one request
 
 
 class ViewerServer(ThreadingHTTPServer):
@@ -42,6 +45,12 @@ class ViewerServer(ThreadingHTTPServer):
             "/api/crop": answers.crop,
         }
 
+    def handle_error(self, *_request: Any) -> None:
+        """A browser that leaves, or says nothing for too long, is no error."""
+        error = sys.exception()
+        if not isinstance(error, ConnectionError | TimeoutError):
+            print(f"tokenlabel: the viewer failed on a request: {error!r}", file=sys.stderr)
+
     @property
     def port(self) -> int:
         return int(self.server_address[1])
@@ -54,13 +63,18 @@ class ViewerServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: ViewerServer
     protocol_version = "HTTP/1.1"
+    timeout = _TIMEOUT  # of the socket, in seconds
 
     def do_GET(self) -> None:
         if self._foreign():
             self._send(HTTPStatus.FORBIDDEN, b"for this machine only", "text/plain")
             return
-        parts = urlsplit(self.path)
-        words = dict(parse_qsl(parts.query))
+        try:
+            parts = urlsplit(self.path)
+            words = dict(parse_qsl(parts.query, max_num_fields=_MAX_WORDS))
+        except ValueError as error:
+            self._refuse(f"this address cannot be read: {error}")
+            return
         try:
             if parts.path == "/":
                 self._send_page()
@@ -72,7 +86,11 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._send(HTTPStatus.NOT_FOUND, b"no such page", "text/plain")
         except InputError as error:
-            self._send(HTTPStatus.BAD_REQUEST, str(error).encode(), "text/plain")
+            self._refuse(str(error))
+
+    def _refuse(self, reason: str) -> None:
+        line = " ".join(reason.split()).encode("utf-8", "replace")
+        self._send(HTTPStatus.BAD_REQUEST, line, "text/plain; charset=utf-8")
 
     def _foreign(self) -> bool:
         """Whether the request was made for another host, or by a page of another origin."""
@@ -80,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
         origin = self.headers.get("Origin")
         site = self.headers.get("Sec-Fetch-Site", "none")
         elsewhere = site not in ("none", "same-origin") and (
-            self.headers.get("Sec-Fetch-Mode") != "navigate" or urlsplit(self.path).path != "/"
+            self.headers.get("Sec-Fetch-Mode") != "navigate" or self.path.partition("?")[0] != "/"
         )
         return (
             self.headers.get("Host") not in own
