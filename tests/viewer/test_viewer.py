@@ -268,7 +268,7 @@ def test_its_own_page_is_not_refused(server: ViewerServer) -> None:
         ("/api/list?offset=" + "9" * 30, 400),
         ("/api/item?index=" + "9" * 5000, 400),
         ("/api/list?class=" + "1" * 5000, 400),
-        ("http://[::1/api/info", 400),
+        ("ftp://[::1/api/info", 400),
         ("/image?" + "a=1&" * 100, 400),
         ("/api/list?text=%ff%00%e2%80%ae", 200),
         ("/api/list?offset=" + "9" * 18, 200),

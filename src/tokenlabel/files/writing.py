@@ -29,6 +29,7 @@ __all__ = [
     "permit",
     "replacing",
     "replacing_folder",
+    "scratch",
     "short_of_space",
     "sync",
     "write_atomically",
@@ -134,6 +135,19 @@ def short_of_space(path: Path, needed: int) -> str | None:
     if needed <= free:
         return None
     return f"{path} needs about {_size(needed)}, but its disk has {_size(free)} left"
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A folder inside `folder` for the block; what a killed process left of one goes with the next."""
+    place = folder / f".scratch.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    with disk_errors(folder):
+        remove_leftovers(folder)
+        place.mkdir()
+    try:
+        yield place
+    finally:
+        _remove(place)
 
 
 @contextmanager

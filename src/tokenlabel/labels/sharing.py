@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import html
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from tokenlabel.errors import InputError
-from tokenlabel.files import claim_folder, inside, short_of_space, write_atomically
+from tokenlabel.files import claim_folder, inside, scratch, short_of_space, write_atomically
 from tokenlabel.labels.index import FILE_NAME as INDEX_FILE
 from tokenlabel.labels.manifest import FILE_NAME as MANIFEST_FILE
 from tokenlabel.labels.manifest import Manifest
@@ -54,8 +53,8 @@ def pull(location: str, folder: Path, *, overwrite: bool = False) -> Manifest:
     if "://" not in location:
         raise InputError(f"{location} is no remote location: copy a folder with your own tools")
     claim_folder(folder, overwrite=overwrite, ours=is_store_folder)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".pull-") as aside:
-        manifest_path = StoreFiles(location, Path(aside)).path_of(MANIFEST_FILE)
+    with scratch(folder) as aside:
+        manifest_path = StoreFiles(location, aside).path_of(MANIFEST_FILE)
         manifest = Manifest.read(manifest_path, folder)
         if not manifest.complete:
             raise InputError(f"{location} is unfinished and cannot be pulled")
