@@ -24,7 +24,7 @@ _TOLERANCE = 1e-4  # of logits
 class Deployed(nn.Module):
     """Normalised images [B, 3, H, W] to class logits, token logits [B, h, w, C], and both fused.
 
-    Models without a taught token head give class logits alone.
+    Models without a trained token head give class logits alone.
     """
 
     def __init__(self, classifier: Classifier, *, any_size: bool) -> None:
@@ -42,7 +42,7 @@ class Deployed(nn.Module):
 def export_onnx(classifier: Classifier, file: Path, *, dynamic_size: bool = False) -> float:
     """Write an ONNX file that takes any number of images; returns its greatest difference.
 
-    `dynamic_size` lets height and width vary too, for models that can. What the model wants of an
+    `dynamic_size` lets height and width vary too, for models that can. What the model needs of an
     image is written in the file's metadata, as JSON under "tokenlabel". Raises InputError where the
     model cannot be exported so, or the ONNX runtime does not agree with it within 1e-4.
     """
@@ -107,9 +107,9 @@ def _captured(
             )
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        mend = ": leave --dynamic-size out" if dynamic_size else ""
+        advice = ": leave --dynamic-size out" if dynamic_size else ""
         raise InputError(
-            f"{classifier.facts['model']} cannot be exported{mend} ({reason})"
+            f"{classifier.facts['model']} cannot be exported{advice} ({reason})"
         ) from error
 
 

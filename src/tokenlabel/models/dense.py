@@ -73,7 +73,7 @@ class DenseModel(nn.Module):
             embedding.register_forward_hook(self._mix_embedding)
         self.aux_head = self._new_token_head()
         self._grids: dict[tuple[int, int], tuple[int, int]] = {}
-        self._freeze_idle_parameters()
+        self._freeze_unused_parameters()
 
     # -- what it computes ------------------------------------------------------------------------
 
@@ -180,11 +180,11 @@ class DenseModel(nn.Module):
         nn.init.zeros_(head.bias)
         return head
 
-    def _trial(self, twin: nn.Module, size: tuple[int, int]) -> DenseOutput:
+    def _trial(self, trial: nn.Module, size: tuple[int, int]) -> DenseOutput:
         """What a copy of this model on the meta device makes of images of `size`."""
         images = torch.empty(2, self.image_shape[0], *size, device="meta")
         try:
-            output: DenseOutput = twin.train()(images)
+            output: DenseOutput = trial.train()(images)
         except Exception as error:
             reason = " ".join(str(error).split())
             raise InputError(
@@ -192,15 +192,15 @@ class DenseModel(nn.Module):
             ) from error
         return output
 
-    def _freeze_idle_parameters(self) -> None:
+    def _freeze_unused_parameters(self) -> None:
         """Switch off parameters that no output depends on: distributed training waits for them."""
         with torch.inference_mode(False), torch.enable_grad():
-            twin = layout.on_meta(self)
-            for shadow in twin.parameters():
-                shadow.requires_grad_(shadow.is_floating_point())  # frozen ones are not idle
-            output = self._trial(twin, (self.image_shape[1], self.image_shape[2]))
+            trial = layout.on_meta(self)
+            for shadow in trial.parameters():
+                shadow.requires_grad_(shadow.is_floating_point())  # frozen ones may be used
+            output = self._trial(trial, (self.image_shape[1], self.image_shape[2]))
             torch.autograd.backward((output.logits.sum(), output.tokens.sum()))
-        for parameter, shadow in zip(self.parameters(), twin.parameters(), strict=True):
+        for parameter, shadow in zip(self.parameters(), trial.parameters(), strict=True):
             if shadow.grad is None:
                 parameter.requires_grad_(False)
 

@@ -1,7 +1,7 @@
 """Where the tokens lie in what a timm backbone computes, found by looking at what it computes.
 
 A backbone is run once on the `meta` device (shapes without data) when a student is built, so that
-`forward` never has to guess. Nothing here knows a model's name.
+`forward` never has to guess. Nothing here depends on a model's name.
 """
 
 from __future__ import annotations
@@ -82,16 +82,16 @@ def probe(backbone: nn.Module, image_shape: tuple[int, int, int]) -> Probe:
 
     Whatever the backbone raises on images of this size is raised here.
     """
-    twin = on_meta(backbone).train()
-    embedding = patch_embedding(twin)
+    shapes = on_meta(backbone).train()
+    embedding = patch_embedding(shapes)
     embedded: list[Any] = []
     if embedding is not None:
         embedding.register_forward_hook(lambda _module, _args, output: embedded.append(output))
     images, size = torch.empty(2, *image_shape, device="meta"), image_shape[1:]
     with torch.no_grad():
-        features = twin.forward_features(images)
-        _, (last,) = twin.forward_intermediates(images, indices=1)  # always NCHW
-    final = _choose(_readings(features, size, tuple(last.shape[2:])), twin)
+        features = shapes.forward_features(images)
+        _, (last,) = shapes.forward_intermediates(images, indices=1)  # always NCHW
+    final = _choose(_readings(features, size, tuple(last.shape[2:])), shapes)
     embed = None
     if embedded:
         tokens = embedded[0][0] if isinstance(embedded[0], tuple) else embedded[0]

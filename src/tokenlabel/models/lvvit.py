@@ -228,8 +228,8 @@ def checkpoint_filter_fn(state: dict[str, Tensor], model: LVViT) -> dict[str, Te
     The released rule (no antialiasing). A file does not say how its positions lie: a square is
     assumed, and InputError raised where they do not form one.
     """
-    positions, wanted = state.get("pos_embed"), model.pos_embed
-    if positions is None or wanted is None or positions.shape == wanted.shape:
+    positions, own = state.get("pos_embed"), model.pos_embed
+    if positions is None or own is None or positions.shape == own.shape:
         return state
     prefix = model.num_prefix_tokens
     side = math.isqrt(positions.shape[1] - prefix)

@@ -29,10 +29,10 @@ class Profile:
 def profile(model: DenseModel, image_size: int | tuple[int, int] | None = None) -> Profile:
     """Count, without computing anything, for images of `image_size` (None: the nominal size)."""
     size = to_2tuple(image_size or model.image_shape[1:])
-    twin = on_meta(model).eval()
+    shapes = on_meta(model).eval()
     images = torch.empty(1, model.image_shape[0], *size, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        twin(images)
+        shapes(images)
     parameters = sum(p.numel() for p in model.parameters())
     return Profile(size, model.grid(size), parameters, counter.get_total_flops())
 

@@ -108,7 +108,7 @@ def lvvit_l_512() -> Recipe:
 
 @recipe(smoke=_SMALL)
 def lvvit_s_transfer() -> Recipe:
-    """LV-ViT-S carried to other images without token labels, gently: the class loss alone.
+    """LV-ViT-S carried to other images without token labels, at a small rate: the class loss alone.
 
     The loss is the paper's; rate, schedule and augmentation are this project's choice, for data sets
     smaller than ImageNet. `lvvit_s_transfer_released` has the released command's values.

@@ -98,7 +98,7 @@ class Model:
     """The student."""
 
     name: str = "lvvit_s"
-    """Any timm model name."""
+    """A timm model, a folder that timm wrote, or `module:function` of your own that returns a model."""
     image_size: Count | tuple[Count, Count] = 224
     """Side, or (height, width), in pixels."""
     num_classes: Count | None = None

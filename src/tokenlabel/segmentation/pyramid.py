@@ -41,16 +41,16 @@ class Pyramid(nn.Module):
         shapes = _map_shapes(backbone)
         strides = [max(image_shape(backbone)[1:]) // max(shape[1:]) for shape in shapes]
         plain = len(set(strides)) == 1
-        wanted = _plain_taps(len(strides)) if plain else _hierarchical_taps(strides)
-        channels = [shapes[index][0] for index in wanted]
+        taps = _plain_taps(len(strides)) if plain else _hierarchical_taps(strides)
+        channels = [shapes[index][0] for index in taps]
         model: Any = backbone
-        self.indices = list(model.prune_intermediate_layers(wanted, prune_norm=True))
+        self.indices = list(model.prune_intermediate_layers(taps, prune_norm=True))
         self.backbone = backbone
         self.side_layers = _side_layers(channels, head, strides[0]) if plain else None
         if plain:
             channels[-1] = _UPERNET_WIDTH if head == "upernet" else _FCN_WIDTH
         self.channels = tuple(channels)
-        self.divisor = max(strides[index] for index in wanted)
+        self.divisor = max(strides[index] for index in taps)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         backbone: Any = self.backbone
@@ -76,10 +76,10 @@ class Pyramid(nn.Module):
 
 def _map_shapes(backbone: nn.Module) -> list[tuple[int, int, int]]:
     """(channels, height, width) of every intermediate map, from a run without data."""
-    twin = on_meta(backbone)
+    trial = on_meta(backbone)
     images = torch.empty(2, *image_shape(backbone), device="meta")
     try:
-        maps = twin.forward_intermediates(images, norm=False, intermediates_only=True)
+        maps = trial.forward_intermediates(images, norm=False, intermediates_only=True)
     except (AttributeError, TypeError) as error:
         raise InputError(
             f"{type(backbone).__name__} gives no intermediate maps, which segmentation needs:"
@@ -109,7 +109,7 @@ def _hierarchical_taps(strides: Sequence[int]) -> list[int]:
 def _side_layers(channels: Sequence[int], head: HeadKind, stride: int) -> nn.ModuleList:
     """The published side layers of a plain backbone (released code, `side_layer1` to `4`)."""
     first, second, third, fourth = channels
-    to_four, to_eight = (min(-(-stride // wanted), 16 // wanted) for wanted in (4, 8))
+    to_four, to_eight = (min(-(-stride // goal), 16 // goal) for goal in (4, 8))
     if head == "upernet":
         return nn.ModuleList(
             [
