@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tokenlabel.segmentation.metrics import SegmentationCounts
     from tokenlabel.segmentation.pairs import Pairs
     from tokenlabel.segmentation.run import TrainedSegmenter
+    from tokenlabel.training.callbacks import Callback
 
 __all__ = [
     "MULTI_SCALE",
@@ -116,15 +117,22 @@ def compose_recipe(**choices: Unpack[Choices]) -> SegmentationRecipe:
     return override(base, [*texts, *choices.get("settings", ())])
 
 
-def train(*, output: str | Path = "runs/segment", **choices: Unpack[Choices]) -> TrainResult:
+def train(
+    *,
+    output: str | Path = "runs/segment",
+    allow_changed: Iterable[str] = (),
+    callbacks: Iterable[Callback] = (),
+    **choices: Unpack[Choices],
+) -> TrainResult:
     """Train a segmentation network in the folder `output`; a run that is there already goes on.
 
-    See `tokenlabel segment train --help` for the choices. Raises InputError for what the user can fix.
+    See `tokenlabel segment train --help` for the choices; `allow_changed` and `callbacks` are those of
+    `tokenlabel.training.engine.fit`. Raises InputError for what the user can fix.
     """
     recipe = compose_recipe(**choices)
     from tokenlabel.segmentation import run
 
-    return run.train(recipe, output)
+    return run.train(recipe, output, callbacks=callbacks, allow_changed=allow_changed)
 
 
 def evaluate(

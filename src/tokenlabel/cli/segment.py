@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from tokenlabel.cli.settings import Settings, all_of
 from tokenlabel.segmentation.recipe import HeadKind, Layout
@@ -27,6 +29,7 @@ def train(
     batch_size: int | None = None,
     seed: int | None = None,
     workers: int | None = None,
+    allow_changed: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     settings: Settings = (),
     show: bool = False,
 ) -> None:
@@ -55,6 +58,8 @@ def train(
         batch_size: images per update over all GPUs together, in place of the recipe's.
         seed: of initial weights, order and augmentation.
         workers: processes per GPU that load images.
+        allow_changed: a value that may differ from that of the run that is to go on, such as
+            optimizer.lr or schedule.updates; may be given several times, and is recorded.
         settings: any other value of the recipe, as section.key=value ...
         show: print the complete recipe as YAML and stop.
     """
@@ -79,7 +84,7 @@ def train(
     if show:
         print(to_yaml(chosen), end="")
         return
-    result = segment.train(recipe=chosen, output=output)
+    result = segment.train(recipe=chosen, output=output, allow_changed=allow_changed)
     if _first():
         best = result.results.get("best_miou")
         measured = (

@@ -114,7 +114,7 @@ class RunFolder:
     def results(self) -> dict[str, Any] | None:
         """The final numbers, if the run is complete."""
         file = self.path / "results.json"
-        results: dict[str, Any] | None = read_json(file, str(file)) if file.exists() else None
+        results: dict[str, Any] | None = read_json(file, kind=dict) if file.exists() else None
         return results
 
     @property
@@ -153,7 +153,7 @@ class RunFolder:
     def known(self) -> dict[str, Any]:
         """What the run wrote down when it was begun."""
         file = self.path / "environment.json"
-        known: dict[str, Any] = read_json(file, str(file)) if file.exists() else {}
+        known: dict[str, Any] = read_json(file, kind=dict) if file.exists() else {}
         return known
 
     def log(self, entry: Mapping[str, Any]) -> None:

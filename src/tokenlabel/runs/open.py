@@ -6,7 +6,6 @@ newest whole one takes its place, and `Run.damaged` says so.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from tokenlabel.progress import console
 from tokenlabel.runs.checkpoints import CheckpointFolder, fault_of
 from tokenlabel.runs.recipe import Recipe
 from tokenlabel.runs.recipe_file import R, read_recipe
+from tokenlabel.text import read_json
 
 __all__ = ["Run", "WhichWeights", "holds_run", "open_run", "saved_weights"]
 
@@ -42,7 +42,7 @@ class Run(Generic[R_co]):
     @cached_property
     def facts(self) -> dict[str, Any]:
         """What the run wrote down about its images, labels and machine. Raises InputError."""
-        facts = _mapping(self.folder / "environment.json")
+        facts: dict[str, Any] = read_json(self.folder / "environment.json", kind=dict)
         if not isinstance(facts.get("classes"), list):
             raise InputError(f"{self.folder / 'environment.json'} names no classes: it is damaged")
         return facts
@@ -51,12 +51,13 @@ class Run(Generic[R_co]):
     def results(self) -> dict[str, Any] | None:
         """The final numbers, once the run is complete."""
         file = self.folder / "results.json"
-        return _mapping(file) if file.is_file() else None
+        results: dict[str, Any] | None = read_json(file, kind=dict) if file.is_file() else None
+        return results
 
     def evaluations(self) -> list[dict[str, Any]]:
         """The results of every evaluation kept in the folder, in the order of their folders' names."""
         files = sorted((self.folder / "evaluation").rglob("results.json"))
-        return [_mapping(file) for file in files]
+        return [read_json(file, kind=dict) for file in files]
 
     @cached_property
     def damaged(self) -> tuple[str, ...]:
@@ -143,15 +144,3 @@ def saved_weights(place: str | Path) -> Path:
         return path / "model.safetensors"
     # weights are found without the recipe, so that runs of every kind may be started from
     return Run(path, None, path if step else None).weights()
-
-
-def _mapping(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"{file} is damaged: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{file} is damaged: it holds no mapping")
-    return content

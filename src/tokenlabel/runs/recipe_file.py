@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from tokenlabel import supervision
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.runs.recipe import BaseRecipe, Recipe
+from tokenlabel.text import read_yaml
 
 __all__ = [
     "differences",
@@ -34,17 +34,6 @@ R = TypeVar("R", bound=BaseRecipe)
 ScaleRule = Literal["linear", "sqrt", "none"]
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 numbers: PyYAML alone reads `1e-3` as a word."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
 @functools.cache
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
@@ -57,12 +46,7 @@ def read_recipe(path: str | Path, kind: type[R]) -> R: ...
 def read_recipe(path: str | Path, kind: type[Any] = Recipe) -> Any:
     """The recipe of a YAML file. Raises InputError naming the key or value that does not fit."""
     path = Path(path)
-    try:
-        content = yaml.load(path.read_text(), _Loader)
-    except OSError as error:
-        raise InputError(f"cannot read recipe {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path, f"recipe {path}")
     return from_mapping(content or {}, str(path), kind)
 
 
@@ -110,8 +94,8 @@ def override(recipe: R, changes: Iterable[str]) -> R:
                 raise InputError(f"{path}: no section {section!r}{nearest(section, place)}")
             place = place[section]
         try:
-            value = yaml.load(text, _Loader)
-        except yaml.YAMLError:
+            value = read_yaml(text)
+        except InputError:
             raise InputError(f"{change!r}: {text!r} is no valid YAML value") from None
         if path.strip() == "supervision.kind":
             content["supervision"] = supervision.of_kind(place, value)

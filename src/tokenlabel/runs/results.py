@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tokenlabel.text import read_json_lines
 
 __all__ = ["TrainResult", "read_metrics"]
 
@@ -27,5 +28,4 @@ class TrainResult:
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """All lines of a run's metrics file; a last line cut off by a crash is dropped."""
     file = folder / "metrics.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    return read_json_lines(file) if file.exists() else []

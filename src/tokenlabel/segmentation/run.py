@@ -31,6 +31,7 @@ from tokenlabel.segmentation.pairs import Pairs, open_pairs
 from tokenlabel.segmentation.recipe import SegmentationRecipe
 from tokenlabel.segmentation.task import SegmentationTask, class_weights
 from tokenlabel.training.batches import LoaderBatches
+from tokenlabel.training.callbacks import Callback
 from tokenlabel.training.engine import fit, loader_workers
 from tokenlabel.training.loop import Validation
 from tokenlabel.training.ranks import Ranks, accumulation
@@ -48,10 +49,15 @@ __all__ = [
 
 
 def train(
-    recipe: SegmentationRecipe, output: str | Path, *, allow_changed: Iterable[str] = ()
+    recipe: SegmentationRecipe,
+    output: str | Path,
+    *,
+    callbacks: Iterable[Callback] = (),
+    allow_changed: Iterable[str] = (),
 ) -> TrainResult:
     """Train a segmentation network as the recipe says (see `tokenlabel.training.engine.fit`)."""
-    return fit(recipe, SegmentationSpec(recipe), output, allow_changed=allow_changed)
+    spec = SegmentationSpec(recipe)
+    return fit(recipe, spec, output, callbacks=callbacks, allow_changed=allow_changed)
 
 
 class SegmentationSpec:
