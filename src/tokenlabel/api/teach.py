@@ -39,7 +39,7 @@ def teach(
     allow_changed: Iterable[str] = (),
     callbacks: Iterable[Callback] = (),
 ) -> Taught:
-    """Fine-tune a timm classifier on labelled images and write it to `output`, as timm writes models.
+    """Fine-tune a timm classifier on labeled images and write it to `output`, as timm writes models.
 
     Random crops of at least `min_scale` of the image, flips, timm's optimizer `opt`, a cosine schedule
     with one warm-up epoch. A share `holdout` of each class is not trained on and tells the accuracy.

@@ -51,9 +51,9 @@ def teach(
         image_size: side of the input in pixels; the model's own by default.
         epochs: passes over the images.
         batch_size: images a step.
-        opt: an optimiser of timm; from random weights muon needs far fewer epochs than adamw.
+        opt: an optimizer of timm; from random weights muon needs far fewer epochs than adamw.
         lr: peak learning rate; muon takes about twice that of adamw.
-        weight_decay: of the optimiser.
+        weight_decay: of the optimizer.
         min_scale: random crops cover at least this share of the image.
         hflip: mirror images at random; switch off where left and right differ (digits, text).
         holdout: share of the images that is kept back to tell the accuracy.

@@ -90,7 +90,7 @@ class Augment:
     repeats: Count = 1
     """Repeated augmentation: how often an image appears in its batch, augmented anew each time."""
     crop_pct: Positive = 0.9
-    """Validation: share of the image's shorter side that the centre crop shows."""
+    """Validation: share of the image's shorter side that the center crop shows."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -128,7 +128,7 @@ class Mixing:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Optimizer:
-    """The optimiser, by timm's names and rules."""
+    """The optimizer, by timm's names and rules."""
 
     name: str = "adamw"
     lr: Positive = 1.6e-3
@@ -140,7 +140,7 @@ class Optimizer:
     betas: tuple[Share, Share] | None = None
     eps: Positive | None = None
     momentum: Share = 0.9
-    """Of optimisers that have one."""
+    """Of optimizers that have one."""
     layer_decay: Positive | None = None
     """Factor of the learning rate from each layer to the one below it."""
     clip: Positive | None = None
@@ -230,7 +230,7 @@ class Engine:
     sync_batchnorm: bool = False
     """Batch-norm statistics over all ranks (GPUs only)."""
     sharding: Literal["none", "fsdp"] = "none"
-    """"fsdp" shards weights, gradients and optimiser state over the ranks."""
+    """"fsdp" shards weights, gradients and optimizer state over the ranks."""
     token_head_chunk: Count | None = None
     """Apply the token head to so many images at a time: much less memory, about the same speed."""
     max_bad_steps: Count = 20

@@ -53,7 +53,7 @@ def train(
 
 
 class StudentSpec:
-    """A student of a labelled image source. `recipe` is as given, with what the images decide."""
+    """A student of a labeled image source. `recipe` is as given, with what the images decide."""
 
     def __init__(
         self, recipe: Recipe, annotator: Callable[[Tensor], Sequence[LabelMap]] | None = None

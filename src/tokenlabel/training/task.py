@@ -56,7 +56,7 @@ class Student(Protocol):
 
 
 class TokenLabelingTask(nn.Module):
-    """Token labelling, and its baselines, on batches of uint8 images.
+    """Token labeling, and its baselines, on batches of uint8 images.
 
     - `mean`, `std`: the student's normalization, of pixels in [0, 1].
     - `class_weights` [C] weigh an image's losses by its ground-truth class.

@@ -53,7 +53,7 @@ class Update:
 class Trainer:
     """A task, its optimizer, schedule and weight average, on this rank.
 
-    The task has a `student` (what is optimised, averaged, saved) and maps (batch, Step) to named
+    The task has a `student` (what is optimized, averaged, saved) and maps (batch, Step) to named
     scalar losses, each a mean over the images of the batch.
     """
 
