@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 from tokenlabel.annotators.run import run
+from tokenlabel.api.labels import labels_health
+from tokenlabel.cli.view_batch import view_batch
 from tokenlabel.data.decode import AS_STORED, DecodeRules, decode_image
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.loader import eval_loader
@@ -131,6 +133,22 @@ def test_labels_of_another_orientation_are_refused(turned: Path, tmp_path: Path)
     assert "decode" not in store.manifest.dataset  # as in stores from before there was a choice
     with pytest.raises(InputError, match="made with EXIF orientation 'ignore'"):
         labelled_samples(applied, store)
+
+
+def test_labels_are_looked_at_over_images_of_their_orientation(
+    turned: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    out = tmp_path_factory.mktemp("out")
+    run(open_source(str(turned), orientation="apply"), Halves(), out / "labels")  # type: ignore[arg-type]
+    shown = view_batch(
+        data=str(turned),
+        labels=str(out / "labels"),
+        output=out / "sheet.png",
+        image_size=16,
+    )
+    assert shown.is_file()
+    health = labels_health(labels=str(out / "labels"), data=str(turned))
+    assert health.images == 2
 
 
 def test_one_image_decodes_as_its_data_set_says(deep: Path) -> None:

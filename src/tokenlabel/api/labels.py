@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tokenlabel.data.decode import decode_image, image_size
+from tokenlabel.data.matching import orientation_of
 from tokenlabel.data.open import announce, open_images
 from tokenlabel.data.source import require_labels, source_fingerprint
 from tokenlabel.labels import LabelStore
@@ -46,11 +47,13 @@ def labels_health(
     *, labels: str, data: str, split: str | None = None, sample: int = 1000
 ) -> Health:
     """How well a store's labels fit the labeled images at `data`, by a sample of them."""
-    source = require_labels(open_images(data, split, "train"), data)
+    store = LabelStore(labels)
+    opened = open_images(data, split, "train", orientation=orientation_of(store.manifest))
+    source = require_labels(opened, data)
     announce(source, data)
     place = {key: index for index, key in enumerate(source.keys)}
     return check_health(
-        LabelStore(labels),
+        store,
         dict(zip(source.keys, source.labels, strict=True)),
         source.class_names,
         lambda key: decode_image(source.read(place[key]), key, source.rules),

@@ -41,6 +41,7 @@ def view(
     """
     from functools import partial
 
+    from tokenlabel.data.matching import orientation_of
     from tokenlabel.data.open import announce, open_images
     from tokenlabel.evaluation.classifier import load_classifier
     from tokenlabel.labels import LabelStore
@@ -51,9 +52,10 @@ def view(
     student = None
     if checkpoint is not None or model is not None:
         student = load_classifier(checkpoint, model, weights=weights)
-    source = open_images(data, split, "train")
+    store = LabelStore(labels)
+    source = open_images(data, split, "train", orientation=orientation_of(store.manifest))
     announce(source, data)
-    catalog = Catalog(source, LabelStore(labels))
+    catalog = Catalog(source, store)
     if student is not None and student.num_classes == len(catalog.source.class_names):
         catalog.add_score("loss", partial(student_loss, catalog, student))
     answers = Answers(catalog, None if compare is None else LabelStore(compare), student)

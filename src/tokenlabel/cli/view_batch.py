@@ -42,6 +42,7 @@ def view_batch(
     """
     from tokenlabel.data.augment import Augmentation
     from tokenlabel.data.loader import Targets, train_loader
+    from tokenlabel.data.matching import orientation_of
     from tokenlabel.data.open import announce, open_images
     from tokenlabel.errors import InputError
     from tokenlabel.labels import LabelStore
@@ -49,14 +50,16 @@ def view_batch(
 
     if min(count, image_size, grid) < 1:
         raise InputError("count, image-size and grid must each be at least 1")
-    source = open_images(data, split, "train")
+    store = LabelStore(labels) if labels else None
+    orientation = orientation_of(store.manifest) if store else "ignore"
+    source = open_images(data, split, "train", orientation=orientation)
     announce(source, data)
     loader = train_loader(
         source,
         Augmentation(policy=policy, erasing=erasing),
         image_size=(image_size, image_size),
         batch_size=min(count, len(source)),
-        targets=Targets(labels=LabelStore(labels), grid=(grid, grid)) if labels else None,
+        targets=Targets(labels=store, grid=(grid, grid)) if store else None,
         seed=seed,
     )
     sheet = contact_sheet(loader, source.class_names, epoch)

@@ -7,13 +7,13 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenlabel.data.decode import DecodeRules
+from tokenlabel.data.decode import DecodeRules, Orientation
 from tokenlabel.data.source import UNLABELED, ImageSource, Subset
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
 from tokenlabel.labels.manifest import Manifest
 
-__all__ = ["in_classes_of", "labelled_samples"]
+__all__ = ["in_classes_of", "labelled_samples", "orientation_of"]
 
 
 def labelled_samples(source: ImageSource, labels: LabelStore) -> NDArray[np.int64]:
@@ -59,8 +59,13 @@ def in_classes_of(
     return dataclasses.replace(subset, labels=labels, class_names=training.class_names)
 
 
+def orientation_of(manifest: Manifest) -> Orientation:
+    """Whether EXIF orientations were applied to the images that labels were made of."""
+    return DecodeRules.of_dict(manifest.dataset.get("decode", {})).orientation
+
+
 def _check_orientation(source: ImageSource, manifest: Manifest) -> None:
-    made = DecodeRules.of_dict(manifest.dataset.get("decode", {})).orientation
+    made = orientation_of(manifest)
     if made != source.rules.orientation:
         raise InputError(
             f"the labels were made with EXIF orientation {made!r}, the images are read with"
