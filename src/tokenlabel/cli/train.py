@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -12,8 +12,14 @@ from tokenlabel.cli.settings import Settings, all_of
 from tokenlabel.errors import InputError
 from tokenlabel.runs.recipe_file import read_recipe, to_yaml
 from tokenlabel.runs.results import TrainResult
+from tokenlabel.supervision import METHODS
 
 __all__ = ["train"]
+
+if TYPE_CHECKING:
+    Kind = str
+else:
+    Kind = Literal[tuple(METHODS)]
 
 
 def train(
@@ -27,7 +33,7 @@ def train(
     annotator: str | None = None,
     labels: str | None = None,
     online: bool = False,
-    supervision: Literal["labels", "distillation", "token-labels"] | None = None,
+    supervision: Kind | None = None,
     mix: Literal["none", "mixtoken", "cutmix", "mixup", "cutmix-or-mixup"] | None = None,
     val: str | None = None,
     epochs: int | None = None,
