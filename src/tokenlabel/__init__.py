@@ -13,10 +13,10 @@ import wrapt
 
 if TYPE_CHECKING:
     from tokenlabel.api import segment as segment
+    from tokenlabel.api.annotate import annotate as annotate
     from tokenlabel.api.evaluate import evaluate as evaluate
     from tokenlabel.api.teach import teach as teach
     from tokenlabel.api.train import train as train
-    from tokenlabel.cli.annotate import annotate as annotate
     from tokenlabel.cli.quickstart import quickstart as quickstart
     from tokenlabel.geometry import Box as Box
     from tokenlabel.geometry import View as View
@@ -41,7 +41,7 @@ _EXPORTS = {
     "Mix": "tokenlabel.mixing",
     "TokenTarget": "tokenlabel.targets",
     "View": "tokenlabel.geometry",
-    "annotate": "tokenlabel.cli.annotate",
+    "annotate": "tokenlabel.api.annotate",
     "evaluate": "tokenlabel.api.evaluate",
     "fuse": "tokenlabel.output",
     "quickstart": "tokenlabel.cli.quickstart",

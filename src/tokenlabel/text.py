@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import yaml
 
 from tokenlabel.errors import InputError
 
-__all__ = ["DEPTH", "read_json", "read_json_lines", "read_text", "read_yaml"]
+__all__ = ["DEPTH", "argument_values", "read_json", "read_json_lines", "read_text", "read_yaml"]
 
 DEPTH = 64
 _JSON_LIMIT = 1 << 30  # bytes: instance annotations of large data sets are half of it
@@ -112,6 +112,16 @@ def read_yaml(source: Path | bytes | str, where: str = "", *, kind: type[Any] | 
     except RecursionError:
         raise InputError(f"{where} is nested deeper than {DEPTH} levels: it is refused") from None
     return _of_kind(value, kind, where)
+
+
+def argument_values(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that a command line gave, as Python has them: lists from their YAML, "[64,128]"."""
+    return {
+        name: read_yaml(value, name, kind=list)
+        if isinstance(value, str) and value.startswith("[")
+        else value
+        for name, value in arguments.items()
+    }
 
 
 def _of_kind(value: Any, kind: type[Any] | None, where: str) -> Any:

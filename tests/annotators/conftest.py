@@ -20,6 +20,8 @@ class ColourAnnotator:
     """Scores classes by what colour each of 2 x 2 cells has: enough to tell images apart."""
 
     num_classes = 3
+    class_names = ("cat", "dog", "owl")
+    notes = ()
     description = {"kind": "colours"}  # noqa: RUF012
 
     def __init__(self) -> None:

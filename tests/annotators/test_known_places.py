@@ -9,13 +9,21 @@ import pytest
 import torch
 from PIL import Image
 
-from tokenlabel.annotators.boxes import BoxAnnotator
-from tokenlabel.annotators.masks import MaskAnnotator
+from tokenlabel.annotators.boxes import BoxAnnotator, BoxesSpec
+from tokenlabel.annotators.masks import MaskAnnotator, MasksSpec
 from tokenlabel.data.orientation import turned
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelMap
 
 PIXELS = np.zeros((8, 12, 3), np.uint8)
+
+
+def masks(folder, classes, **options) -> MaskAnnotator:
+    return MasksSpec(folder=folder, **options).build([str(i) for i in range(classes)])
+
+
+def boxes(file, class_names, **options) -> BoxAnnotator:
+    return BoxesSpec(file=file, **options).build(class_names)
 
 
 def dense(label: LabelMap) -> torch.Tensor:
@@ -37,7 +45,7 @@ def test_masks_become_area_shares(tmp_path) -> None:
     values[4:, :2] = 3  # half of the lower left cell's columns
     values[:4, 8:] = 255
     write_mask(tmp_path, values)
-    annotator = MaskAnnotator(tmp_path, 5, grid=(2, 3), first_value=1)
+    annotator = masks(tmp_path, 5, grid=(2, 3), first_value=1)
     (label,) = annotator.annotate([annotator.prepare("cat/a.jpg", PIXELS)])
     found = dense(label)
     torch.testing.assert_close(found[:, 0, 0], torch.tensor([1.0, 0, 0, 0, 0]))
@@ -49,7 +57,7 @@ def test_masks_become_area_shares(tmp_path) -> None:
 
 def test_masks_that_do_not_fit_are_refused(tmp_path) -> None:
     write_mask(tmp_path, np.full((8, 12), 7))
-    annotator = MaskAnnotator(tmp_path, 5)
+    annotator = masks(tmp_path, 5)
     with pytest.raises(InputError, match="value 7, beyond the 5 classes"):
         annotator.prepare("cat/a.jpg", PIXELS)
     with pytest.raises(InputError, match=r"cannot read mask .*b.png"):
@@ -57,12 +65,12 @@ def test_masks_that_do_not_fit_are_refused(tmp_path) -> None:
     with pytest.raises(InputError, match=r"is \[8, 12\], its image \[8, 13\]"):
         annotator.prepare("cat/a.jpg", np.zeros((8, 13, 3), np.uint8))
     with pytest.raises(InputError, match="no folder of masks"):
-        MaskAnnotator(tmp_path / "none", 5)
+        masks(tmp_path / "none", 5)
 
 
 def test_an_empty_mask_says_nothing(tmp_path) -> None:
     write_mask(tmp_path, np.full((8, 12), 255))
-    annotator = MaskAnnotator(tmp_path, 5, grid=(2, 2))
+    annotator = masks(tmp_path, 5, grid=(2, 2))
     (label,) = annotator.annotate([annotator.prepare("cat/a.jpg", PIXELS)])
     torch.testing.assert_close(dense(label), torch.full((5, 2, 2), 0.2))
 
@@ -72,7 +80,7 @@ def test_masks_turn_with_their_image(tmp_path, orientation) -> None:
     stored = np.zeros((8, 12), np.uint8)
     stored[:4, :6] = 2
     write_mask(tmp_path, stored)
-    annotator = MaskAnnotator(tmp_path, 3, grid=(2, 2))
+    annotator = masks(tmp_path, 3, grid=(2, 2))
     shown = turned(stored, orientation)
     pixels = np.zeros((*shown.shape, 3), np.uint8)
     (label,) = annotator.annotate([annotator.prepare("cat/a.jpg", pixels, orientation)])
@@ -83,7 +91,7 @@ def test_masks_turn_with_their_image(tmp_path, orientation) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_boxes_turn_with_their_image(tmp_path, orientation) -> None:
     file = write_coco(tmp_path / "coco.json", [(10, [0, 0, 6, 4], {})])  # of an image of 8 x 12
-    annotator = BoxAnnotator(file, ["cat", "dog"], grid=(2, 2))
+    annotator = boxes(file, ["cat", "dog"], grid=(2, 2))
     stored = np.zeros((8, 12), np.uint8)
     stored[:4, :6] = 1
     shown = turned(stored, orientation)
@@ -95,23 +103,20 @@ def test_boxes_turn_with_their_image(tmp_path, orientation) -> None:
 
 def test_boxes_drawn_on_the_turned_image_stay(tmp_path) -> None:
     file = write_coco(tmp_path / "coco.json", [(10, [0, 0, 6, 4], {})])  # of 12 columns, 8 rows
-    annotator = BoxAnnotator(file, ["cat", "dog"], grid=(2, 2))
+    annotator = boxes(file, ["cat", "dog"], grid=(2, 2))
     pixels = np.zeros((8, 12, 3), np.uint8)  # turned from 12 rows, 8 columns
     (label,) = annotator.annotate([annotator.prepare("a.jpg", pixels, 6)])
     assert dense(label)[1].round().tolist() == [[1, 0], [0, 0]]
 
 
-def test_masks_of_0_and_255_are_asked_about(tmp_path, capsys) -> None:
+def test_masks_of_0_and_255_are_asked_about(tmp_path) -> None:
     values = np.zeros((8, 12), np.uint8)
     values[2:] = 255
     write_mask(tmp_path, values)
-    MaskAnnotator(tmp_path, 2)
-    assert "name 1 of 2 classes; they also hold the value 255" in " ".join(
-        capsys.readouterr().err.split()
-    )
-    MaskAnnotator(tmp_path, 1)
-    MaskAnnotator(tmp_path, 256, ignore=())
-    assert capsys.readouterr().err == ""
+    (note,) = masks(tmp_path, 2).notes
+    assert "name 1 of 2 classes; they also hold the value 255" in note
+    assert masks(tmp_path, 1).notes == ()
+    assert masks(tmp_path, 256, ignored_values=()).notes == ()
 
 
 @pytest.mark.parametrize(
@@ -137,7 +142,7 @@ def test_boxes_that_belong_to_nothing_or_to_two_are_refused(tmp_path, change, me
         content[key] += more
     file.write_text(json.dumps(content))
     with pytest.raises(InputError, match=message):
-        BoxAnnotator(file, ["cat", "dog"])
+        boxes(file, ["cat", "dog"])
 
 
 def write_coco(path, annotations, categories=("dog", "cat")):
@@ -167,7 +172,7 @@ def test_boxes_become_area_shares(tmp_path) -> None:
             (11, [0, 0, 12, 8], {"iscrowd": 1}),
         ],
     )
-    annotator = BoxAnnotator(file, ["cat", "dog"], grid=(2, 3))
+    annotator = boxes(file, ["cat", "dog"], grid=(2, 3))
     (label,) = annotator.annotate([annotator.prepare("train/a.jpg", PIXELS)])
     dog = dense(label)[1]
     torch.testing.assert_close(dog, torch.tensor([[1.0, 0.5, 0.5], [0.25, 0.25, 0.5]]))
@@ -178,9 +183,9 @@ def test_boxes_become_area_shares(tmp_path) -> None:
 def test_annotation_files_that_do_not_fit_are_refused(tmp_path) -> None:
     file = write_coco(tmp_path / "coco.json", [])
     with pytest.raises(InputError, match=r"category 'dog' is none .* \(did you mean 'dogs'"):
-        BoxAnnotator(file, ["cat", "dogs"])
+        boxes(file, ["cat", "dogs"])
     with pytest.raises(InputError, match=r"does not list b\.jpg"):
-        BoxAnnotator(file, ["cat", "dog"]).prepare("b.jpg", PIXELS)
+        boxes(file, ["cat", "dog"]).prepare("b.jpg", PIXELS)
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(InputError, match="no COCO annotation file"):
-        BoxAnnotator(tmp_path / "bad.json", ["cat"])
+        boxes(tmp_path / "bad.json", ["cat"])

@@ -9,13 +9,15 @@ import torch
 from torch import nn
 
 from tokenlabel.annotators.cells import CellScores
-from tokenlabel.annotators.class_map import match_classes
+from tokenlabel.annotators.class_map import known_classes, match_classes
+from tokenlabel.annotators.classifier import ClassifierSpec, classifier_inputs
 from tokenlabel.annotators.image_model import (
     ImageAnnotator,
     Views,
     largest_batch,
+    weights_hash,
 )
-from tokenlabel.annotators.timm_classifier import TimmAnnotator
+from tokenlabel.annotators.spec import Network
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
@@ -200,15 +202,17 @@ def test_a_class_table_sums_what_it_merges(tmp_path) -> None:
 
 def test_names_that_do_not_exist_are_named() -> None:
     with pytest.raises(InputError, match=r"no model 'resnet10x' \(did you mean"):
-        TimmAnnotator("resnet10x")
+        ClassifierSpec(model="resnet10x").build(())
     with pytest.raises(InputError, match="nowhere:model is no function"):
-        TimmAnnotator("nowhere:model")
+        ClassifierSpec(model="nowhere:model").build(())
 
 
 def test_any_function_may_make_the_classifier(pixels) -> None:
-    annotator = TimmAnnotator(
-        "timm.models.resnet:resnet10t", model_kwargs={"num_classes": 5}, image_size=64
-    )
+    annotator = ClassifierSpec(
+        model="timm.models.resnet:resnet10t",
+        model_kwargs={"num_classes": 5},
+        network=Network(image_size=64),
+    ).build("abcde")
     (label,) = annotator.annotate([annotator.prepare("", pixels)])
     assert label.grid == (2, 2)
     assert label.num_classes == 5
@@ -216,16 +220,65 @@ def test_any_function_may_make_the_classifier(pixels) -> None:
 
 
 def test_models_of_one_size_are_asked_for_one_size_only(pixels) -> None:
-    vit = "vit_tiny_patch16_224"
+    vit = {"model": "vit_tiny_patch16_224", "pretrained": False, "keep_classes": True}
     with pytest.raises(InputError, match="images of one size"):
-        TimmAnnotator(vit, pretrained=False, image_size=32, fit="keep")
-    sliding = TimmAnnotator(vit, pretrained=False, image_size=96, views=Views(window=32))
+        ClassifierSpec(**vit, network=Network(image_size=32, fit="keep")).build(())
+    sliding = ClassifierSpec(**vit, network=Network(image_size=96, window=32)).build(())
     (label,) = sliding.annotate([sliding.prepare("", pixels)])
     assert label.grid == (6, 6)
+    assert "never saw a patch token" in sliding.notes[0]
 
 
 def test_same_weights_same_hash() -> None:
-    a, b = (TimmAnnotator(small("resnet10t"), image_size=32) for _ in range(2))
-    assert a.description == b.description
-    c = TimmAnnotator(timm.create_model("resnet10t", num_classes=7), image_size=32)
-    assert c.description["weights_sha256"] != a.description["weights_sha256"]
+    assert weights_hash(small("resnet10t")) == weights_hash(small("resnet10t"))
+    other = timm.create_model("resnet10t", num_classes=7)
+    assert weights_hash(other) != weights_hash(small("resnet10t"))
+
+
+def test_the_published_annotator_runs_at_its_test_size() -> None:
+    # its training size, 448, gives maps of 14 x 14; the paper's labels are 18 x 18
+    with torch.device("meta"):
+        network = timm.create_model("dm_nfnet_f6").eval()
+        inputs = classifier_inputs(network, Network())
+        assert inputs.image_size == (576, 576)
+        cells = CellScores(network)(torch.empty(1, 3, *inputs.image_size))
+    assert cells.shape == (1, 18, 18, 1000)
+    assert classifier_inputs(network, Network(size_factor=1.5)).image_size == (864, 864)
+    assert classifier_inputs(network, Network(image_size=448)).image_size == (448, 448)
+    with pytest.raises(InputError, match="not both"):
+        classifier_inputs(network, Network(image_size=448, size_factor=2.0))
+
+
+SYNSETS = ["n01443537", "n01440764", "n02012849", "n03126707"]
+LEMMAS = ["goldfish, Carassius auratus", "tench, Tinca tinca", "crane", "crane"]
+
+
+@pytest.mark.parametrize(
+    "names", [["tench", "goldfish"], ["Tinca_tinca", "GOLDFISH"], ["n01440764", "n01443537"]]
+)
+def test_folders_may_be_called_by_lemmas(names) -> None:
+    mapping = match_classes(SYNSETS, 4, names, None, LEMMAS)
+    assert mapping(torch.arange(4.0)).tolist() == [1, 0]
+
+
+def test_imagenets_names_are_known_by_timm() -> None:
+    known, described = known_classes(timm.create_model("resnet10t"))
+    mapping = match_classes(
+        known, 1000, ["goldfish", "tench", "great white-shark"], None, described
+    )
+    assert mapping(torch.arange(1000.0)).tolist() == [1, 0, 2]
+
+
+def test_numbered_classes_match_by_number_where_all_are_there() -> None:
+    assert match_classes(SYNSETS, 4, list("0123"))(torch.arange(4.0)).tolist() == [0, 1, 2, 3]
+    assert match_classes(SYNSETS, 4, ["0003", "2", "1", "0"])(torch.arange(4.0))[0] == 3
+    with pytest.raises(InputError, match="does not know 2 of the data set's 2 classes, '0'"):
+        match_classes(SYNSETS, 4, ["0", "1"])  # ten digits are no fishes
+
+
+def test_ambiguous_names_are_listed_with_the_ways_out() -> None:
+    fault = r"ambiguous names: 'crane' \(n02012849 or n03126707\).*--class-map.*--keep-classes"
+    with pytest.raises(InputError, match=fault):
+        match_classes(SYNSETS, 4, ["tench", "crane"], None, LEMMAS)
+    with pytest.raises(InputError, match=r"'tench' and 'Tinca tinca' \(both n01440764\)"):
+        match_classes(SYNSETS, 4, ["tench", "Tinca tinca"], None, LEMMAS)

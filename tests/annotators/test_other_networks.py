@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from timm.models import VisionTransformer
 from torch.nn import functional as F
 
-from tokenlabel.annotators.image_text import ImageTextAnnotator, PatchTextScores
-from tokenlabel.annotators.student import StudentAnnotator
-from tokenlabel.annotators.timm_classifier import TimmAnnotator
+from tokenlabel.annotators.classifier import ClassifierSpec
+from tokenlabel.annotators.patch_text import PatchTextScores
+from tokenlabel.annotators.spec import Network
+from tokenlabel.annotators.text import TextSpec, text_annotator
 from tokenlabel.api.teach import teach
 from tokenlabel.data.open import open_source
 from tokenlabel.errors import InputError
@@ -18,11 +20,22 @@ from tokenlabel.models import DenseModel
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
 
 
+def student_of(weights):
+    """The token head of a file of weights of ViT-Ti, which labels with its own classes."""
+    return ClassifierSpec(
+        model="vit_tiny_patch16_224",
+        checkpoint=weights,
+        head="token",
+        keep_classes=True,
+        network=Network(image_size=64),
+    ).build(())
+
+
 def test_a_students_token_head_labels(tmp_path) -> None:
     torch.manual_seed(0)
     student = DenseModel("vit_tiny_patch16_224", 6, img_size=64).eval()
     torch.save({"state_dict": student.state_dict()}, tmp_path / "student.pth")
-    annotator = StudentAnnotator(tmp_path / "student.pth", "vit_tiny_patch16_224", image_size=64)
+    annotator = student_of(tmp_path / "student.pth")
     image, extent = annotator.prepare("", PIXELS)
     (label,) = annotator.annotate([(image, extent)])
     p = annotator.preprocessing
@@ -41,7 +54,7 @@ def test_a_student_without_token_labels_is_refused(tmp_path) -> None:
     plain = timm.create_model("vit_tiny_patch16_224", num_classes=6, img_size=64)
     torch.save(plain.state_dict(), tmp_path / "plain.pth")
     with pytest.raises(InputError, match="trained without token labels"):
-        StudentAnnotator(tmp_path / "plain.pth", "vit_tiny_patch16_224", image_size=64)
+        student_of(tmp_path / "plain.pth")
 
 
 def small_clip():
@@ -77,10 +90,61 @@ def test_a_patch_sees_its_own_place_only_in_the_last_layer() -> None:
     assert difference.max() < 1e-4
 
 
+def small_siglip():
+    """SigLIP in small: a timm tower that pools by attention, logits with a scale and a bias."""
+    timm_model = pytest.importorskip("open_clip.timm_model")
+    torch.manual_seed(0)
+    tower = timm_model.TimmModel("vit_tiny_patch16_224", 192, 32, pool="token", proj="none")
+    tower.trunk = VisionTransformer(
+        img_size=32, patch_size=8, num_classes=0, global_pool="map", class_token=False,
+        embed_dim=48, depth=2, num_heads=2,
+    )  # fmt: skip
+    tower.preprocess_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
+    model = torch.nn.Module()
+    model.visual = tower
+    model.logit_scale = torch.nn.Parameter(torch.tensor(2.0))
+    model.logit_bias = torch.nn.Parameter(torch.tensor(-10.0))
+    model.encode_text = lambda texts, normalize: F.normalize(texts, dim=-1)
+    return model.eval()
+
+
+def test_siglip_scores_patches_through_its_own_pooling() -> None:
+    model = small_siglip()
+    texts = F.normalize(torch.randn(3, 48), dim=-1)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        scores = PatchTextScores(model, texts)(images)
+        tokens = model.visual.trunk.forward_features(images)
+        # what the model answers where its pooling sees patch (1, 2) alone
+        alone = F.normalize(model.visual.trunk.forward_head(tokens[:, 6:7]), dim=-1)
+        expected = model.logit_scale.exp() * alone @ texts.T + model.logit_bias
+    assert scores.shape == (2, 4, 4, 3)
+    torch.testing.assert_close(scores[:, 1, 2], expected)
+    assert scores.std((1, 2)).min() > 0
+
+
+@pytest.mark.parametrize(("factor", "cells"), [(1.0, 4), (1.5, 6)])
+def test_siglip_labels_by_class_names(factor, cells) -> None:
+    spec = TextSpec(model="small", network=Network(top_k=2, size_factor=factor, device="cpu"))
+    annotator = text_annotator(
+        small_siglip(), lambda texts: torch.randn(len(texts), 48), spec, ["cat", "polar_bear"]
+    )
+    (label,) = annotator.annotate([annotator.prepare("", PIXELS)])
+    assert label.grid == (cells, cells)
+    torch.testing.assert_close(label.probabilities().sum(0), torch.ones(cells, cells))
+
+
+def test_image_text_models_without_patches_are_refused() -> None:
+    model = small_siglip()
+    model.visual.trunk.global_pool = "token"
+    with pytest.raises(InputError, match="no patches"):
+        PatchTextScores(model, torch.randn(3, 48))
+
+
 @pytest.mark.slow
 def test_an_open_clip_model_labels_by_class_names() -> None:
     pytest.importorskip("open_clip")
-    annotator = ImageTextAnnotator("ViT-B-32", ["cat", "polar_bear"], top_k=2)
+    annotator = TextSpec(model="ViT-B-32", network=Network(top_k=2)).build(["cat", "polar_bear"])
     (label,) = annotator.annotate([annotator.prepare("", PIXELS)])
     assert label.grid == (7, 7)
     torch.testing.assert_close(label.probabilities().sum(0), torch.ones(7, 7))
@@ -89,7 +153,7 @@ def test_an_open_clip_model_labels_by_class_names() -> None:
 def test_unknown_image_text_models_are_named() -> None:
     pytest.importorskip("open_clip")
     with pytest.raises(InputError, match=r"no model 'ViT-B-61' \(did you mean"):
-        ImageTextAnnotator("ViT-B-61", ["cat"])
+        TextSpec(model="ViT-B-61").build(["cat"])
 
 
 def test_a_taught_classifier_annotates_what_it_was_taught_on(tmp_path) -> None:
@@ -117,7 +181,9 @@ def test_a_taught_classifier_annotates_what_it_was_taught_on(tmp_path) -> None:
     taught = teach(output=tmp_path / "teacher", **options)
     assert taught.held_out == 6
     assert taught.accuracy == 1.0
-    annotator = TimmAnnotator(str(tmp_path / "teacher"), class_names=source.class_names, top_k=2)
+    annotator = ClassifierSpec(model=str(tmp_path / "teacher"), network=Network(top_k=2)).build(
+        source.class_names
+    )
     assert annotator.preprocessing.image_size == (32, 32)
     blue = rng.integers(0, 120, (24, 24, 3)).astype(np.uint8)
     blue[..., 2] += 100
@@ -131,4 +197,4 @@ def test_a_taught_classifier_annotates_what_it_was_taught_on(tmp_path) -> None:
         teach(output=tmp_path / "other", **options, opt="moun")
     assert not (tmp_path / "other").exists()
     with pytest.raises(InputError, match="does not know 1 of the data set's 2 classes"):
-        TimmAnnotator(str(tmp_path / "teacher"), class_names=["red", "green"])
+        ClassifierSpec(model=str(tmp_path / "teacher")).build(["red", "green"])

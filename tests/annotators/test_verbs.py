@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tokenlabel.cli.main import main
+from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
 
 TINY = ["output_stride", "16", "stem_width", "8", "num_classes", "3"]
@@ -67,8 +68,8 @@ def test_unreadable_images_end_with_exit_code_3(images, tmp_path, capsys) -> Non
     masks.mkdir()
     for path in images.rglob("*.png"):
         Image.new("L", (16, 12), 1).save(masks / path.name)
-    words = ["--data", images, "--output", tmp_path / "store", "--masks", masks]
-    assert run("annotate", *words) == 3
+    words = ["--data", images, "--output", tmp_path / "store", "--folder", masks]
+    assert run("annotate", "masks", *words) == 3
     said = " ".join(capsys.readouterr().err.split())
     assert "left out dog/004.png" in said
     assert "run the same command again" in said
@@ -77,13 +78,61 @@ def test_unreadable_images_end_with_exit_code_3(images, tmp_path, capsys) -> Non
 def test_mistakes_end_with_exit_code_2(images, tmp_path, capsys) -> None:
     words = ["annotate", "--data", images, "--output", tmp_path / "store"]
     assert run(*words) == 2
-    assert "choose one annotator" in capsys.readouterr().err
-    assert run(*words, "--model", "resnet10t", "--masks", images) == 2
+    assert "--model" in capsys.readouterr().err
+    assert run(*words, "--model", "resnet10t", "--grid", 3, 3) == 2  # another kind's option
+    assert "--grid" in capsys.readouterr().err
     assert run(*words, "--model", "resnet10x") == 2
     assert "did you mean" in capsys.readouterr().err
     assert not (tmp_path / "store").exists()
     assert run("labels", "info", "--labels", images) == 2
     assert run("labels", "merge", "--labels", images, "--output", tmp_path / "x") == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "now"),
+    [
+        ("--student", "annotate --model RUN"),
+        ("--image-text", "annotate text --model"),
+        ("--masks", "annotate masks --folder"),
+        ("--boxes", "annotate boxes --file"),
+    ],
+)
+def test_options_of_the_first_version_name_the_new_ones(option, now, capsys) -> None:
+    assert run("annotate", "--data", "x", "--output", "y", option, "z") == 2
+    assert now in capsys.readouterr().err
+
+
+def test_a_folder_of_something_else_is_refused(images, capsys) -> None:
+    before = sorted(images.rglob("*"))
+    words = ["--data", images, "--output", images, "--model", "resnet10t", "--no-pretrained"]
+    assert run("annotate", *words, "--keep-classes", "--image-size", 32) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert sorted(images.rglob("*")) == before
+
+
+def test_the_library_prints_no_results_and_says_what_was_done(images, tmp_path, capsys) -> None:
+    import tokenlabel as tl
+
+    options = {"output_stride": 16, "stem_width": 8, "num_classes": 3}
+    said: list[str] = []
+    manifest = tl.annotate(
+        data=str(images),
+        output=tmp_path / "store",
+        annotator={
+            "model": "resnet10t",
+            "pretrained": False,
+            "model_kwargs": options,
+            "network": {"image_size": 32, "top_k": 2},
+        },
+        notice=said.append,
+    )
+    assert (manifest.complete, manifest.labeled, manifest.left_out) == (True, 22, ())
+    assert "22 images in 3 classes" in said[0]
+    assert capsys.readouterr().out == ""
+    with pytest.raises(InputError, match="annotator: grid: "):
+        tl.annotate(data=str(images), output=tmp_path, annotator={"model": "x", "grid": [2, 2]})
+    with pytest.raises(InputError, match=r"no annotator of kind 'mask' \(did you mean 'masks'"):
+        tl.annotate(data=str(images), output=tmp_path, annotator={"kind": "mask"})
 
 
 def test_help_needs_no_torch() -> None:

@@ -201,18 +201,8 @@ def test_reassessed_labels_count_as_timm_counts_them(weights: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("folders", "benchmark", "names", "message"),
     [
-        (
-            ["cat", "dgo"],
-            "folder",
-            ["cat", "dog"],
-            "a class 'dgo'.*did you mean 'dog'.*1 of 2 images",
-        ),
-        (
-            ["cat", "dog"],
-            "folder",
-            ["1", "2", "3"],
-            "2 of 2 images .*of its 3 classes",
-        ),
+        (["cat", "dgo"], "folder", ["cat", "dog"], "a class 'dgo'.*did you mean 'dog'"),
+        (["cat", "dog"], "folder", ["1", "2", "3"], "it knows 3 classes"),
         (["cat"], "imagenet-v2", WNIDS, "a class 'cat'"),
         (["cat"], "imagenet", ["cat", "dog"], "needs a model of ImageNet's 1000"),
         ([WNIDS[0]], "imagenet-real", WNIDS, "is not one of ImageNet's validation images"),

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeVar
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
-import torch
+from pydantic.dataclasses import dataclass
 
-from tokenlabel.annotators.areas import map_of_areas
-from tokenlabel.annotators.protocol import Pixels
-from tokenlabel.data.orientation import UPRIGHT, turned_box, turned_size
+from tokenlabel.annotators.spec import Cells, File
 from tokenlabel.errors import InputError, nearest
-from tokenlabel.geometry import Box, View, coverage
-from tokenlabel.labels import LabelMap
+from tokenlabel.options import STRICT, Count
 from tokenlabel.text import read_json
 
-__all__ = ["BoxAnnotator"]
+if TYPE_CHECKING:
+    import torch
+
+    from tokenlabel.annotators.protocol import Pixels
+    from tokenlabel.geometry import Box
+    from tokenlabel.labels import LabelMap
+
+__all__ = ["BoxAnnotator", "BoxesSpec"]
+
 
 T = TypeVar("T")
 
@@ -28,6 +33,27 @@ class ImageBoxes(NamedTuple):
     boxes: list[tuple[int, Box]]  # class and place of each
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class BoxesSpec:
+    """Object boxes: a cell's classes are those whose boxes cover it, by area."""
+
+    kind: ClassVar[str] = "boxes"
+
+    file: File
+    """A COCO annotation file."""
+    grid: Cells = (32, 32)
+    """Rows and columns of cells."""
+    top_k: Count = 5
+    """Classes kept in each cell, if there are so many."""
+
+    def build(
+        self,
+        class_names: Sequence[str],
+        device: torch.device | None = None,  # noqa: ARG002 (networks use it)
+    ) -> BoxAnnotator:
+        return BoxAnnotator(self, class_names)
+
+
 class BoxAnnotator:
     """Labels cells with the share of their area that boxes of each class cover.
 
@@ -35,34 +61,32 @@ class BoxAnnotator:
     file's `file_name`: the whole key, or its last part. Crowd regions are left out.
     """
 
-    def __init__(
-        self,
-        file: Path,
-        class_names: Sequence[str],
-        *,
-        grid: tuple[int, int] = (32, 32),
-        top_k: int = 5,
-    ) -> None:
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, spec: BoxesSpec, class_names: Sequence[str]) -> None:
+        self.spec = spec
+        self.class_names = tuple(class_names)
         self.num_classes = len(class_names)
-        self.grid, self.top_k = grid, top_k
+        if not spec.file.is_file():
+            raise InputError(f"no annotation file at {spec.file}")
+        content = read_json(spec.file, kind=dict)
         try:
-            content = read_json(file, kind=dict)
             self._of_image = _boxes_by_name(content, class_names)
-        except OSError as error:
-            raise InputError(f"cannot read {file}: {error.strerror}") from error
+        except InputError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{file} is no COCO annotation file: {error!r}") from error
+            raise InputError(f"{spec.file} is no COCO annotation file: {error!r}") from error
 
     @property
     def description(self) -> dict[str, Any]:
-        return {"kind": "boxes", "grid": self.grid, "top_k": self.top_k}
+        return {"kind": "boxes", "grid": list(self.spec.grid), "top_k": self.spec.top_k}
 
     def batch_size(self) -> int:
         return 32
 
-    def prepare(self, key: str, pixels: Pixels, orientation: int = UPRIGHT) -> ImageBoxes:
+    def prepare(self, key: str, pixels: Pixels, orientation: int = 1) -> ImageBoxes:
+        from tokenlabel.data.orientation import turned_box, turned_size
+
         found = self._of_image.get(key, self._of_image.get(PurePosixPath(key).name))
         if found is None:
             raise InputError(f"the annotation file does not list {key}")
@@ -75,16 +99,23 @@ class BoxAnnotator:
         return [self._map(image) for image in batch]
 
     def _map(self, image: ImageBoxes) -> LabelMap:
+        import torch
+
+        from tokenlabel.annotators.areas import map_of_areas
+        from tokenlabel.geometry import View, coverage
+
         classes = sorted({c for c, _ in image.boxes}) or [0]
-        areas = torch.zeros(len(classes), *self.grid)
+        areas = torch.zeros(len(classes), *self.spec.grid)
         for c, box in image.boxes:
             plane = areas[classes.index(c)]
-            torch.maximum(plane, coverage(View.identity(), self.grid, box), out=plane)
+            torch.maximum(plane, coverage(View.identity(), self.spec.grid, box), out=plane)
         areas = areas / areas.sum(0).clamp(min=1)
-        return map_of_areas(areas, classes, self.num_classes, self.top_k)
+        return map_of_areas(areas, classes, self.num_classes, self.spec.top_k)
 
 
 def _boxes_by_name(content: dict[str, Any], class_names: Sequence[str]) -> dict[str, ImageBoxes]:
+    from tokenlabel.geometry import Box
+
     places = {name: i for i, name in enumerate(class_names)}
     class_of: dict[int, int] = {}
     for category in content["categories"]:

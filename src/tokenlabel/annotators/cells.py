@@ -1,4 +1,4 @@
-"""Class scores of every cell of a timm classifier, through the model's own head."""
+"""Class scores of every cell of an image, through the heads that a model has."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from tokenlabel.errors import InputError
+from tokenlabel.models import DenseModel
 
-__all__ = ["CellScores"]
+__all__ = ["CellScores", "TokenScores"]
 
 
 class CellScores(nn.Module):
@@ -66,3 +67,19 @@ class CellScores(nn.Module):
         if isinstance(logits, tuple):  # distilled models have two heads
             logits = torch.stack(logits).mean(0)
         return logits
+
+
+class TokenScores(nn.Module):
+    """Images [B, 3, H, W] to the token logits [B, h, w, C] of a student.
+
+    Labels of a student's moving average helped where those of a stronger, foreign network hurt (Zhou
+    et al., "Fully Attentional Networks with Self-emerging Token Labeling", 2024, Table 9).
+    """
+
+    def __init__(self, student: DenseModel) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens: Tensor = self.student(images).tokens
+        return tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -15,12 +16,11 @@ from tokenlabel.annotators.class_map import ClassMap
 from tokenlabel.annotators.protocol import Pixels
 from tokenlabel.data.inputs import Normalize, Preprocessing, to_multiple
 from tokenlabel.data.orientation import UPRIGHT
-from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
 from tokenlabel.geometry.windows import WindowMean, window_starts
 from tokenlabel.labels import LabelMap
 
-__all__ = ["ONE_VIEW", "ImageAnnotator", "Running", "Views"]
+__all__ = ["ONE_VIEW", "ImageAnnotator", "Running", "Views", "weights_hash"]
 
 Item = tuple[Tensor, Box]  # uint8 [3, h, w], the part of the image it shows
 
@@ -48,9 +48,10 @@ class Running(TypedDict, total=False):
 
 
 class ImageAnnotator:
-    """Runs `scores`, a module from normalised images [B, 3, H, W] to class logits [B, h, w, C].
+    """Runs `scores`, a module from normalized images [B, 3, H, W] to class logits [B, h, w, C].
 
-    `num_classes` and the classes of the maps are those of `class_map`, if one is given.
+    `num_classes` and the classes of the maps are those of `class_map`, if one is given. `class_names`
+    are theirs, where they are known; `notes` are lines that a user should read before the work.
     """
 
     def __init__(
@@ -62,14 +63,17 @@ class ImageAnnotator:
         top_k: int = 5,
         views: Views = ONE_VIEW,
         class_map: ClassMap | None = None,
+        class_names: Sequence[str] | None = None,
+        notes: Sequence[str] = (),
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
         origin: dict[str, Any] | None = None,
     ) -> None:
         self.num_classes = class_map.num_classes if class_map else num_classes
-        if top_k < 1:
-            raise InputError(f"top-k must be at least 1, not {top_k}")
+        known = class_names is not None and len(class_names) == self.num_classes
+        self.class_names = tuple(class_names or ()) if known else None
+        self.notes = tuple(notes)
         self.device, self.dtype = torch.device(device), dtype
         scores = scores.eval().to(self.device).to(memory_format=torch.channels_last)
         self._scores = torch.compile(scores) if compile else scores
@@ -166,6 +170,15 @@ class ImageAnnotator:
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
+
+
+def weights_hash(model: nn.Module) -> str:
+    """sha256 (hex) of names and values of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def largest_batch(attempt: Callable[[int], object], most: int = 2048) -> int:

@@ -27,6 +27,16 @@ class Annotator(Protocol[Item]):
     num_classes: int
 
     @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes of its maps, where they are known."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines that a user should read before the work."""
+        ...
+
+    @property
     def description(self) -> dict[str, Any]:
         """What the store's manifest says of it: kind, weights, preprocessing, extent rule; JSON."""
         ...

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -23,6 +23,7 @@ from tokenlabel.data.reading import StorageError
 from tokenlabel.data.source import ImageSource, source_fingerprint
 from tokenlabel.data.survey import is_constant
 from tokenlabel.errors import InputError
+from tokenlabel.files import claim_folder, short_of_space
 from tokenlabel.labels import Codec, LabelMap
 from tokenlabel.labels.codec import encode
 from tokenlabel.labels.manifest import Manifest
@@ -47,14 +48,14 @@ def run(
     shard_size: int | None = None,
     codec: Codec = "compact",
     threads: int | None = None,
-) -> Manifest | None:
-    """Label all images; returns the store's manifest, or None while other processes still write.
+) -> Manifest:
+    """Label all images; returns the store's manifest, which is complete when all processes are done.
 
     Images that cannot be read are left out and listed in `manifest.left_out`; running again tries
     those again. Interrupted runs go on where they stopped. By default the annotator chooses the
     batch size; a run that goes on keeps the one it began with.
     """
-    folder = Path(output)
+    folder = claim_folder(Path(output), ours=_is_store)
     rank, world = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
     batch_size = batch_size or _begun_with(folder) or annotator.batch_size()
     size = shard_size or _shard_size(len(source), batch_size)
@@ -62,9 +63,7 @@ def run(
         folder,
         Manifest(
             num_classes=annotator.num_classes,
-            class_names=source.class_names
-            if len(source.class_names) == annotator.num_classes
-            else None,
+            class_names=annotator.class_names,
             codec=codec,
             shard_size=size,
             dataset={
@@ -84,7 +83,7 @@ def run(
         progress_bar(visible=rank == 0) as progress,
     ):
         if rank == 0:
-            _drop_mended(folder, found, job, size)
+            _drop_repaired(folder, found, job, size)
         task = progress.add_task("annotate", total=len(source), note="")
         for number in own_first:
             indices = range(number * size, min((number + 1) * size, len(source)))
@@ -103,7 +102,7 @@ def run(
             " damaged?",
             soft_wrap=True,
         )
-    return complete(folder, shards)
+    return complete(folder, shards) or Manifest.load(folder)
 
 
 class _Job:
@@ -120,6 +119,7 @@ class _Job:
         self.source, self.annotator = source, annotator
         self.codec, self.batch_size = codec, batch_size
         self.constant: list[str] = []  # keys of images of one color
+        self._space_checked = False
         threads = threads or min(os.cpu_count() or 1, 16)
         self._readers, self._encoders = ThreadPoolExecutor(threads), ThreadPoolExecutor(threads)
 
@@ -141,13 +141,24 @@ class _Job:
             usable = [n for n, item in enumerate(items) if not isinstance(item, InputError)]
             labels = self.annotator.annotate([items[n] for n in usable])
             names = [keys[n] for n in usable]
-            payloads = self._encoders.map(self._encoded, names, labels)
+            payloads = list(self._encoders.map(self._encoded, names, labels))
+            self._require_space(shard.path, payloads)
+            written = iter(payloads)
             for key, item in zip(keys, items, strict=True):
                 if isinstance(item, InputError):
                     shard.append(key, str(item).encode(), "left out")
                 else:
-                    shard.append(key, next(payloads))
+                    shard.append(key, next(written))
             advance(len(batch))
+
+    def _require_space(self, path: Path, payloads: Sequence[bytes]) -> None:
+        """After the first batch: refuse to begin what the disk cannot hold."""
+        if self._space_checked or not payloads:
+            return
+        self._space_checked = True
+        needed = sum(map(len, payloads)) * len(self.source) // len(payloads)
+        if said := short_of_space(path.parent, needed):
+            raise InputError(f"{said}: free some space or choose another output folder")
 
     def prepare(self, index: int) -> Any:
         """What the annotator needs of one image, or the InputError that says why it has nothing."""
@@ -186,6 +197,10 @@ def _prefetch(
         yield first, [future.result() for future in futures]
 
 
+def _is_store(folder: Path) -> bool:
+    return (folder / "manifest.json").is_file()
+
+
 def _begun_with(folder: Path) -> int | None:
     """The batch size of the run that is to go on, if there is one."""
     if not (folder / "manifest.json").exists():
@@ -200,7 +215,7 @@ def _shard_size(samples: int, batch_size: int) -> int:
     return math.ceil(wanted / batch_size) * batch_size
 
 
-def _drop_mended(folder: Path, manifest: Manifest, job: _Job, shard_size: int) -> None:
+def _drop_repaired(folder: Path, manifest: Manifest, job: _Job, shard_size: int) -> None:
     """Remove the shards of samples that were left out and can be had now, to be written anew."""
     left_out = {left.key for left in manifest.left_out}
     numbers = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,7 @@ from tokenlabel.runs.recipe_file import override, read_recipe, scaled
 from tokenlabel.runs.results import TrainResult
 
 if TYPE_CHECKING:
+    from tokenlabel.annotators.spec import AnnotatorSpec
     from tokenlabel.training.callbacks import Callback
 
 __all__ = ["train", "train_recipe"]
@@ -26,17 +27,18 @@ _WARMUP = 0.1  # of the epochs, where the recipe's warm-up would take them all
 def train(
     *,
     output: str | Path = "runs/train",
-    annotator: str | None = None,
+    annotator: str | Mapping[str, Any] | AnnotatorSpec | None = None,
     allow_changed: Iterable[str] = (),
     callbacks: Iterable[Callback] = (),
     **choices: Any,
 ) -> TrainResult:
     """Train a student in the folder `output`; a run that is there goes on.
 
-    `choices` are those of `train_recipe`. `annotator`, a timm name or folder, labels the images first,
-    or every augmented view with `online`. `allow_changed` names values in which the recipe may differ
-    from the run that is there, and `callbacks` follow it (see `tokenlabel.training.engine.fit`).
-    Raises InputError, before anything is written, for what the user can fix.
+    `choices` are those of `train_recipe`. `annotator`, a spec as in `tl.annotate` or a classifier's
+    name alone, labels the images first, or every augmented view with `online`. `allow_changed` names
+    values in which the recipe may differ from the run that is there, and `callbacks` follow it (see
+    `tokenlabel.training.engine.fit`). Raises InputError, before anything is written, for what the user
+    can fix.
     """
     from tokenlabel.training import student
 
@@ -157,40 +159,34 @@ def _given(path: str, value: Any) -> list[str]:
 # -- annotators -----------------------------------------------------------------------------------
 
 
-def _annotated(recipe: Recipe, name: str, store: Path) -> Recipe:
+def _annotated(
+    recipe: Recipe, annotator: str | Mapping[str, Any] | AnnotatorSpec, store: Path
+) -> Recipe:
     """The recipe with the labels that an annotator gives its images, made if they are not there."""
+    from tokenlabel.annotators.kinds import build_annotator
     from tokenlabel.annotators.run import run
     from tokenlabel.data.open import open_images
     from tokenlabel.training.ranks import Ranks
 
-    ranks = Ranks(recipe.engine)
-    images = recipe.data
-    source = open_images(images.train, images.train_split, "train")
-    run(source, _annotator(name, source.class_names, ranks.device), store)
+    ranks, images = Ranks(recipe.engine), recipe.data
+    source = open_images(images.train, images.train_split, "train", orientation=images.orientation)
+    built = build_annotator(annotator, class_names=source.class_names, device=ranks.device)
+    run(source, built, store)
     ranks.wait()  # the ranks share the work: all must have done theirs
     return dataclasses.replace(recipe, data=dataclasses.replace(images, labels=str(store)))
 
 
-def _online(name: str, recipe: Recipe) -> Callable[[Any], Sequence[Any]]:
+def _online(
+    annotator: str | Mapping[str, Any] | AnnotatorSpec, recipe: Recipe
+) -> Callable[[Any], Sequence[Any]]:
     """What labels a batch of augmented views, [B, 3, H, W] uint8."""
+    from tokenlabel.annotators.kinds import build_annotator
+    from tokenlabel.annotators.online import labels_of_views
     from tokenlabel.data.open import open_images
     from tokenlabel.training.ranks import Ranks
 
     source = open_images(recipe.data.train, recipe.data.train_split, "train")
-    teacher = _annotator(name, source.class_names, Ranks(recipe.engine).device)
-
-    def label(images: Any) -> Sequence[Any]:
-        pixels = images.permute(0, 2, 3, 1).cpu().numpy()
-        labels: Sequence[Any] = teacher.annotate([teacher.prepare("", p) for p in pixels])
-        return labels
-
-    return label
-
-
-def _annotator(name: str, class_names: Sequence[str], device: Any) -> Any:
-    import torch
-
-    from tokenlabel.annotators.timm_classifier import TimmAnnotator
-
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    return TimmAnnotator(name, class_names=class_names, device=device, dtype=dtype)
+    device = Ranks(recipe.engine).device
+    return labels_of_views(
+        build_annotator(annotator, class_names=source.class_names, device=device)
+    )

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tokenlabel.annotators.kinds import KINDS
 from tokenlabel.errors import InputError, nearest
 
 __all__ = ["main"]
@@ -25,10 +26,13 @@ VERBS: dict[str, tuple[str, str]] = {
         "tokenlabel.cli.train:train",
         "Train a transformer on a folder of images with token labels.",
     ),
-    "annotate": (
-        "tokenlabel.cli.annotate:annotate",
-        "Label every region of every image once, with a pretrained classifier.",
-    ),
+    **{
+        "annotate" if kind == "classifier" else f"annotate {kind}": (
+            f"tokenlabel.cli.annotate:{kind}",
+            line,
+        )
+        for kind, (_, line) in KINDS.items()
+    },
     "teach": (
         "tokenlabel.cli.teach:teach",
         "Fine-tune a classifier on your own folder, to annotate it.",
@@ -101,9 +105,20 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
 }
 
+# verb -> option of the first version -> what to write instead
+RENAMED: dict[str, dict[str, str]] = {
+    "annotate": {
+        "--student": "annotate --model RUN (for a file of weights: --model NAME --checkpoint FILE"
+        " --head token)",
+        "--image-text": "annotate text --model NAME",
+        "--masks": "annotate masks --folder FOLDER",
+        "--boxes": "annotate boxes --file FILE",
+    },
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The `tokenlabel` command. Exits 0 when done, 2 on input that the user can mend."""
+    """The `tokenlabel` command. Exits 0 when done, 2 on input that the user can fix."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -138,6 +153,9 @@ def _call(verb: str, rest: list[str]) -> Any:
     import tyro
 
     module, _, name = VERBS[verb][0].partition(":")
+    for option, instead in RENAMED.get(verb, {}).items():
+        if any(word.partition("=")[0] == option for word in rest):
+            raise InputError(f"{verb} {option} is now: tokenlabel {instead}")
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return tyro.cli(function, prog=f"tokenlabel {verb}", args=rest)
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from tokenlabel.annotators.timm_classifier import TimmAnnotator
     from tokenlabel.labels import LabelMap, LabelStore
 
 __all__ = ["show"]
@@ -35,7 +34,7 @@ def show(
     Args:
         images: Image files.
         labels: A label store; an image's label is found by the end of its path ("cat/0001.jpg").
-        annotator: A timm classifier (name or folder) that labels the images now.
+        annotator: A classifier that labels the images now: a timm name, a folder, or a training run.
         checkpoint: The student: a run's folder, or a file of weights together with --model.
         model: timm name of the student; alone, with its own pretrained weights.
         weights: Of a run: the moving average (ema) or the weights themselves (model).
@@ -45,6 +44,7 @@ def show(
             gradient-weighted relevance for the classes of the heat maps.
         output: Picture to write: .png, or .html for a page that needs nothing else.
     """
+    from tokenlabel.annotators.classifier import ClassifierSpec
     from tokenlabel.data.decode import decode_image
     from tokenlabel.errors import InputError
     from tokenlabel.evaluation.classifier import load_classifier
@@ -63,7 +63,8 @@ def show(
     known = None if store is None else store.manifest.class_names
     teacher = None
     if annotator is not None:
-        teacher, known = _annotator(annotator)
+        teacher = ClassifierSpec(model=annotator, keep_classes=True).build(())
+        known = teacher.class_names
     rows = []
     for path in images:
         if not path.is_file():
@@ -78,16 +79,6 @@ def show(
         rows.append(explain(name, image, maps, student, known, classes, heat, relevance))
     write_pictures(output, rows)
     print(f"written to {output}")
-
-
-def _annotator(name: str) -> tuple[TimmAnnotator, tuple[str, ...]]:
-    """A timm classifier or taught folder as annotator, and its classes."""
-    from tokenlabel.annotators.timm_classifier import TimmAnnotator
-    from tokenlabel.evaluation.classifier import load_classifier
-
-    folder = Path(name) if Path(name).is_dir() else None
-    found = load_classifier(folder, None if folder else name)
-    return TimmAnnotator(found.model.backbone), found.class_names
 
 
 def _key(store: LabelStore, path: Path) -> str:

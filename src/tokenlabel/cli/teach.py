@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from tokenlabel.cli.timm_arguments import TimmArguments, timm_arguments
+from tokenlabel.choices import ModelArguments
 
 __all__ = ["teach"]
 
@@ -19,7 +19,7 @@ def teach(
     model: str = "resnet50",
     split: str | None = None,
     pretrained: bool = True,
-    model_kwargs: TimmArguments | None = None,
+    model_kwargs: ModelArguments | None = None,
     image_size: int | None = None,
     epochs: int = 20,
     batch_size: int = 64,
@@ -66,6 +66,7 @@ def teach(
     """
     from tokenlabel.api.teach import teach as run
     from tokenlabel.cli.said import first, left_out
+    from tokenlabel.text import argument_values
 
     taught = run(
         data=data,
@@ -73,7 +74,7 @@ def teach(
         model=model,
         split=split,
         pretrained=pretrained,
-        model_kwargs=timm_arguments(model_kwargs),
+        model_kwargs=argument_values(model_kwargs or {}),
         image_size=image_size,
         epochs=epochs,
         batch_size=batch_size,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from tokenlabel.choices import Orientation
 from tokenlabel.data.orientation import UPRIGHT, orientation_of, turned, turned_size
 from tokenlabel.errors import InputError
 
@@ -31,7 +32,6 @@ __all__ = [
 ]
 
 Pixels = NDArray[np.uint8]
-Orientation = Literal["ignore", "apply"]
 ValueRange = tuple[float, float]
 
 MAX_PIXELS_VARIABLE = "TOKENLABEL_MAX_PIXELS"

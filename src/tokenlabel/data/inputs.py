@@ -5,21 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from timm.data import resolve_data_config
 from torch import Tensor, nn
 
+from tokenlabel.choices import Fit
 from tokenlabel.data.augment import Drawn, center_view
 from tokenlabel.geometry import View, render
 from tokenlabel.geometry.render import Interpolation, Pixels
 
-__all__ = ["Fit", "Normalize", "Preprocessing"]
-
-Fit = Literal["crop", "squash", "keep"]
-"""How an image of any shape becomes an input; see `Preprocessing`."""
+__all__ = ["Normalize", "Preprocessing"]
 
 
 class Normalize(nn.Module):

@@ -78,13 +78,8 @@ def answers(
     if benchmark == "imagenet-real":
         found = _reassessed(source.keys, real_labels)
         return Answers(found, None, _unjudged(found, "without a reassessed label"))
-    labels = torch.tensor(source.labels, dtype=torch.int64)
-    counts = torch.bincount(labels[labels != UNLABELED], minlength=len(source.class_names)).tolist()
-    numbered = benchmark == "imagenet-v2"
-    matched, notes = _match(
-        dict(zip(source.class_names, counts, strict=True)), class_names, numbered
-    )
-    ids = torch.tensor(matched)
+    matched, notes = _match(source.class_names, class_names, numbered=benchmark == "imagenet-v2")
+    ids, labels = torch.tensor(matched), torch.tensor(source.labels, dtype=torch.int64)
     accepted = torch.where(labels == UNLABELED, -1, ids[labels.clamp(min=0)])[:, None]
     left_out = _unjudged(accepted, "without a class")
     if benchmark not in _SUBSETS:
@@ -103,13 +98,9 @@ def _unjudged(accepted: Tensor, reason: str) -> dict[str, int]:
 
 
 def _match(
-    images: Mapping[str, int], class_names: Sequence[str], numbered: bool
+    folders: Sequence[str], class_names: Sequence[str], *, numbered: bool
 ) -> tuple[list[int], tuple[str, ...]]:
-    """The model's class of each class of a source, and what is to be said of it.
-
-    `images` counts a source's images by class name, in the order of its classes.
-    """
-    folders = list(images)
+    """The model's class of each of a source's classes, and what is to be said of it."""
     known = {name: i for i, name in enumerate(class_names)}
     unknown = [name for name in folders if name not in known]
     if not numbered and not unknown:
@@ -123,13 +114,11 @@ def _match(
             f" {folders[0]!r} as {class_names[0]!r} ... {folders[-1]!r} as {class_names[-1]!r}"
         )
         return list(range(len(class_names))), (note,)
-    unknown = unknown or folders
-    first, lost = unknown[0], sum(images[name] for name in unknown)
+    first = unknown[0] if unknown else folders[0]
     raise InputError(
         f"the images have a class {first!r} that the model does not know"
-        f"{nearest(first, class_names)}; {lost:,} of {sum(images.values()):,} images are of"
-        f" {len(unknown)} such classes: give images of its {len(class_names)} classes,"
-        f" {', '.join(map(repr, class_names[:4]))} ..."
+        f"{nearest(first, class_names)}: it knows {len(class_names)} classes,"
+        f" {', '.join(map(repr, class_names[:4]))} …"
     )
 
 

@@ -15,19 +15,18 @@ from __future__ import annotations
 
 import struct
 import threading
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 import zstandard
 from numpy.typing import NDArray
 
+from tokenlabel.choices import Codec
 from tokenlabel.geometry import Box
 from tokenlabel.labels.label_map import LabelMap
 
 __all__ = ["Codec", "decode", "encode"]
-
-Codec = Literal["compact", "exact", "raw"]
 
 _HEAD = struct.Struct("<BHHHI")  # flags, K, H, W, palette size
 _EXTENT = struct.Struct("<4d")

@@ -73,6 +73,11 @@ class Manifest(_Strict):
             },
         )
 
+    @property
+    def labeled(self) -> int:
+        """How many images have labels; 0 until the store is complete."""
+        return sum(shard.records for shard in self.shards)
+
     def save(self, folder: Path) -> None:
         content = self.model_dump(mode="json")
         text = json.dumps(content | {"checksum": _checksum(content)}, indent=1, ensure_ascii=False)

@@ -18,8 +18,9 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from tokenlabel.annotators.classifier import ClassifierSpec
 from tokenlabel.annotators.run import run as annotate
-from tokenlabel.annotators.timm_classifier import TimmAnnotator
+from tokenlabel.annotators.spec import Network
 from tokenlabel.api.teach import teach
 from tokenlabel.compare import Comparison, Plan, Record, compare
 from tokenlabel.compare.comparison import plus_minus
@@ -51,12 +52,10 @@ def run(output: Path, seeds: int, settings: Settings = _DEFAULT) -> Comparison:
     pictures = open_source(str(scenes / "train" / "images"))
     held_out = open_source(str(scenes / "test" / "images"))
     annotator = _teach(str(scenes / "train" / "images"), output / "annotator", settings)
-    cells = TimmAnnotator(
-        str(annotator),
-        class_names=pictures.class_names,
-        image_size=settings.annotator.annotating_size,
+    cells = ClassifierSpec(
+        model=str(annotator), network=Network(image_size=settings.annotator.annotating_size)
     )
-    annotate(pictures, cells, labels)
+    annotate(pictures, cells.build(pictures.class_names), labels)
     store = LabelStore(labels)
     facts = _facts(settings) | {
         "annotator's accuracy on held-out scenes": _percent(

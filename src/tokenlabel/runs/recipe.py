@@ -298,9 +298,7 @@ class Recipe(BaseRecipe):
 
     @property
     def facts(self) -> dict[str, Any]:
-        heads = self.model.kwargs.get("heads", "class+tokens")
-        rule = self.supervision.rules_of(heads)[0]
-        return self.supervision.facts | {"mixing": self.mixing.kind, "rule": rule}
+        return self.supervision.facts | {"mixing": self.mixing.kind}
 
     @property
     def mixes(self) -> bool:

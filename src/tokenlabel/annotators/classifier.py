@@ -1,0 +1,201 @@
+"""The usual annotator: a trained classifier, which scores every cell of an image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+from pydantic.dataclasses import dataclass
+
+from tokenlabel.annotators.spec import File, Network
+from tokenlabel.choices import ModelArguments
+from tokenlabel.errors import InputError
+from tokenlabel.options import STRICT
+from tokenlabel.text import argument_values
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from tokenlabel.annotators.image_model import ImageAnnotator
+    from tokenlabel.data.inputs import Preprocessing
+    from tokenlabel.evaluation.classifier import Classifier
+
+__all__ = ["ClassifierSpec", "classifier_inputs"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ClassifierSpec:
+    """Any timm classifier, a model of your own, or a training run's student."""
+
+    kind: ClassVar[str] = "classifier"
+
+    model: str
+    """A timm classifier: its name, hf-hub:owner/name or a folder that `tokenlabel teach` wrote; or
+    module:function; or a training run's folder, whose student labels with its token head."""
+    checkpoint: File | None = None
+    """Weights of the classifier, instead of its pretrained ones."""
+    class_map: File | None = None
+    """CSV of annotator class, data set class, where their names differ."""
+    keep_classes: bool = False
+    """Label with the annotator's own classes instead of the data set's."""
+    head: Literal["auto", "class", "token"] = "auto"
+    """What scores a cell: the classifier's head, or the token head that token labels trained. auto
+    takes the token head of a run that trained one."""
+    pretrained: bool = True
+    """Load the classifier's pretrained weights."""
+    model_kwargs: ModelArguments = field(default_factory=dict)
+    """Further arguments of the timm model, as name value pairs; lists as [64,128]."""
+    network: Network = field(default_factory=Network)
+
+    def build(
+        self, class_names: Sequence[str], device: torch.device | None = None
+    ) -> ImageAnnotator:
+        from tokenlabel.annotators.class_map import match_classes
+        from tokenlabel.annotators.image_model import ImageAnnotator
+
+        found = self._found()
+        class_map = None
+        if not self.keep_classes:
+            class_map = match_classes(
+                found.names, found.num_classes, class_names, self.class_map, found.descriptions
+            )
+        return ImageAnnotator(
+            found.scores,
+            found.num_classes,
+            found.inputs,
+            class_map=class_map,
+            class_names=found.names if self.keep_classes else class_names,
+            origin=found.origin,
+            notes=found.notes,
+            **self.network.running(device),
+        )
+
+    def _found(self) -> _Found:
+        from tokenlabel.evaluation.classifier import load_classifier
+        from tokenlabel.models import build_model
+
+        folder = Path(self.model)
+        of_file = self.checkpoint is not None and self.head == "token"
+        if of_file or (folder.is_dir() and self.checkpoint is None):
+            load = partial(
+                load_classifier, self.checkpoint or folder, self.model if of_file else None
+            )
+            student = load()
+            if self.head == "token" or (self.head == "auto" and student.has_tokens):
+                return self._student(student, load)
+            return self._classifier(student.model.backbone)
+        if self.head == "token":
+            raise InputError(
+                "head token needs a student: give a training run's folder as model, or the weights"
+                " of a student as checkpoint"
+            )
+        return self._classifier(
+            build_model(
+                self.model,
+                pretrained=self.pretrained and self.checkpoint is None,
+                checkpoint=self.checkpoint,
+                **argument_values(self.model_kwargs),
+            )
+        )
+
+    def _student(self, student: Classifier, load: Callable[..., Classifier]) -> _Found:
+        """A student with its token head. Of a run the moving average is taken, if it kept one."""
+        from tokenlabel.annotators.cells import TokenScores
+        from tokenlabel.annotators.image_model import weights_hash
+
+        if not student.has_tokens:
+            raise InputError(
+                f"{student.facts['checkpoint']} was trained without token labels: its token head"
+                " says nothing. Use its class head"
+            )
+        inputs = student.preprocessing.fitted(self.network.fit)
+        multiple = inputs.image_size[0] // student.model.grid(inputs.image_size)[0]
+        size = self.network.input_size(inputs.image_size, multiple)
+        side = self.network.window
+        if (shown := (side, side) if side else size) != inputs.image_size:
+            student = load(image_size=shown)
+        _require_any_size(student.model.backbone, self.network)
+        return _Found(
+            TokenScores(student.model),
+            student.num_classes,
+            dataclasses.replace(inputs, image_size=size, multiple=multiple),
+            list(student.class_names),
+            None,
+            {
+                "kind": "student",
+                "model": student.facts["model"],
+                "weights_sha256": weights_hash(student.model),
+            },
+        )
+
+    def _classifier(self, network: Any) -> _Found:
+        """A timm model that scores each cell with its own head."""
+        from tokenlabel.annotators.cells import CellScores
+        from tokenlabel.annotators.class_map import known_classes
+        from tokenlabel.annotators.image_model import weights_hash
+
+        inputs = classifier_inputs(network, self.network)
+        side = self.network.window
+        if hasattr(network, "set_input_size"):
+            network.set_input_size(img_size=(side, side) if side else inputs.image_size)
+        _require_any_size(network, self.network)
+        scores = CellScores(network)
+        note = (
+            "this model's head was trained on a class token and never saw a patch token; its scores"
+            " of single cells may mean little. Check them with `tokenlabel labels health`."
+        )
+        names, descriptions = known_classes(network)
+        config = getattr(network, "pretrained_cfg", None) or {}
+        return _Found(
+            scores,
+            network.num_classes,
+            inputs,
+            names,
+            descriptions,
+            {
+                "kind": "timm classifier",
+                "model": config.get("architecture") or type(network).__name__,
+                "weights_sha256": weights_hash(network),
+            },
+            () if scores.head_reads_patches else (note,),
+        )
+
+
+class _Found(NamedTuple):
+    """A model that scores cells, and what is known of it."""
+
+    scores: nn.Module
+    num_classes: int
+    inputs: Preprocessing
+    names: Sequence[str] | None  # of its classes
+    descriptions: Sequence[str] | None  # "goldfish, Carassius auratus"
+    origin: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def classifier_inputs(network: nn.Module, options: Network) -> Preprocessing:
+    """What a timm classifier is shown: at its test size, unless the options say otherwise."""
+    from tokenlabel.data.inputs import Preprocessing
+
+    inputs = Preprocessing.of_timm(network).fitted(options.fit)
+    info: Any = getattr(network, "feature_info", None)
+    multiple = int(max(f["reduction"] for f in info)) if info else 32
+    size = options.input_size(inputs.image_size, multiple)
+    return dataclasses.replace(inputs, image_size=size, multiple=multiple)
+
+
+def _require_any_size(network: Any, options: Network) -> None:
+    config = getattr(network, "pretrained_cfg", None) or {}
+    one_size = config.get("fixed_input_size", False)
+    if not one_size or getattr(network, "dynamic_img_size", False):
+        return
+    if options.fit == "keep" or set(options.scales) != {1.0}:
+        raise InputError(
+            "this model takes images of one size: use fit squash or crop and scale 1, or"
+            " --model-kwargs dynamic_img_size True where the model has it"
+        )

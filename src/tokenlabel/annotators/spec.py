@@ -1,0 +1,94 @@
+"""What all specs of annotators share. No torch is imported, for the command line reads specs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from tokenlabel.choices import Arithmetic, Fit
+from tokenlabel.errors import InputError
+from tokenlabel.options import STRICT, Count, Positive
+
+if TYPE_CHECKING:
+    import torch
+
+    from tokenlabel.annotators.image_model import Running
+    from tokenlabel.annotators.protocol import Annotator
+
+__all__ = ["AnnotatorSpec", "Cells", "File", "Network"]
+
+File = Annotated[Path, Field(strict=False)]  # text is a path too
+Cells = tuple[Count, Count]  # rows and columns
+
+
+class AnnotatorSpec(Protocol):
+    """One kind of annotator: a strict dataclass of its options, which builds it."""
+
+    kind: ClassVar[str]
+
+    def build(
+        self, class_names: Sequence[str], device: torch.device | None = None
+    ) -> Annotator[Any]:
+        """The annotator of a data set with `class_names`; `device` replaces the spec's own.
+
+        Raises InputError where the options do not go together or something is missing.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Network:
+    """How an annotator that is a network runs."""
+
+    image_size: Count | None = None
+    """Side of the network's input in pixels; by default the size at which the model is tested."""
+    size_factor: Positive = 1.0
+    """Multiply the model's test size by this, for finer maps: 1.5, say."""
+    fit: Fit = "squash"
+    """Squash the whole image to the input's shape, keep its shape, or crop as in the model's test.
+    Tokens outside the crop get no label."""
+    top_k: Count = 5
+    """Classes kept in each cell, if there are so many."""
+    flip: bool = False
+    """Average with the mirrored image."""
+    scales: tuple[Positive, ...] = (1.0,)
+    """Average over the image at these multiples of the input size."""
+    window: Count | None = None
+    """Slide a window of this many pixels over the input, for networks of a fixed size."""
+    device: str = "auto"
+    """cpu, cuda, mps, ...; auto takes the accelerator if there is one."""
+    dtype: Arithmetic = "auto"
+    """Arithmetic of the network; auto is bfloat16 on CUDA, float32 elsewhere."""
+    compile: bool = False
+    """Compile the network, which pays on large data sets."""
+
+    def input_size(self, test_size: tuple[int, int], multiple: int) -> tuple[int, int]:
+        """(height, width) in pixels of the input of a model whose own is `test_size`."""
+        if self.image_size is not None:
+            if self.size_factor != 1:
+                raise InputError("give an image size or a size factor, not both")
+            return self.image_size, self.image_size
+        if self.size_factor == 1:
+            return test_size
+        height, width = (
+            max(round(side * self.size_factor / multiple), 1) * multiple for side in test_size
+        )
+        return height, width
+
+    def running(self, device: torch.device | None) -> Running:
+        """The same as keywords of `ImageAnnotator`, on this machine."""
+        from tokenlabel.annotators.device import resolve_device
+        from tokenlabel.annotators.image_model import Views
+
+        place, dtype = resolve_device(str(device or self.device), self.dtype)
+        return {
+            "top_k": self.top_k,
+            "views": Views(flip=self.flip, scales=self.scales, window=self.window),
+            "device": place,
+            "dtype": dtype,
+            "compile": self.compile,
+        }

@@ -1,0 +1,48 @@
+"""`tl.annotate`: label every region of every image once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenlabel.choices import Codec, Orientation
+
+if TYPE_CHECKING:
+    from tokenlabel.annotators.spec import AnnotatorSpec
+    from tokenlabel.labels.manifest import Manifest
+
+__all__ = ["annotate"]
+
+
+def annotate(
+    *,
+    data: str,
+    output: str | Path,
+    annotator: str | Mapping[str, Any] | AnnotatorSpec,
+    split: str | None = None,
+    orientation: Orientation = "ignore",
+    codec: Codec = "compact",
+    batch_size: int | None = None,
+    shard_size: int | None = None,
+    notice: Callable[[str], object] | None = None,
+) -> Manifest:
+    """Label the images of `data` (its training part, or `split`) into a label store at `output`.
+
+    `annotator` is a spec, such as `ClassifierSpec(model="resnet50")`, the same as a mapping with
+    `kind`, or a classifier's name alone. An interrupted run is continued by the same call. Returns
+    the store's manifest: `labeled` images, those `left_out` and why; it is not `complete` while other
+    processes still write. `notice` is called with each line worth reading before the work begins.
+    Raises InputError.
+    """
+    from tokenlabel.annotators.kinds import build_annotator, read_spec
+    from tokenlabel.annotators.run import run
+    from tokenlabel.data.open import open_images
+
+    spec = read_spec(annotator)
+    source = open_images(data, split, "train", orientation=orientation)
+    built = build_annotator(spec, class_names=source.class_names)
+    for line in (f"{data}: {source.found.line()}", *built.notes):
+        if notice is not None:
+            notice(line)
+    return run(source, built, output, batch_size=batch_size, shard_size=shard_size, codec=codec)

@@ -1,0 +1,22 @@
+"""Literals that the command line and the library share. Nothing is imported here but types."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+__all__ = ["Arithmetic", "Codec", "Fit", "ModelArguments", "Orientation"]
+
+Arithmetic = Literal["auto", "float32", "bfloat16", "float16"]
+"""Of a network: auto is bfloat16 on CUDA, float32 elsewhere."""
+
+Codec = Literal["compact", "exact", "raw"]
+"""How a label store keeps a map; see `tokenlabel.labels.codec`."""
+
+Fit = Literal["crop", "squash", "keep"]
+"""How an image of any shape becomes an input; see `tokenlabel.data.inputs.Preprocessing`."""
+
+ModelArguments = dict[str, int | float | bool | str]
+"""Arguments of timm models by name; a list is written as YAML writes it: channels [64,128]."""
+
+Orientation = Literal["ignore", "apply"]
+"""Whether EXIF orientations are applied."""
