@@ -12,6 +12,7 @@ from PIL import Image
 
 from tokenlabel.cli import doctor as module
 from tokenlabel.cli.doctor import doctor
+from tokenlabel.data import check
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStoreWriter
 
@@ -20,7 +21,9 @@ from tokenlabel.labels import LabelMap, LabelStoreWriter
 def images(tmp_path: Path) -> Path:
     for name in ("ant", "bee"):
         (tmp_path / "data" / name).mkdir(parents=True)
-        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "data" / name / "1.png")
+        Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(
+            tmp_path / "data" / name / "1.png"
+        )
     return tmp_path / "data"
 
 
@@ -38,6 +41,7 @@ def _a_roomy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SHARED_MEMORY", 0)
     monkeypatch.setattr(module, "_OPEN_FILES", 0)
     monkeypatch.setattr(module, "_GIB", 1)
+    monkeypatch.setattr(check, "_FEWEST", 1)
 
 
 def test_where_all_is_well_it_says_so(
@@ -48,7 +52,7 @@ def test_where_all_is_well_it_says_so(
     printed = capsys.readouterr().out
     assert "no problem found" in printed
     assert f"torch        {torch.__version__.split('+')[0]}" in printed
-    assert "images       2 in 2 classes" in printed
+    assert "data         2 images in 2 classes" in printed
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,8 @@ def doctor(*, data: str | None = None, split: str | None = None, labels: str | N
     Ends with code 1 when a problem was found. Copy the output into a report of an error.
 
     Args:
-        data: Also look at these images: are they found, and can the first be read?
-        split: The part of the data to look at.
+        data: Also look at these images: what is found and left out, and what is wrong with them?
+        split: The part of the data to look at; the training part by default.
         labels: Also look at this label store: is it whole, and does it label all of the data?
     """
     print(f"python       {platform.python_version()} on {platform.platform()}")
@@ -132,12 +132,12 @@ def _contents(data: str | None, split: str | None, labels: str | None) -> Iterat
     source = store = None
     try:
         if data is not None:
-            from tokenlabel.data.decode import decode_image
-            from tokenlabel.data.open import open_source
+            from tokenlabel.data.check import find_problems
+            from tokenlabel.data.open import open_images
 
-            source = open_source(data, split)
-            print(f"images       {len(source)} in {len(source.class_names)} classes")
-            decode_image(source.read(0), source.keys[0], source.rules)
+            source = open_images(data, split, "train")
+            print(f"data         {source.found.line()}")
+            yield from find_problems(source)
         if labels is not None:
             from tokenlabel.labels import LabelStore
 
