@@ -79,7 +79,7 @@ def test_an_image_that_cannot_be_read_is_named(
 ) -> None:
     (images / "ant" / "1.png").write_bytes(b"no image")
     assert doctor(data=str(images)) == 1
-    assert "PROBLEM: cannot read image ant/1.png" in capsys.readouterr().out
+    assert "1 of 2 images looked into cannot be read, ant/1.png for one" in capsys.readouterr().out
 
 
 def test_a_library_that_is_too_old_is_named(
