@@ -23,7 +23,7 @@ setup: .venv/.ready-dev  ## the development environment: every extra and tool
 	$(UV) pip install --quiet --no-deps --no-build-isolation -e .
 	touch .venv/.ready $@
 
-demo: .venv/.ready  ## the main job on real digits: runs/quickstart/report.html
+demo: .venv/.ready  ## the demo on real digits: runs/quickstart/report.html
 	$(BIN)/tokenlabel quickstart --output runs/quickstart
 
 test: setup  ## the test suite, on all cores

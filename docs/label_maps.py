@@ -2,8 +2,8 @@
 
     python docs/label_maps.py LABELS PHOTOGRAPHS OUTPUT CLASS/FILE ...
 
-LABELS is a store that `tokenlabel annotate --keep-classes --image-size 416` made of the photographs with a
-pretrained classifier (tf_efficientnet_lite2).
+LABELS is a store that `tokenlabel annotate --keep-classes --image-size 416` made of the photographs with
+a pretrained classifier (tf_efficientnet_lite2).
 """
 
 from __future__ import annotations

@@ -61,6 +61,17 @@ def test_importing_it_imports_neither_torch_nor_timm() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT / "src")
 
 
+def test_dir_shows_the_public_names_only() -> None:
+    import tokenlabel
+
+    shown = dir(tokenlabel)
+    assert set(tokenlabel.__all__) <= set(shown)
+    assert not [name for name in shown if name.startswith("_")]
+    assert not {"annotations", "importlib", "wrapt", "Any", "TYPE_CHECKING"} & set(shown)
+    for name in shown:
+        getattr(tokenlabel, name)
+
+
 @pytest.mark.slow
 def test_it_installs_into_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     """With all its requirements, from the package index."""

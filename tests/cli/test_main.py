@@ -53,7 +53,7 @@ def test_a_misspelt_option_is_named_with_its_neighbour(capsys) -> None:
         (InputError("thing.png: is empty; remove it"), 2, "thing.png: is empty; remove it"),
         (OSError(errno.ENOSPC, "No space left on device", "x"), 2, "the disk is full"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "gone"), 2, "gone: No such"),
-        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt(), 130, "interrupted: the same command goes on where it stopped"),
     ],
 )
 def test_errors_are_one_line_and_a_code(error, code, message, capsys, monkeypatch) -> None:

@@ -20,7 +20,7 @@ __all__ = ["main"]
 VERBS: dict[str, tuple[str, str]] = {
     "quickstart": (
         "tokenlabel.cli.quickstart:quickstart",
-        "The whole story on 1797 real handwritten digits, in minutes: start here.",
+        "The demo: three ways of training on 1797 real handwritten digits, in minutes.",
     ),
     "train": (
         "tokenlabel.cli.train:train",
@@ -64,7 +64,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "labels verify": ("tokenlabel.cli.labels:verify", "Check every record of a label store."),
     "labels health": (
         "tokenlabel.cli.labels:health",
-        "Tell, in numbers and words, whether labels fit their images.",
+        "Say, in numbers and words, whether labels fit their images.",
     ),
     "labels diff": ("tokenlabel.cli.labels:diff", "Compare two label stores."),
     "labels merge": ("tokenlabel.cli.labels:merge", "Join label stores into one."),
@@ -116,6 +116,8 @@ RENAMED: dict[str, dict[str, str]] = {
     },
 }
 
+_RESUMED = ("quickstart", "train", "annotate", "teach", "segment train")  # go on after Ctrl-C
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `tokenlabel` command. Exits 0 when done, 2 on input that the user can fix."""
@@ -138,7 +140,9 @@ def _run(words: list[str]) -> int:
     except InputError as error:
         return _complain(str(error))
     except KeyboardInterrupt:
-        return _complain("interrupted", 130)
+        again = " ".join(words).startswith(_RESUMED)
+        note = ": the same command goes on where it stopped" if again else ""
+        return _complain(f"interrupted{note}", 130)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             place = f" while writing {error.filename}" if error.filename else ""

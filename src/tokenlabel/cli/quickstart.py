@@ -1,4 +1,4 @@
-"""`tokenlabel quickstart`: the whole story on real digits."""
+"""`tokenlabel quickstart`: the demo on real digits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["quickstart"]
 
 
 def quickstart(*, output: Path = Path("runs/quickstart"), seeds: int = 1) -> None:
-    """The whole story on real data that ships with scikit-learn, in minutes on a laptop.
+    """The demo on real data that ships with scikit-learn, in minutes on a laptop.
 
     Composes 1797 real scans of handwritten digits into scenes, written as an ordinary image folder;
     fine-tunes an annotator on it; annotates it; trains a small LV-ViT on labels only, with image-level
@@ -18,7 +18,7 @@ def quickstart(*, output: Path = Path("runs/quickstart"), seeds: int = 1) -> Non
 
     Args:
         output: folder of the scenes, label store, runs and report.
-        seeds: how often to train each arm; the report then tells mean and spread.
+        seeds: how often to train each arm; the report then gives mean and spread.
     """
     from tokenlabel.errors import InputError
     from tokenlabel.quickstart.run import run

@@ -1,1 +1,1 @@
-"""Real handwritten digits, composed into scenes: the main job in minutes."""
+"""Real handwritten digits, composed into scenes: the demo."""

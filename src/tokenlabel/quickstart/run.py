@@ -1,4 +1,4 @@
-"""The demo's story: scenes, annotator, labels, three arms, judgement, report.
+"""The demo: scenes, annotator, labels, three arms, evaluation, report.
 
 Every step is what a user's own folder gets, through the same functions as the verbs. A step whose
 result stands is not repeated, so an interrupted demo goes on.
@@ -191,7 +191,7 @@ def _example(pictures: ImageSource, scenes: Path, store: LabelStore, index: int)
     )
 
 
-# -- reporting it --------------------------------------------------------------------------------
+# -- reporting --- --------------------------------------------------------------------------------
 
 
 def _facts(settings: Settings) -> dict[str, str]:
