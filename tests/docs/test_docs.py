@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 
 from tokenlabel import recipes
 from tokenlabel.cli.main import VERBS, _find_verb
+from tokenlabel.cli.settings import all_of
 from tokenlabel.runs.recipe_file import override
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,7 +112,7 @@ def test_commands_are_understood(words: list[str]) -> None:
     verb, rest = _find_verb(words)
     given = parsed(verb, rest)
     if verb == "train":
-        override(recipes.get(given["recipe"]), given["overrides"])
+        override(recipes.get(given.get("recipe", "starter")), all_of(given.get("settings", ())))
 
 
 def parsed(verb: str, words: list[str]) -> dict[str, Any]:
