@@ -243,4 +243,4 @@ def test_files_are_locked_beside_themselves(tmp_path: Path) -> None:
 
 def test_space_that_will_not_do_is_said(tmp_path: Path) -> None:
     assert short_of_space(tmp_path / "new" / "run", 10) is None
-    assert "needs about" in (short_of_space(tmp_path / "new", 1 << 60) or "")
+    assert "no space for" in (short_of_space(tmp_path / "new", 1 << 60) or "")

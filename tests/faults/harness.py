@@ -159,7 +159,7 @@ KINDS: dict[str, Kind] = {
     "jpeg": Kind("data/train/bee/1.jpg", ("annotate",), checked=False),
     "archive": Kind("data.tar", ("annotate tar",), checked=False),
     "coco": Kind("boxes.json", ("annotate boxes",), checked=False, text=True),
-    "class list": Kind("segclasses.txt", ("segment eval classes",), checked=False, text=True),
+    "class list": Kind("seg/classes.txt", ("segment eval",), checked=False, text=True),
     "mask": Kind("seg/annotations/validation/0.png", ("segment eval",), checked=False),
 }
 
@@ -173,9 +173,6 @@ READERS: dict[str, Case] = {
     ),
     "annotate boxes": Case(
         "annotate --data WORLD/data --output OUT --boxes WORLD/boxes.json --grid 4 4", "labels"
-    ),
-    "segment eval classes": Case(
-        CASES["segment eval"].words + " --classes WORLD/segclasses.txt", "segeval", slow=True
     ),
 }
 
@@ -324,7 +321,7 @@ def build(root: Path) -> Path:
             picture = Image.fromarray((mask[..., None] * 80 + np.zeros(3)).astype(np.uint8))
             picture.save(root / "seg" / "images" / part / f"{number}.jpg")
             Image.fromarray(mask).save(root / "seg" / "annotations" / part / f"{number}.png")
-    (root / "segclasses.txt").write_text("sky\nland\n")
+    (root / "seg" / "classes.txt").write_text("sky\nland\n")
     boxes = {
         "images": [{"id": 1, "file_name": "train/ant/0.png", "width": 48, "height": 40}],
         "categories": [{"id": 1, "name": "ant"}, {"id": 2, "name": "bee"}],

@@ -40,11 +40,14 @@ def view_batch(
         seed: The run's seed: the same seed and epoch show what training draws.
         epoch: The epoch to look into.
     """
+    from PIL import Image
+
     from tokenlabel.data.augment import Augmentation
     from tokenlabel.data.loader import Targets, train_loader
     from tokenlabel.data.matching import orientation_of
     from tokenlabel.data.open import announce, open_images
     from tokenlabel.errors import InputError
+    from tokenlabel.files import replacing
     from tokenlabel.labels import LabelStore
     from tokenlabel.pictures.contact_sheet import contact_sheet
 
@@ -64,5 +67,6 @@ def view_batch(
     )
     sheet = contact_sheet(loader, source.class_names, epoch)
     output.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(output)
+    with replacing(output) as aside:
+        sheet.save(aside, format=Image.registered_extensions().get(output.suffix.lower(), "PNG"))
     return output

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from tokenlabel.output import TOKEN_SHARE, DenseOutput
 from tokenlabel.runs.open import Run, WhichWeights, open_run
 from tokenlabel.runs.recipe import Recipe
 from tokenlabel.supervision import Rule
+from tokenlabel.text import read_json
 
 __all__ = [
     "TOKENS_TAUGHT",
@@ -198,12 +198,12 @@ def _of_timm(name: str, size: tuple[int, int] | None) -> Classifier:
 
 def _of_timm_folder(folder: Path, size: tuple[int, int] | None) -> Classifier:
     found = _of_timm(f"local-dir:{folder}", size)
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json(folder / "config.json", kind=dict)
     head, file = found.model.aux_head, folder / TOKEN_HEAD_FILE
     if file.exists() and head is not None:
         head.load_state_dict(load_file(file))
         found = dataclasses.replace(found, has_tokens=True)
-    facts = {"model": config["architecture"], "checkpoint": str(folder)}
+    facts = {"model": str(config.get("architecture")), "checkpoint": str(folder)}
     # a backbone owns its token head, as LV-ViT does, also where nothing taught it
     taught = found.has_tokens and config.get(TOKENS_TAUGHT, True)
     return dataclasses.replace(found, has_tokens=taught, facts=facts)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenlabel.data.source import Found
 from tokenlabel.evaluation.metrics import ClassificationCounts
-from tokenlabel.files import write_atomically
+from tokenlabel.files import replacing, write_atomically
 from tokenlabel.output import TOKEN_SHARE
 from tokenlabel.runs.evaluations import evaluation_folder
 from tokenlabel.supervision import Rule
@@ -102,7 +102,7 @@ def write_results(folder: Path, result: EvalResult, class_names: Sequence[str]) 
 
 def _write_classes(file: Path, counts: ClassificationCounts, names: Sequence[str]) -> None:
     """One line a class that has images: how many, how many right, and what it is taken for."""
-    with file.open("w", newline="", encoding="utf-8") as stream:
+    with replacing(file) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
         table.writerow(["class", "images", "top1", "top5", "most confused with", "times"])
         accuracy = counts.per_class_accuracy().tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch.export import Dim
 
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import Classifier
+from tokenlabel.files import write_atomically
 from tokenlabel.models import DenseModel
 from tokenlabel.models.factory import with_any_size
 from tokenlabel.output import fuse
@@ -47,7 +49,6 @@ def export_onnx(classifier: Classifier, file: Path, *, dynamic_size: bool = Fals
     model cannot be exported so, or the ONNX runtime does not agree with it within 1e-4.
     """
     try:
-        import onnx
         import onnxruntime
     except ImportError:
         raise InputError("ONNX files need: pip install tokenlabel[export]") from None
@@ -62,27 +63,27 @@ def export_onnx(classifier: Classifier, file: Path, *, dynamic_size: bool = Fals
     written = program.model_proto
     entry = written.metadata_props.add()
     entry.key, entry.value = "tokenlabel", json.dumps(_needs(classifier))
-    aside = file.with_name(f".{file.name}.writing")
-    onnx.save(written, str(aside))
-    session = onnxruntime.InferenceSession(str(aside), providers=["CPUExecutionProvider"])
+    content = written.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> list[Tensor]:
         found = session.run(list(deployed.outputs), {"images": images.numpy()})
         return [torch.from_numpy(array) for array in found]
 
-    return _compare_and_keep(deployed, run, classifier, dynamic_size, aside, file)
+    return _compare_and_keep(deployed, run, classifier, dynamic_size, content, file)
 
 
 def export_torch(classifier: Classifier, file: Path, *, dynamic_size: bool = False) -> float:
     """Write a program for `torch.export.load`; otherwise as `export_onnx`."""
     deployed = Deployed(classifier, any_size=dynamic_size).eval()
     program = _captured(deployed, classifier, dynamic_size)
-    aside = file.with_name(f".{file.name}.writing.pt2")
+    buffer = io.BytesIO()  # torch's own writer ends the process where a disk fills
     torch.export.save(
-        program, aside, extra_files={"tokenlabel.json": json.dumps(_needs(classifier))}
+        program, buffer, extra_files={"tokenlabel.json": json.dumps(_needs(classifier))}
     )
-    loaded = torch.export.load(aside).module()
-    return _compare_and_keep(deployed, loaded, classifier, dynamic_size, aside, file)
+    content = buffer.getvalue()
+    loaded = torch.export.load(io.BytesIO(content)).module()
+    return _compare_and_keep(deployed, loaded, classifier, dynamic_size, content, file)
 
 
 def _of_any_size(model: DenseModel) -> DenseModel:
@@ -118,7 +119,7 @@ def _compare_and_keep(
     run: Any,
     classifier: Classifier,
     dynamic_size: bool,
-    aside: Path,
+    content: bytes,
     file: Path,
 ) -> float:
     """Give the file its name once it agrees with the model, on images it was not traced with."""
@@ -131,9 +132,8 @@ def _compare_and_keep(
             for mine, theirs in zip(deployed(images), run(images), strict=True):
                 worst = max(worst, float((mine - theirs).abs().max()))
     if not worst <= _TOLERANCE:
-        aside.unlink()
         raise InputError(f"the exported model differs by {worst:.1e}: it was not kept")
-    aside.rename(file)
+    write_atomically(file, content)
     return worst
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import TOKEN_HEAD_FILE, TOKENS_TAUGHT, Classifier
+from tokenlabel.files import claim_folder, replacing_folder, short_of_space, write_tensors
 
 __all__ = ["export_timm"]
 
@@ -33,7 +33,10 @@ def export_timm(
     """
     if folder.exists():
         raise InputError(f"{folder} exists already: name another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    claim_folder(folder.parent, overwrite=True)
+    size = sum(t.numel() * t.element_size() for t in classifier.model.state_dict().values())
+    if (fault := short_of_space(folder, size)) is not None:  # timm's writer does not say it
+        raise InputError(fault)
     settings = classifier.preprocessing
     data_config: dict[str, Any] = {
         "input_size": (3, *settings.image_size),
@@ -43,8 +46,7 @@ def export_timm(
         "mean": settings.mean,
         "std": settings.std,
     }
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as aside:
-        draft = Path(aside) / "model"
+    with replacing_folder(folder) as draft:
         save_for_hf(
             _answering(classifier),
             str(draft),
@@ -57,14 +59,13 @@ def export_timm(
         )
         head = classifier.model.aux_head
         if head is not None and classifier.has_tokens:
-            save_file(head.state_dict(), draft / TOKEN_HEAD_FILE)
+            write_tensors(draft / TOKEN_HEAD_FILE, head.state_dict())
         if dtype != torch.float32:
             for file in draft.glob("*.safetensors"):
                 stored = load_file(file)
-                save_file({name: _stored(t, dtype) for name, t in stored.items()}, file)
+                write_tensors(file, {name: _stored(t, dtype) for name, t in stored.items()})
         if readme is not None:
             (draft / "README.md").write_text(readme, encoding="utf-8")
-        draft.rename(folder)
 
 
 def _answering(classifier: Classifier) -> nn.Module:

@@ -134,7 +134,7 @@ def short_of_space(path: Path, needed: int) -> str | None:
     free = shutil.disk_usage(there).free
     if needed <= free:
         return None
-    return f"{path} needs about {_size(needed)}, but its disk has {_size(free)} left"
+    return f"no space for {path}: it needs about {_size(needed)}, its disk has {_size(free)} left"
 
 
 @contextmanager

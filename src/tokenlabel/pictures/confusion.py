@@ -8,6 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from tokenlabel.files import replacing
+
 __all__ = ["draw_confusion"]
 
 _NAMED = 40  # with more classes than this, their names do not fit
@@ -32,4 +34,5 @@ def draw_confusion(file: Path, confusion: Tensor, names: Sequence[str]) -> None:
         axes.set_xticks(range(len(shown)), shown, rotation=90)
         axes.set_yticks(range(len(shown)), shown)
     figure.colorbar(picture, label="share of the true class's images", shrink=0.8)
-    figure.savefig(file, dpi=120)
+    with replacing(file) as aside:
+        figure.savefig(aside, dpi=120, format="png")

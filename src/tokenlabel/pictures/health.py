@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tokenlabel.files import replacing
 from tokenlabel.labels.health import Health
 
 __all__ = ["draw_health"]
@@ -29,7 +30,8 @@ def draw_health(health: Health, folder: Path) -> list[Path]:
         axes.axvline(health.means[name], color="black", linestyle="--")
         axes.set(title=title, ylabel="images", xlim=(0, 1))
         paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=120)
+        with replacing(paths[-1]) as aside:
+            figure.savefig(aside, dpi=120, format="png")
     if health.orientation:
         figure = Figure(figsize=(6, 3), layout="constrained")
         axes = figure.subplots()
@@ -37,5 +39,6 @@ def draw_health(health: Health, folder: Path) -> list[Path]:
         axes.invert_yaxis()
         axes.set(title="Color variance that the labels explain, per orientation")
         paths.append(folder / "orientation.png")
-        figure.savefig(paths[-1], dpi=120)
+        with replacing(paths[-1]) as aside:
+            figure.savefig(aside, dpi=120, format="png")
     return paths

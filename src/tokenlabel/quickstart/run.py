@@ -86,7 +86,7 @@ def _claim(output: Path, settings: Settings) -> None:
     output.mkdir(parents=True, exist_ok=True)
     file, text = output / "settings.yaml", yaml.safe_dump(json.loads(_plain(settings)))
     if not file.exists():
-        file.write_text(text)
+        write_atomically(file, text)
     elif file.read_text() != text:
         raise InputError(f"{output} was made with other settings: remove it, or choose another")
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from tokenlabel.files import replacing_folder, write_atomically, write_tensors
+from tokenlabel.files import replacing_folder, write_atomically, write_tensors, write_torch
 
 __all__ = ["CheckpointFolder", "State", "fault_of"]
 
@@ -85,7 +85,7 @@ def _write(folder: Path, state: State) -> None:
     for name in ("model", "ema"):
         if name in state:
             write_tensors(folder / f"{name}.safetensors", state[name])
-    torch.save(state["optimizer"], folder / "optimizer.pt")
+    write_torch(folder / "optimizer.pt", state["optimizer"])
     (folder / "progress.json").write_text(json.dumps(state["progress"]))
     files = sorted(folder.iterdir())
     sums = "".join(f"{_digest(file)}  {file.name}\n" for file in files)
