@@ -62,6 +62,15 @@ CASES: dict[str, Case] = {
         " --batch-size 2 --shard-size 4 --device cpu",
         "labels",
     ),
+    "annotate boxes": Case(
+        "annotate boxes --data WORLD/data --output OUT --file WORLD/boxes.json --grid 4 4", "boxes"
+    ),
+    "annotate masks": Case(
+        "annotate masks --data WORLD/data --output OUT --folder WORLD/masks --grid 4 4", "masks"
+    ),
+    "annotate text": Case(
+        "annotate text", why_not="writes as annotate does; its weights are downloads"
+    ),
     "teach": Case(
         "teach --data WORLD/data --output OUT --model test_resnet --no-pretrained --image-size 32"
         " --epochs 2 --batch-size 4 --workers 0 --device cpu --holdout 0.25",
@@ -159,6 +168,7 @@ KINDS: dict[str, Kind] = {
     "jpeg": Kind("data/train/bee/1.jpg", ("annotate",), checked=False),
     "archive": Kind("data.tar", ("annotate tar",), checked=False),
     "coco": Kind("boxes.json", ("annotate boxes",), checked=False, text=True),
+    "annotation mask": Kind("masks/ant/0.png", ("annotate masks",), checked=False),
     "class list": Kind("seg/classes.txt", ("segment eval",), checked=False, text=True),
     "mask": Kind("seg/annotations/validation/0.png", ("segment eval",), checked=False),
 }
@@ -170,9 +180,6 @@ READERS: dict[str, Case] = {
     ),
     "annotate tar": Case(
         CASES["annotate"].words.replace("WORLD/data ", "WORLD/data.tar "), "labels"
-    ),
-    "annotate boxes": Case(
-        "annotate --data WORLD/data --output OUT --boxes WORLD/boxes.json --grid 4 4", "labels"
     ),
 }
 
@@ -322,11 +329,22 @@ def build(root: Path) -> Path:
             picture.save(root / "seg" / "images" / part / f"{number}.jpg")
             Image.fromarray(mask).save(root / "seg" / "annotations" / part / f"{number}.png")
     (root / "seg" / "classes.txt").write_text("sky\nland\n")
+    names = [f"{kind}/{n}.{'jpg' if n % 2 else 'png'}" for kind in ("ant", "bee") for n in range(6)]
     boxes = {
-        "images": [{"id": 1, "file_name": "train/ant/0.png", "width": 48, "height": 40}],
+        "images": [
+            {"id": number, "file_name": name, "width": 48, "height": 40}
+            for number, name in enumerate(names)
+        ],
         "categories": [{"id": 1, "name": "ant"}, {"id": 2, "name": "bee"}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 20, 20]}],
+        "annotations": [
+            {"id": n, "image_id": n, "category_id": 1 + n // 6, "bbox": [4, 4, 20, 20]}
+            for n in range(len(names))
+        ],
     }
+    for number, name in enumerate(names):
+        mask = (root / "masks" / name).with_suffix(".png")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((40, 48), number // 6, np.uint8)).save(mask)
     (root / "boxes.json").write_text(json.dumps(boxes))
     tree(root)
     torch.manual_seed(0)
