@@ -90,10 +90,9 @@ class Labels:
     flip: bool = True  # averaged with the mirrored image
 
     def annotate(self, output: str) -> list[str]:
-        taught = self.by in ANNOTATORS
-        source = ["--model", f"{WORK}/{self.by}"] if taught else ["--student", folder(self.by)]
+        model = f"{WORK}/{self.by}" if self.by in ANNOTATORS else folder(self.by)
         return [
-            "annotate", "--data", f"{IMAGES}/train", "--output", output, *source,
+            "annotate", "--data", f"{IMAGES}/train", "--output", output, "--model", model,
             "--image-size", str(self.size), "--top-k", str(self.top_k), "--batch-size", "128",
             "--dtype", "bfloat16", "--flip" if self.flip else "--no-flip", "--codec", self.codec,
         ]  # fmt: skip
