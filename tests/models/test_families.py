@@ -139,7 +139,7 @@ class Student:
         assert output.tokens.shape == (2, *self.grid, 5)
 
     def class_logits_are_the_class_heads_own(self) -> None:
-        """Of two class heads the mean; in training as in evaluation."""
+        """Of several class heads what the family makes of them; in training as in evaluation."""
         classifier = self.backbone.get_classifier()
         several = isinstance(classifier, tuple | nn.ModuleList)
         heads = list(classifier) if several else [classifier]
@@ -150,7 +150,10 @@ class Student:
             with torch.no_grad():
                 logits = fuse(self.model.train(training)(self.images), 0)
             assert len(said) == len(heads)
-            own = torch.stack([scores.flatten(1) for scores in said]).mean(0)
+            # of several heads the mean, or with shares that are learned (EfficientViM)
+            learned = getattr(self.backbone, "weights", torch.zeros(len(said)))
+            shares = learned.detach().softmax(0)[:, None, None]
+            own = (shares * torch.stack([scores.flatten(1) for scores in said])).sum(0)
             torch.testing.assert_close(logits, own)
         for hook in hooks:
             hook.remove()
