@@ -103,6 +103,7 @@ class Halves:
     """Cells of how light they are."""
 
     num_classes = 2
+    class_names = ("a", "b")
     description = {"kind": "halves"}  # noqa: RUF012
 
     def batch_size(self) -> int:
