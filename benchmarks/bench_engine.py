@@ -68,7 +68,7 @@ def main() -> None:
         f"{recipe.model.name} at {options.size}, batch {images}, {ranks.device}:"
         f" engine {images / ours:.2f} images/s, bare {images / theirs:.2f} images/s,"
         f" engine / bare time {ours / theirs:.4f} (medians of {len(pairs)} alternating steps),"
-        f" median of the ratios of neighbours {statistics.median(pairs):.4f}"
+        f" median of the ratios of neighbors {statistics.median(pairs):.4f}"
     )
 
 

@@ -46,8 +46,8 @@ class PlainPillow:
     def __init__(self, source: ImageSource, labels: Path, policy: str | None) -> None:
         self.source, self.labels = source, labels
         self.crop = RandomResizedCropAndInterpolation(SIZE, interpolation="random")
-        grey = {"img_mean": (124, 116, 104)}
-        self.policy = rand_augment_transform(policy, grey) if policy else None
+        gray = {"img_mean": (124, 116, 104)}
+        self.policy = rand_augment_transform(policy, gray) if policy else None
         for op in self.policy.ops if self.policy else ():
             if op.name.startswith(
                 "Posterize"

@@ -6,8 +6,8 @@
 
 The opponent is the same module with `fused_attn` off (softmax(q k^T) v, matrix by matrix) in the
 default memory format: what a plain PyTorch implementation of the paper does. Steps alternate, and
-the speed is the median over rounds of the ratio of neighbours (on a CPU: of the process's own time
-on one thread, which busy neighbours cannot stretch). Peak memory is that of a process of
+the speed is the median over rounds of the ratio of neighbors (on a CPU: of the process's own time
+on one thread, which busy neighbors cannot stretch). Peak memory is that of a process of
 its own, beyond what importing takes (CPU: highest resident size; GPU: the allocator's peak).
 """
 

@@ -8,7 +8,7 @@ A step is forward, loss, backward and AdamW; plain and wrapped steps alternate, 
 ratios of the quickest step of each (the least disturbed) and of the medians. `dense` has both
 heads, `dense + mix` MixToken too. The plain model's loss is the cross entropy of its class logits;
 the students' adds the mean of their token logits, so that the token head is trained at hardly any
-cost of a loss. On a CPU the clock is the process's own time on one thread, which busy neighbours
+cost of a loss. On a CPU the clock is the process's own time on one thread, which busy neighbors
 cannot stretch.
 """
 

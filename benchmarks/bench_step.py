@@ -1,4 +1,4 @@
-"""What token labelling costs a training step, over training the same model without it.
+"""What token labeling costs a training step, over training the same model without it.
 
     python benchmarks/bench_step.py [--device cuda --batch 128] [--rounds 8]
 
@@ -6,7 +6,7 @@ Two copies of LV-ViT-S (224 px, 1000 classes) take turns: one learns labels alon
 token labels and MixToken, its targets made anew from label maps in every step (on the CPU, although
 a loader's workers would make them ahead). A step is forward, backward and AdamW, in bf16 on a GPU.
 Times are processor seconds of one thread, on a GPU wall seconds between synchronisations. The parts
-that token labelling adds are timed once more on their own.
+that token labeling adds are timed once more on their own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SIZE, GRID = 224, (TOKENS, TOKENS)
 
 
 class Trainer:
-    """One student, its optimiser, and a step."""
+    """One student, its optimizer, and a step."""
 
     def __init__(self, supervision: Method, mixing: Mixing, device: torch.device) -> None:
         torch.manual_seed(0)
@@ -80,7 +80,7 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
 def parts(
     target: Callable[[], TokenTarget], batch: int, device: torch.device
 ) -> dict[str, Callable[[], object]]:
-    """What token labelling adds to a step, each part on its own."""
+    """What token labeling adds to a step, each part on its own."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     features = torch.randn(batch, *GRID, WIDTH, device=device, dtype=dtype, requires_grad=True)
     head = torch.nn.Linear(WIDTH, CLASSES, device=device, dtype=dtype)
@@ -143,7 +143,7 @@ def main() -> None:
     print(f"labels alone {step * 1e3:.0f} ms, token labels {statistics.median(ours) * 1e3:.0f} ms")
     print(
         f"ratio of medians {statistics.median(ours) / step:.4f},"
-        f" median of neighbours' ratios {statistics.median(ratios):.4f}"
+        f" median of neighbors' ratios {statistics.median(ratios):.4f}"
     )
     for name, function in parts(target, options.batch, device).items():
         function()

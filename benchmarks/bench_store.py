@@ -3,7 +3,7 @@
     python benchmarks/bench_store.py [--images FOLDER_OR_TAR]
 
 Maps are 18 x 18, top 5 of 1000 classes. With `--images` they come from photographs: the features of
-an untrained ResNet-18 of stride 16 at 288 pixels, normalised over the set, smoothed over 3.4 cells and
+an untrained ResNet-18 of stride 16 at 288 pixels, normalized over the set, smoothed over 3.4 cells and
 scored by a random head; otherwise from smooth random fields. Both are scaled to a mean best
 probability of about 0.45, and the number of distinct classes an image is printed, since sizes
 depend on it. Reads are random, warm, on one thread, and the opponents take turns.

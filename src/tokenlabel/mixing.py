@@ -80,8 +80,8 @@ class Mix:
         """Draw a step's mix: lambda ~ Beta(alpha, alpha), a box of area 1 - lambda anywhere.
 
         One box serves the whole batch, or each pair has its own (`per_sample`). Boxes lie on token
-        borders; their centre is uniform and the part outside the grid is cut off, as in CutMix.
-        Partners are neighbours (the last of an odd batch is its own), so that slices of even size
+        borders; their center is uniform and the part outside the grid is cut off, as in CutMix.
+        Partners are neighbors (the last of an odd batch is its own), so that slices of even size
         of a batch mix among themselves as they do within it.
         """
         if alpha <= 0:

@@ -15,7 +15,7 @@ from tokenlabel.cli.view_batch import view_batch
 from tokenlabel.data.decode import AS_STORED, DecodeRules, decode_image
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.loader import eval_loader
-from tokenlabel.data.matching import labelled_samples
+from tokenlabel.data.matching import labeled_samples
 from tokenlabel.data.open import holdout, open_source
 from tokenlabel.data.source import read_by, require_labels
 from tokenlabel.errors import InputError
@@ -124,16 +124,16 @@ def test_labels_of_another_orientation_are_refused(turned: Path, tmp_path: Path)
     store = LabelStore(tmp_path / "labels")
     assert store.manifest.dataset["decode"]["orientation"] == "apply"
     assert store["a/x.png"].classes[0].tolist() == [[0, 0], [1, 1]]
-    assert len(labelled_samples(applied, store)) == 2
+    assert len(labeled_samples(applied, store)) == 2
     with pytest.raises(
         InputError, match=r"made with EXIF orientation 'apply', the images .*'ignore'"
     ):
-        labelled_samples(plain, store)
+        labeled_samples(plain, store)
     run(plain, Halves(), tmp_path / "plain")  # type: ignore[arg-type]
     store = LabelStore(tmp_path / "plain")
     assert "decode" not in store.manifest.dataset  # as in stores from before there was a choice
     with pytest.raises(InputError, match="made with EXIF orientation 'ignore'"):
-        labelled_samples(applied, store)
+        labeled_samples(applied, store)
 
 
 def test_labels_are_looked_at_over_images_of_their_orientation(

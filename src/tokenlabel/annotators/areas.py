@@ -16,11 +16,11 @@ __all__ = ["map_of_areas"]
 def map_of_areas(areas: Tensor, classes: Sequence[int], num_classes: int, top_k: int) -> LabelMap:
     """The map of areas [P, h, w] in [0, 1] that classes [P] fill; at least one class.
 
-    The unlabelled rest of a cell says nothing about its class, so it is spread evenly over all
+    The unlabeled rest of a cell says nothing about its class, so it is spread evenly over all
     classes. A map names fewer than `top_k` classes where fewer are in the image.
     """
-    unlabelled = (1 - areas.sum(0)).clamp(min=0)
-    probability = areas + unlabelled / num_classes
+    unlabeled = (1 - areas.sum(0)).clamp(min=0)
+    probability = areas + unlabeled / num_classes
     k = min(top_k, len(classes))
     best, slots = probability.topk(k, dim=0)
     return LabelMap(

@@ -46,7 +46,7 @@ class Annotator(Protocol[Item]):
         ...
 
     def prepare(self, key: str, pixels: Pixels, orientation: int = UPRIGHT) -> Item:
-        """What `annotate` needs of one image. Raises InputError where it cannot be labelled.
+        """What `annotate` needs of one image. Raises InputError where it cannot be labeled.
 
         `orientation` is the EXIF orientation that was applied to the pixels, for annotators that know
         places in the stored image; see `tokenlabel.data.orientation`.

@@ -23,9 +23,9 @@ def export(
 ) -> None:
     """Write a trained model as ONNX, as a torch program, or as a timm folder.
 
-    ONNX (.onnx) and torch (.pt2) programs take any number of normalised images and give `logits`
+    ONNX (.onnx) and torch (.pt2) programs take any number of normalized images and give `logits`
     (class token), `tokens` (one row of logits a token) and `fused` (the published prediction); what
-    size and normalisation they want is written inside. Both are compared with the model before they
+    size and normalization they want is written inside. Both are compared with the model before they
     are kept. A timm folder holds a model card, and loads without tokenlabel, unless the model is an
     LV-ViT: timm.create_model("local-dir:FOLDER", pretrained=True).
 

@@ -23,8 +23,8 @@ def view_batch(
 ) -> Path:
     """Draw what the student will see in training, as one picture.
 
-    Each row shows an image with the outline of its random crop, the same under the colours of its
-    label map, then what reaches the student and the targets of its tokens. If the colours of the
+    Each row shows an image with the outline of its random crop, the same under the colors of its
+    label map, then what reaches the student and the targets of its tokens. If the colors of the
     last two columns do not fit the picture, neither would the training.
 
     Args:

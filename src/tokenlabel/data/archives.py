@@ -138,7 +138,7 @@ def _source(
 def _prefixes(archives: Sequence[str]) -> list[str]:
     """What stands before the members' paths: nothing, or the archive's name among several.
 
-    Archives of one name in several folders are told apart by the folders that differ.
+    Archives of one name in several folders are named by the folders that differ.
     """
     if len(archives) == 1:
         return [""]

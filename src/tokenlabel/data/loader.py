@@ -16,7 +16,7 @@ from tokenlabel.data.augment import Augmentation, Drawn
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.decode import decode_image, image_size
 from tokenlabel.data.inputs import Preprocessing
-from tokenlabel.data.matching import labelled_samples
+from tokenlabel.data.matching import labeled_samples
 from tokenlabel.data.order import BatchOrder, Request
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
@@ -138,7 +138,7 @@ def train_loader(
     ranks takes.
     """
     store = targets.labels if targets else labels
-    samples = np.arange(len(source)) if store is None else labelled_samples(source, store)
+    samples = np.arange(len(source)) if store is None else labeled_samples(source, store)
     if len(samples) < batch_size * world:
         raise InputError(
             f"{len(samples)} images are fewer than one batch of {batch_size * world}:"

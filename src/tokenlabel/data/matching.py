@@ -13,10 +13,10 @@ from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
 from tokenlabel.labels.manifest import Manifest
 
-__all__ = ["in_classes_of", "labelled_samples", "orientation_of"]
+__all__ = ["in_classes_of", "labeled_samples", "orientation_of"]
 
 
-def labelled_samples(source: ImageSource, labels: LabelStore) -> NDArray[np.int64]:
+def labeled_samples(source: ImageSource, labels: LabelStore) -> NDArray[np.int64]:
     """Indices of the images to train on: all, but for those that the annotator had to leave out.
 
     Raises InputError where classes or orientations differ, or an image has no label.

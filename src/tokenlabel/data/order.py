@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 
 __all__ = ["BatchOrder", "Request"]
 
-_APART = 16  # places between an image and its repetition: neighbours, who are mixed, must differ
+_APART = 16  # places between an image and its repetition: neighbors, who are mixed, must differ
 
 
 class Request(NamedTuple):

@@ -43,8 +43,8 @@ def _table(pixels: Pixels, name: str, amount: float = 0.0) -> NDArray[np.number]
         case "Brightness":
             return _blend(0, amount)
         case "Contrast":
-            grey = np.asarray(Image.fromarray(pixels).convert("L"))
-            return _blend(int(grey.mean() + 0.5), amount)
+            gray = np.asarray(Image.fromarray(pixels).convert("L"))
+            return _blend(int(gray.mean() + 0.5), amount)
         case "AutoContrast":
             darkest, lightest = pixels.min(0).min(0), pixels.max(0).max(0)
             return np.stack([_stretch(*ends) for ends in zip(darkest, lightest, strict=True)])
@@ -55,9 +55,9 @@ def _table(pixels: Pixels, name: str, amount: float = 0.0) -> NDArray[np.number]
             return None
 
 
-def _blend(grey: int, factor: float) -> NDArray[np.number]:
-    """From a grey (factor 0) to the level itself (1) and beyond; Pillow computes in float32."""
-    return np.float32(factor) * (_LEVELS - grey).astype(np.float32) + np.float32(grey)
+def _blend(gray: int, factor: float) -> NDArray[np.number]:
+    """From a gray (factor 0) to the level itself (1) and beyond; Pillow computes in float32."""
+    return np.float32(factor) * (_LEVELS - gray).astype(np.float32) + np.float32(gray)
 
 
 def _stretch(darkest: np.uint8, lightest: np.uint8) -> NDArray[np.number]:

@@ -43,7 +43,7 @@ _TOKEN_HEADS = ("aux_head.", "backbone.aux_head.")
 
 @dataclass(frozen=True)
 class Classifier:
-    """A model, how it wants its images, and the names of its classes.
+    """A model, how its images are preprocessed, and the names of its classes.
 
     `facts` say where it comes from: "model", "checkpoint", and of a run "weights" ("ema" or "model"),
     "step" (its update) and "damaged" (the checkpoints that were passed over).

@@ -24,7 +24,7 @@ _TOLERANCE = 1e-4  # of logits
 
 
 class Deployed(nn.Module):
-    """Normalised images [B, 3, H, W] to class logits, token logits [B, h, w, C], and both fused.
+    """Normalized images [B, 3, H, W] to class logits, token logits [B, h, w, C], and both fused.
 
     Models without a trained token head give class logits alone.
     """

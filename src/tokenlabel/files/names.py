@@ -66,7 +66,7 @@ def claim_folder(
 def claim_file(path: Path, *, overwrite: bool = False) -> Path:
     """A file for output whose folder exists from now on.
 
-    Raises InputError where the file exists, unless told to `overwrite` it.
+    Raises InputError where the file exists, unless `overwrite` is set.
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a file")

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 
 from tokenlabel.geometry.view import View, pixel_centers
 
-__all__ = ["GREY", "Interpolation", "Pixels", "render"]
+__all__ = ["GRAY", "Interpolation", "Pixels", "render"]
 
 Pixels = NDArray[np.uint8]
 Interpolation = Literal["bilinear", "bicubic"]
 
-GREY = (128, 128, 128)
+GRAY = (128, 128, 128)
 
 _PIL_FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -37,7 +37,7 @@ def render(
     view: View,
     size: tuple[int, int],
     interpolation: Interpolation = "bilinear",
-    fill: tuple[int, int, int] = GREY,
+    fill: tuple[int, int, int] = GRAY,
 ) -> Pixels:
     """The pixels [h, w, 3] uint8 of a view of `image` [H, W, 3] uint8; `size` = (h, w).
 

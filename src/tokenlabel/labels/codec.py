@@ -7,7 +7,7 @@ entries, and the scores. Three codecs write it:
   zstd. An entry errs by at most `sqrt(p) / 255 + 4e-6`, so a cell's distribution by at most
   `sqrt(K) / 510` in total variation (0.0044 for K = 5). Scores come back as log-probabilities with
   a `log_normalizer` of zero, ties in the order of their class ids; raw logits are gone.
-- `exact`: scores as float16 and the normaliser as float32, zstd: lossless for float16 logits.
+- `exact`: scores as float16 and the normalizer as float32, zstd: lossless for float16 logits.
 - `raw`: the same without zstd: larger, and the fastest to read.
 """
 

@@ -42,7 +42,7 @@ class Health:
     entropy: list[float]  # per image, mean entropy of its cells, as a share of the largest possible
     never_named: list[str]  # of the sample's true classes, those that are nowhere a cell's best
     met: int  # different true classes in the sample
-    orientation: dict[str, float]  # how well label borders follow image colours, per orientation
+    orientation: dict[str, float]  # how well label borders follow image colors, per orientation
     num_classes: int
 
     @property
@@ -172,7 +172,7 @@ def _entropy(label: LabelMap, probability: Tensor) -> float:
 
 
 def _orientation_fits(label: LabelMap, pixels: Pixels) -> dict[str, float]:
-    """Share of the image's colour variance between cells that their best class explains."""
+    """Share of the image's color variance between cells that their best class explains."""
     rows, cols = pixels.shape[:2]
     box = label.extent
     top, bottom = max(round(box.y0 * rows), 0), round(box.y1 * rows)
@@ -181,8 +181,8 @@ def _orientation_fits(label: LabelMap, pixels: Pixels) -> dict[str, float]:
     fits = {}
     for name, turn in _TURNS.items():
         classes = turn(label.classes[0])
-        colours = F.interpolate(image[None], classes.shape, mode="area")[0].flatten(1)  # [3, cells]
-        fits[name] = _explained_variance(colours, classes.flatten())
+        colors = F.interpolate(image[None], classes.shape, mode="area")[0].flatten(1)  # [3, cells]
+        fits[name] = _explained_variance(colors, classes.flatten())
     return fits
 
 

@@ -116,7 +116,7 @@ def import_released(
     An image `<class>/<stem>.<suffix>` has its labels in `<tree>/<class>/<stem>.pt`. An image whose
     folder is none of the tree's (a flat archive has none at all) takes the file of its stem, where
     one file and one image have that stem. The released
-    labels cover the centre square of each image (they were made by a centre crop of the shorter
+    labels cover the center square of each image (they were made by a center crop of the shorter
     side), which is where `center-crop` places them, from the image's size (height, width) that
     `image_size(i)` tells; `whole` is for trees made on whole images. Samples whose file is missing or
     damaged are left out and listed in the manifest. Raises InputError where no image has a file.
@@ -208,7 +208,7 @@ def export_released(store: LabelStore, output: Path, *, overwrite: bool = False)
     known, scores are written as logits above those zeros, which gives the same probabilities again.
     The layout has no place for the extent: say in your read-me which part of the image the maps
     cover. Raises InputError where class ids do not fit float16, where two keys would share a file,
-    and where `output` holds something else than label files, unless told to `overwrite`.
+    and where `output` holds something else than label files, unless `overwrite` is set.
     """
     if store.num_classes > _LARGEST_EXACT_ID + 1:
         raise InputError(

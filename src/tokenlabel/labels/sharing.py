@@ -48,7 +48,7 @@ def pull(location: str, folder: Path, *, overwrite: bool = False) -> Manifest:
     """Copy a remote store to a folder. Files that are there already and whole are kept.
 
     The manifest comes last, so that a copy that was interrupted is no store yet. Raises InputError
-    where the folder holds something else (unless told to `overwrite`) or the disk is too small.
+    where the folder holds something else (unless `overwrite` is set) or the disk is too small.
     """
     if "://" not in location:
         raise InputError(f"{location} is no remote location: copy a folder with your own tools")

@@ -23,7 +23,7 @@ __all__ = ["TargetKind", "token_targets"]
 TargetKind = Literal["probability", "released", "released-transposed"]
 
 _CACHED = 300_000  # entries of planes that stay in the processor's cache
-_MIN_COVERAGE = 0.5  # a token of which less than half shows labelled content has no target
+_MIN_COVERAGE = 0.5  # a token of which less than half shows labeled content has no target
 
 
 def token_targets(

@@ -120,7 +120,7 @@ class LabelStoreWriter:
         annotator: dict[str, Any] | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Raises InputError where the folder holds something else, unless told to `overwrite`."""
+        """Raises InputError where the folder holds something else, unless `overwrite` is set."""
         self.folder = Path(path)
         settings = Manifest(
             num_classes=num_classes,

@@ -75,7 +75,7 @@ def shortened(name: str, longest: int = 28) -> str:
 def _draw_cells(
     axes: Any, image: NDArray[np.uint8], cells: NDArray[np.float64], extent: Box
 ) -> None:
-    """Cells [h, w, RGBA] over the part `extent` of the greyed image; axes are in its pixels."""
+    """Cells [h, w, RGBA] over the part `extent` of the grayed image; axes are in its pixels."""
     height, width = image.shape[:2]
     axes.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
     place = (extent.x0 * width, extent.x1 * width, extent.y1 * height, extent.y0 * height)

@@ -153,7 +153,7 @@ def _accuracies(classifier: Classifier, images: ImageSource) -> dict[str, float]
 
 
 def _agreement(pictures: ImageSource, scenes: Path, store: LabelStore) -> dict[str, str]:
-    """How many of the cells that a digit fills are labelled with that digit."""
+    """How many of the cells that a digit fills are labeled with that digit."""
     main, others = [], []
     for index in range(len(pictures)):
         example = _example(pictures, scenes, store, index)

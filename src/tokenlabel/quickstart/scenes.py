@@ -101,7 +101,7 @@ def write_scenes(
 
 
 def _background(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
-    """A soft ramp of grey in a random direction."""
+    """A soft ramp of gray in a random direction."""
     angle, low, high = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.2), rng.uniform(0.1, 0.4)
     y, x = np.mgrid[0:size, 0:size] / (size - 1) - 0.5
     ramp = np.cos(angle) * x + np.sin(angle) * y + 0.5

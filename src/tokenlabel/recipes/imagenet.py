@@ -23,7 +23,7 @@ _GPU = Engine(device_batch=128, precision="bf16", compile=True, channels_last=Tr
 
 
 def token_labeling() -> Recipe:
-    """Token labelling on ImageNet: 300 epochs and 10 of cool-down, batch 1024.
+    """Token labeling on ImageNet: 300 epochs and 10 of cool-down, batch 1024.
 
     Two choices differ from the released code on purpose. Targets are the annotator's probabilities
     on correct crops (`supervision.target=released` brings back the arithmetic of its targets). The

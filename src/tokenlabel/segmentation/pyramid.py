@@ -142,7 +142,7 @@ def _project(channels: int, out_channels: int) -> list[nn.Module]:
 
 
 def initialize_convolutions(module: nn.Module) -> None:
-    """He initialisation of every convolution; biases start at zero."""
+    """He initialization of every convolution; biases start at zero."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
             fan_in = part.weight[0].numel() if isinstance(part, nn.Conv2d) else part.in_channels

@@ -181,15 +181,15 @@ def draw_mix(mixing: Mixing, size: int, grid: tuple[int, int], step: Step, seed:
     if kind == "cutmix-or-mixup":
         kind = "cutmix" if switches < 0.5 else "mixup"
         alpha = mixing.alpha if kind == "cutmix" else mixing.mixup_alpha
-    room = size + size % 2  # an odd part must not begin in the middle of a pair
+    whole_pairs = size + size % 2  # an odd part must not begin in the middle of a pair
     whole = Mix.draw(
-        room * step.parts,
+        whole_pairs * step.parts,
         grid,
         kind=kind,
         alpha=alpha,
         per_sample=mixing.per_sample,
         generator=random,
     )
-    start = step.part * room
+    start = step.part * whole_pairs
     share = whole.share[start : start + size] if mixing.per_sample else whole.share
     return Mix(whole.partner[:size].clamp(max=size - 1), share, whole.level)

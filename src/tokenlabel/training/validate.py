@@ -21,7 +21,7 @@ def validate(
     """Top-1 and top-5 accuracy in [0, 1] and mean loss of one model; `batches` are this rank's.
 
     The student predicts by its method's own rule. Where the method has further ones, their accuracy
-    is told too: `class_top1` and `token_top1` say what each head is worth alone.
+    is measured too: `class_top1` and `token_top1` are those of each head alone.
     """
 
     def predict(images: Tensor) -> DenseOutput:
