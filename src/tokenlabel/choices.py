@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["Arithmetic", "Codec", "Fit", "ModelArguments", "Orientation"]
+__all__ = ["Arithmetic", "Benchmark", "Codec", "Fit", "ModelArguments", "Orientation"]
 
 Arithmetic = Literal["auto", "float32", "bfloat16", "float16"]
 """Of a network: auto is bfloat16 on CUDA, float32 elsewhere."""
+
+Benchmark = Literal[
+    "folder",
+    "imagenet",
+    "imagenet-real",
+    "imagenet-v2",
+    "imagenet-a",
+    "imagenet-r",
+    "imagenet-sketch",
+]
+"""How the right answers are found; see `tokenlabel.evaluation.benchmarks`."""
 
 Codec = Literal["compact", "exact", "raw"]
 """How a label store keeps a map; see `tokenlabel.labels.codec`."""

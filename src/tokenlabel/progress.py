@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -16,9 +18,14 @@ from rich.progress import (
 )
 from rich.text import Text
 
-__all__ = ["console", "progress_bar"]
+__all__ = ["console", "first_process", "progress_bar"]
 
 console = Console(stderr=True, highlight=False)
+
+
+def first_process() -> bool:
+    """Whether this process is the one of a torchrun that prints."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def progress_bar(unit: str = "img", *, visible: bool = True) -> Progress:

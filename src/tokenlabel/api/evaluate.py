@@ -9,10 +9,11 @@ from typing import Literal
 import torch
 from accelerate import PartialState
 
+from tokenlabel.choices import Benchmark
 from tokenlabel.data.decode import DecodeRules
 from tokenlabel.data.open import HOLDOUT_SEED, holdout, open_images
 from tokenlabel.data.source import ImageSource, read_by, require_labels, source_fingerprint
-from tokenlabel.evaluation.benchmarks import Answers, Benchmark, answers
+from tokenlabel.evaluation.benchmarks import Answers, answers
 from tokenlabel.evaluation.classifier import Classifier, load_classifier
 from tokenlabel.evaluation.evaluator import evaluate_source
 from tokenlabel.evaluation.metrics import ClassificationCounts

@@ -69,11 +69,10 @@ def _verb(kind: str) -> Callable[..., int]:
 
     def verb(*, data: str, output: Path, annotator: Any, run: _Run = _DEFAULT) -> int:
         from tokenlabel.api.annotate import annotate
-        from tokenlabel.cli.said import first
-        from tokenlabel.progress import console
+        from tokenlabel.progress import console, first_process
 
         def say(line: str) -> None:
-            if first():
+            if first_process():
                 console.print(line, soft_wrap=True, markup=False)
 
         manifest = annotate(

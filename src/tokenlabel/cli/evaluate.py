@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from tokenlabel.choices import Benchmark
+from tokenlabel.progress import first_process
 
 if TYPE_CHECKING:
     from tokenlabel.evaluation.results import EvalResult
 
 __all__ = ["evaluate"]
-
-Benchmark = Literal[
-    "folder",
-    "imagenet",
-    "imagenet-real",
-    "imagenet-v2",
-    "imagenet-a",
-    "imagenet-r",
-    "imagenet-sketch",
-]
 
 
 def evaluate(
@@ -66,25 +58,11 @@ def evaluate(
         output: Folder for results.json, classes.csv and confusion.png (default: evaluation/ in the
             run's folder; nothing is written for other checkpoints).
     """
+    given = {**locals()}
     from tokenlabel.api.evaluate import evaluate as run
 
-    result = run(
-        data=data,
-        checkpoint=checkpoint,
-        model=model,
-        split=split,
-        benchmark=benchmark,
-        real_labels=real_labels,
-        weights=weights,
-        image_size=image_size,
-        crop_pct=crop_pct,
-        token_weight=token_weight,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        output=output,
-    )
-    if int(os.environ.get("RANK", 0)) == 0:
+    result = run(**given)
+    if first_process():
         _print(result)
 
 

@@ -187,18 +187,11 @@ def import_labels(
             probabilities.
         overwrite: write into a folder that holds something else.
     """
+    given = {**locals()}
     from tokenlabel.api.labels import import_labels as bring
     from tokenlabel.progress import console
 
-    found = bring(
-        tree=tree,
-        data=data,
-        output=output,
-        split=split,
-        extent=extent,
-        codec=codec,
-        overwrite=overwrite,
-    )
+    found = bring(**given)
     for line in found.missing[:20]:
         console.print(f"  no label for {line}", markup=False)
     by_stem = f" ({found.by_stem} by the stem of their name alone)" if found.by_stem else ""

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
-__all__ = ["first", "left_out"]
-
-
-def first() -> bool:
-    """Whether this process is the one of a torchrun that speaks."""
-    return int(os.environ.get("RANK", "0")) == 0
+__all__ = ["left_out"]
 
 
 def left_out(counts: Mapping[str, int]) -> str:

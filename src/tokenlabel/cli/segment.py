@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from tokenlabel.cli.settings import Settings, all_of
+from tokenlabel.progress import first_process
 from tokenlabel.segmentation.recipe import HeadKind, Layout
 
 __all__ = ["evaluate", "predict", "train"]
@@ -63,29 +63,18 @@ def train(
         settings: any other value of the recipe, as section.key=value ...
         show: print the complete recipe as YAML and stop.
     """
+    given = {**locals(), "settings": all_of(settings)}
     from tokenlabel.api import segment
     from tokenlabel.runs.recipe_file import to_yaml
 
-    chosen = segment.compose_recipe(
-        data=data,
-        recipe=recipe,
-        backbone=backbone,
-        weights=weights,
-        head=head,
-        classes=classes,
-        ignore_index=ignore_index,
-        layout=layout,
-        updates=updates,
-        batch_size=batch_size,
-        seed=seed,
-        workers=workers,
-        settings=all_of(settings),
-    )
+    for name in ("output", "allow_changed", "show"):
+        del given[name]
+    chosen = segment.compose_recipe(**given)
     if show:
         print(to_yaml(chosen), end="")
         return
     result = segment.train(recipe=chosen, output=output, allow_changed=allow_changed)
-    if _first():
+    if first_process():
         best = result.results.get("best_miou")
         measured = (
             "nothing was validated" if best is None else f"best mIoU {best:.4f} in validation"
@@ -145,27 +134,14 @@ def evaluate(
         batch_size: windows at once; does not change the result.
         device: auto takes a GPU where there is one.
     """
+    given = {**locals(), "settings": all_of(settings)}
     from tokenlabel.api import segment
 
-    result = segment.evaluate(
-        data=data,
-        checkpoint=checkpoint,
-        recipe=recipe,
-        split=split,
-        output=output,
-        window=window,
-        stride=stride,
-        whole=whole,
-        scales=scales or (segment.MULTI_SCALE if multi_scale else (1.0,)),
-        flip=multi_scale if flip is None else flip,
-        classes=classes,
-        ignore_index=ignore_index,
-        layout=layout,
-        settings=all_of(settings),
-        batch_size=batch_size,
-        device=device,
-    )
-    if not _first():
+    del given["multi_scale"]
+    given["scales"] = scales or (segment.MULTI_SCALE if multi_scale else (1.0,))
+    given["flip"] = multi_scale if flip is None else flip
+    result = segment.evaluate(**given)
+    if not first_process():
         return
     for note in result.notes:
         print(note)
@@ -217,8 +193,3 @@ def predict(
     )
     if done.oriented:
         print(f"{done.oriented} of them carry an EXIF orientation: see data.orientation")
-
-
-def _first() -> bool:
-    """Whether this process is the one of a torchrun that speaks."""
-    return int(os.environ.get("RANK", 0)) == 0

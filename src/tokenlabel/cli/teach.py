@@ -64,33 +64,14 @@ def teach(
         allow_changed: a value that may differ from that of the run that is to go on, such as
             optimizer.lr or schedule.epochs; may be given several times.
     """
+    given = {**locals()}
     from tokenlabel.api.teach import teach as run
-    from tokenlabel.cli.said import first, left_out
+    from tokenlabel.cli.said import left_out
+    from tokenlabel.progress import first_process
     from tokenlabel.text import argument_values
 
-    taught = run(
-        data=data,
-        output=output,
-        model=model,
-        split=split,
-        pretrained=pretrained,
-        model_kwargs=argument_values(model_kwargs or {}),
-        image_size=image_size,
-        epochs=epochs,
-        batch_size=batch_size,
-        opt=opt,
-        lr=lr,
-        weight_decay=weight_decay,
-        min_scale=min_scale,
-        hflip=hflip,
-        holdout=holdout,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        workers=workers,
-        allow_changed=allow_changed,
-    )
-    if not first():
+    taught = run(**given | {"model_kwargs": argument_values(model_kwargs or {})})
+    if not first_process():
         return
     print(f"taught on {taught.images:,} images{left_out(taught.left_out)}")
     if taught.accuracy is not None:

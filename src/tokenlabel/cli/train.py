@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from tokenlabel.cli.said import first, left_out
+from tokenlabel.cli.said import left_out
 from tokenlabel.cli.settings import Settings, all_of
 from tokenlabel.errors import InputError
+from tokenlabel.progress import first_process
 from tokenlabel.runs.recipe_file import read_recipe, to_yaml
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.supervision import METHODS
@@ -81,39 +82,23 @@ def train(
         settings: any other value of the recipe, as section.key=value ...
         show: print the complete recipe as YAML and stop.
     """
+    given = {**locals(), "settings": all_of(settings)}
     from tokenlabel.api.train import train as run
     from tokenlabel.api.train import train_recipe
 
     if annotator is not None and labels is not None:
         raise InputError(f"--annotator {annotator} and --labels {labels}: choose one of them")
-    choices: dict[str, Any] = {
-        "data": data,
-        "output": output,
-        "recipe": recipe,
-        "model": model,
-        "image_size": image_size,
-        "weights": weights,
-        "labels": labels,
-        "online": online,
-        "supervision": supervision,
-        "mix": mix,
-        "val": val,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "scale": scale,
-        "seed": seed,
-        "workers": workers,
-        "settings": all_of(settings),
-    }
-    if show:
-        print(to_yaml(train_recipe(**choices)), end="")
+    if given.pop("show"):
+        for name in ("annotator", "allow_changed"):
+            del given[name]
+        print(to_yaml(train_recipe(**given)), end="")
         return
-    _report(run(**choices, annotator=annotator, allow_changed=allow_changed))
+    _report(run(**given))
 
 
 def _report(done: TrainResult) -> None:
     """What came of it, and the next command."""
-    if not first():
+    if not first_process():
         return
     results, recipe = done.results, read_recipe(done.folder / "recipe.yaml")
     if results.get("images") is not None:

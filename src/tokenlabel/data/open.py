@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable
 from itertools import islice
@@ -24,7 +23,7 @@ from tokenlabel.data.splits import NoSuchPartError, Part
 from tokenlabel.data.tables import open_hub, open_parquet, open_saved
 from tokenlabel.data.walk import entries_of, is_visible
 from tokenlabel.errors import InputError, nearest
-from tokenlabel.progress import console
+from tokenlabel.progress import console, first_process
 
 __all__ = ["HOLDOUT_SEED", "announce", "holdout", "open_images", "open_source", "open_validation"]
 
@@ -83,7 +82,7 @@ def open_validation(location: str) -> ImageSource | None:
 
 def announce(source: ImageSource, where: str) -> None:
     """Print the account of opened data in one line, once for all ranks."""
-    if int(os.environ.get("RANK", 0)) == 0:
+    if first_process():
         console.print(f"{where}: {source.found.line()}", soft_wrap=True, markup=False)
 
 

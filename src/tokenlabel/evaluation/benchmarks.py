@@ -5,26 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import torch
 from timm.data import RealLabelsImagenet
 from torch import Tensor
 
+from tokenlabel.choices import Benchmark
 from tokenlabel.data.source import UNLABELED, ImageSource
 from tokenlabel.errors import InputError, nearest
 
-__all__ = ["Answers", "Benchmark", "answers"]
-
-Benchmark = Literal[
-    "folder",
-    "imagenet",
-    "imagenet-real",
-    "imagenet-v2",
-    "imagenet-a",
-    "imagenet-r",
-    "imagenet-sketch",
-]
+__all__ = ["Answers", "answers"]
 
 _IMAGENET = 1000
 _VAL_IMAGES = 50_000

@@ -132,11 +132,11 @@ def _train_and_judge(
     return Record(
         arm=arm.name,
         seed=seed,
-        score=100 * accuracy[arm.judged_by],
+        score=100 * accuracy[classifier.rule],
         seconds=finished.results["seconds"],
         details={
             "accuracy": accuracy,
-            "judged_by": arm.judged_by,
+            "judged_by": classifier.rule,
             "curve": [entry["val/top1"] for entry in finished.metrics if "val/top1" in entry],
         },
     )

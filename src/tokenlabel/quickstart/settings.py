@@ -25,23 +25,17 @@ __all__ = ["ARMS", "Annotator", "Arm", "Settings", "student_recipe"]
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to train the student; `judged_by` is the prediction rule of its headline number."""
+    """A way to train the student."""
 
     name: str
     supervision: Method
     mixing: Mixing
-    judged_by: str
 
 
 ARMS = (
-    Arm("labels only", GroundTruth(), Mixing(kind="none"), "class"),
-    Arm("+ image-level distillation", Distillation(), Mixing(kind="none"), "class"),
-    Arm(
-        "+ token labels, MixToken",
-        TokenLabels(class_target="blend"),
-        Mixing(kind="mixtoken"),
-        "fused",
-    ),
+    Arm("labels only", GroundTruth(), Mixing(kind="none")),
+    Arm("+ image-level distillation", Distillation(), Mixing(kind="none")),
+    Arm("+ token labels, MixToken", TokenLabels(class_target="blend"), Mixing(kind="mixtoken")),
 )
 
 

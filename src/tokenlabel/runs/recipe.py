@@ -7,13 +7,13 @@ as YAML; `tokenlabel.recipes` holds one per published result.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from tokenlabel.errors import InputError
-from tokenlabel.options import STRICT, Count, Epochs, NotNegative, Positive, Share
+from tokenlabel.options import STRICT, Count, NotNegative, Positive, Share
+from tokenlabel.runs.schedule import BaseSchedule, Course, Schedule
 from tokenlabel.supervision import AnyMethod, TokenLabels
 
 __all__ = [
@@ -147,60 +147,6 @@ class Optimizer:
     """Largest norm of the whole gradient."""
 
 
-class Course(NamedTuple):
-    """The course of the learning rate, in updates."""
-
-    warmup: int  # the first part of `decay`
-    decay: int
-    cooldown: int
-
-    @property
-    def total(self) -> int:
-        return self.decay + self.cooldown
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class BaseSchedule:
-    """How many images at a time, and the learning rate's course; a subclass says how long."""
-
-    batch_size: Count = 1024
-    """Images an update, over all ranks and accumulated passes together."""
-    warmup_lr: NotNegative = 1e-6
-    min_lr: NotNegative = 1e-5
-    decay: Literal["cosine", "constant", "poly"] = "cosine"
-    """"poly" has power 1: a straight line."""
-    max_steps: Count | None = None
-    """Stop after so many updates, for trials; the learning rate's course stays as it is."""
-
-    def course(self, updates_per_epoch: int) -> Course:
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Schedule(BaseSchedule):
-    """A length in epochs."""
-
-    epochs: Count = 300
-    """Epochs of warm-up and decay."""
-    warmup_epochs: NotNegative = 5
-    """May be a fraction of an epoch."""
-    cooldown_epochs: Epochs = 10
-    """Further epochs at `min_lr`."""
-
-    def course(self, updates_per_epoch: int) -> Course:
-        """Raises InputError where the warm-up leaves nothing to train at the full rate."""
-        if self.warmup_epochs >= self.epochs:
-            raise InputError(
-                f"schedule.warmup_epochs = {self.warmup_epochs} leaves nothing of"
-                f" {self.epochs} epochs to train at the full rate"
-            )
-        return Course(
-            round(self.warmup_epochs * updates_per_epoch),
-            self.epochs * updates_per_epoch,
-            self.cooldown_epochs * updates_per_epoch,
-        )
-
-
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Ema:
     """The moving average of the weights, which is validated beside them."""
@@ -260,7 +206,7 @@ class BaseRecipe:
     engine: Engine = Engine()
     checkpoints: Checkpoints = Checkpoints()
     trackers: tuple[str, ...] = ()
-    """Any of accelerate's trackers that is installed: tensorboard, wandb, trackio, mlflow …"""
+    """Any of accelerate's trackers that is installed: tensorboard, wandb, trackio, mlflow ..."""
     validate_every: Count = 1
     """Epochs between two validations; the end is always validated."""
     log_every: Count = 50

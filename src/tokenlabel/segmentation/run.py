@@ -30,11 +30,11 @@ from tokenlabel.segmentation.model import SegmentationModel
 from tokenlabel.segmentation.pairs import Pairs, open_pairs
 from tokenlabel.segmentation.recipe import SegmentationRecipe
 from tokenlabel.segmentation.task import SegmentationTask, class_weights
-from tokenlabel.training.batches import LoaderBatches
+from tokenlabel.training.batches import LoaderBatches, update_batches
 from tokenlabel.training.callbacks import Callback
-from tokenlabel.training.engine import fit, loader_workers
+from tokenlabel.training.engine import fit
 from tokenlabel.training.loop import Validation
-from tokenlabel.training.ranks import Ranks, accumulation
+from tokenlabel.training.ranks import Ranks
 
 __all__ = [
     "SegmentationSpec",
@@ -94,8 +94,8 @@ class SegmentationSpec:
     def batches(self, ranks: Ranks) -> LoaderBatches[PairBatch]:
         recipe, augment = self.recipe, self.recipe.augment
         red, green, blue = (round(255 * value) for value in normalization(self.model)["mean"])
-        passes = accumulation(recipe, ranks.count)
-        loader = pair_loader(
+        batches = update_batches(
+            pair_loader,
             self.pairs,
             PairAugmentation(
                 crop=augment.crop,
@@ -106,14 +106,10 @@ class SegmentationSpec:
                 color=augment.color,
                 fill=(red, green, blue),
             ),
-            batch_size=recipe.schedule.batch_size // ranks.count // passes,
-            seed=recipe.seed,
-            workers=loader_workers(recipe.data.workers),
-            rank=ranks.rank,
-            world=ranks.count,
-            pin_memory=ranks.device.type == "cuda",
+            recipe=recipe,
+            workers=recipe.data.workers,
+            ranks=ranks,
         )
-        batches = LoaderBatches(loader, passes)
         if not batches.updates_per_epoch:
             raise InputError(
                 f"{len(self.pairs)} images do not fill one batch of {recipe.schedule.batch_size}:"

@@ -1,15 +1,23 @@
-"""A loader's batches, as many together as an update accumulates."""
+"""Loaders as a run's processes share them; as many batches together as an update accumulates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Generic, TypeVar
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
 
-from tokenlabel.data.loader import Loader
+from tokenlabel.data.batch import Batch
+from tokenlabel.data.inputs import Preprocessing
+from tokenlabel.data.loader import Loader, eval_loader
+from tokenlabel.data.source import ImageSource, source_fingerprint
+from tokenlabel.runs.recipe import BaseRecipe
+from tokenlabel.training.ranks import Ranks, accumulation
 
-__all__ = ["LoaderBatches"]
+__all__ = ["LoaderBatches", "held_out_batches", "image_facts", "loader_workers", "update_batches"]
 
 B = TypeVar("B")
+
+_MOST_JUDGED = 256  # images at once in a validation
 
 
 class LoaderBatches(Generic[B]):
@@ -24,3 +32,55 @@ class LoaderBatches(Generic[B]):
         batches = self.loader.epoch(epoch, start * self.passes)
         for _ in range(start, self.updates_per_epoch):
             yield [next(batches) for _ in range(self.passes)]
+
+
+def update_batches(
+    make: Callable[..., Loader[B]],
+    *content: Any,
+    recipe: BaseRecipe,
+    workers: int,
+    ranks: Ranks,
+    **options: Any,
+) -> LoaderBatches[B]:
+    """This rank's share of the training batches of `make`, a loader of `content` and `options`."""
+    passes = accumulation(recipe, ranks.count)
+    size = recipe.schedule.batch_size // ranks.count // passes
+    loader = make(*content, batch_size=size, seed=recipe.seed, **_shared(ranks, workers), **options)
+    return LoaderBatches(loader, passes)
+
+
+def held_out_batches(
+    images: ImageSource, shown: Preprocessing, recipe: BaseRecipe, workers: int, ranks: Ranks
+) -> Loader[Batch]:
+    """This rank's share of the images of a validation."""
+    size = min(recipe.engine.device_batch, _MOST_JUDGED)
+    return eval_loader(images, shown, batch_size=size, **_shared(ranks, workers))
+
+
+def image_facts(source: ImageSource, held_out: ImageSource | None) -> dict[str, Any]:
+    """What a run writes down of its images (see `TaskSpec.facts`)."""
+    return {
+        "images": len(source),
+        "left_out": dict(source.found.left_out),
+        "images_fingerprint": source_fingerprint(source),
+        "images_found": source.found.as_dict(),
+        "held_out": None if held_out is None else {
+            "images": len(held_out), "fingerprint": source_fingerprint(held_out)
+        },
+        "classes": list(source.class_names),
+    }  # fmt: skip
+
+
+def loader_workers(wanted: int) -> int:
+    """No more than there are processors for: more only get into each other's way."""
+    return min(wanted, os.cpu_count() or 1)
+
+
+def _shared(ranks: Ranks, workers: int) -> dict[str, Any]:
+    """The arguments by which a loader gives each rank its share."""
+    return {
+        "workers": loader_workers(workers),
+        "rank": ranks.rank,
+        "world": ranks.count,
+        "pin_memory": ranks.device.type == "cuda",
+    }

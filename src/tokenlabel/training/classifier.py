@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,22 +21,28 @@ from torch.nn import functional as F
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.inputs import Normalize, Preprocessing
-from tokenlabel.data.loader import eval_loader, train_loader
+from tokenlabel.data.loader import train_loader
 from tokenlabel.data.open import HOLDOUT_SEED, announce, holdout, open_images
-from tokenlabel.data.source import require_labels, source_fingerprint
+from tokenlabel.data.source import require_labels
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.evaluator import Judged, evaluate_classifier
 from tokenlabel.files import replacing
 from tokenlabel.models import build_model
 from tokenlabel.options import STRICT, Count, Share
 from tokenlabel.output import DenseOutput
+from tokenlabel.progress import first_process
 from tokenlabel.runs.open import open_run
 from tokenlabel.runs.recipe import BaseRecipe, Ema, Engine, Optimizer, Schedule
-from tokenlabel.training.batches import LoaderBatches
+from tokenlabel.training.batches import (
+    LoaderBatches,
+    held_out_batches,
+    image_facts,
+    update_batches,
+)
 from tokenlabel.training.callbacks import Callback
-from tokenlabel.training.engine import fit, loader_workers
+from tokenlabel.training.engine import fit
 from tokenlabel.training.loop import Validation
-from tokenlabel.training.ranks import Ranks, accumulation
+from tokenlabel.training.ranks import Ranks
 
 __all__ = ["ClassifierSpec", "TeachData", "TeachModel", "TeachRecipe", "Taught", "teach"]
 
@@ -121,7 +126,7 @@ def teach(
         raise InputError(f"{folder} is not empty: remove it, or choose another output folder")
     spec = ClassifierSpec(recipe)
     done = fit(spec.recipe, spec, folder / _RUN, callbacks=callbacks, allow_changed=allow_changed)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if first_process():
         _export(done.folder / done.results["checkpoint"], folder)
     kind = "val" if recipe.ema.decay is None else "ema"
     return Taught(
@@ -162,8 +167,8 @@ class ClassifierSpec:
 
     def batches(self, ranks: Ranks) -> LoaderBatches[Batch]:
         recipe, settings = self.recipe, self.settings
-        passes = accumulation(recipe, ranks.count)
-        loader = train_loader(
+        return update_batches(
+            train_loader,
             self.source,
             Augmentation(
                 scale=(recipe.min_scale, 1.0),
@@ -175,26 +180,16 @@ class ClassifierSpec:
                 std=settings.std,
             ),
             image_size=settings.image_size,
-            batch_size=recipe.schedule.batch_size // ranks.count // passes,
-            seed=recipe.seed,
-            workers=loader_workers(recipe.data.workers),
-            rank=ranks.rank,
-            world=ranks.count,
-            pin_memory=ranks.device.type == "cuda",
+            recipe=recipe,
+            workers=recipe.data.workers,
+            ranks=ranks,
         )
-        return LoaderBatches(loader, passes)
 
     def evaluator(self, ranks: Ranks) -> Validation | None:
         if self.held_out is None:
             return None
-        loader = eval_loader(
-            self.held_out,
-            self.settings,
-            batch_size=min(self.recipe.engine.device_batch, 256),
-            workers=loader_workers(self.recipe.data.workers),
-            rank=ranks.rank,
-            world=ranks.count,
-            pin_memory=ranks.device.type == "cuda",
+        loader = held_out_batches(
+            self.held_out, self.settings, self.recipe, self.recipe.data.workers, ranks
         )
 
         def measure(network: nn.Module) -> dict[str, float]:
@@ -218,17 +213,7 @@ class ClassifierSpec:
         return measure
 
     def facts(self) -> dict[str, Any]:
-        source, held_out = self.source, self.held_out
-        return {
-            "images": len(source),
-            "left_out": dict(source.found.left_out),
-            "images_fingerprint": source_fingerprint(source),
-            "images_found": source.found.as_dict(),
-            "held_out": None if held_out is None else {
-                "images": len(held_out), "fingerprint": source_fingerprint(held_out)
-            },
-            "classes": list(source.class_names),
-        }  # fmt: skip
+        return image_facts(self.source, self.held_out)
 
 
 class ClassifierTask(nn.Module):

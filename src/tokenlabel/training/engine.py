@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,7 +19,7 @@ from tokenlabel.training.precision import quicker_precision
 from tokenlabel.training.ranks import Ranks
 from tokenlabel.training.trainer import Trainer
 
-__all__ = ["TaskSpec", "fit", "loader_workers"]
+__all__ = ["TaskSpec", "fit"]
 
 
 class TaskSpec(Protocol):
@@ -82,8 +81,3 @@ def fit(
         loop = Loop(trainer, batches, folder, recipe, validation, followers if ranks.first else [])
         used = {"images": facts.get("images"), "left_out": facts.get("left_out", {})}
         return TrainResult(folder.path, loop.run(used))
-
-
-def loader_workers(wanted: int) -> int:
-    """No more than there are processors for: more only get into each other's way."""
-    return min(wanted, os.cpu_count() or 1)

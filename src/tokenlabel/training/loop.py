@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ from tokenlabel.runs.folder import RunFolder
 from tokenlabel.runs.recipe import BaseRecipe
 from tokenlabel.runs.results import read_metrics
 from tokenlabel.training.callbacks import Callback
-from tokenlabel.training.signals import Preempted, StopRequest
+from tokenlabel.training.signals import Preempted, StopRequest, killed_named
 from tokenlabel.training.trainer import Trainer, Update
 from tokenlabel.training.window import Window
 
@@ -75,7 +75,9 @@ class Loop:
     def run(self, used: Mapping[str, Any]) -> dict[str, Any]:
         """Train to the end; returns the results, with what is said of the images `used`."""
         self._resume()
-        with self._followed(), self._explained(), StopRequest() as stop:
+        with ExitStack() as ends, killed_named(self.workers, self.ranks), StopRequest() as stop:
+            for callback in self.callbacks:
+                ends.callback(callback.close)
             for callback in self.callbacks:
                 callback.on_start(self.recipe, self.total, self.trainer.updates)
             while self.trainer.updates < self.total:
@@ -91,34 +93,6 @@ class Loop:
                     self._save_or_stop(stop)
             return self._finish(used)
 
-    @contextmanager
-    def _followed(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            for callback in self.callbacks:
-                callback.close()
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """One line for what is no error of this process: a loader's worker, or a rank, was killed."""
-        try:
-            yield
-        except RuntimeError:  # what torch raises for both
-            killed = [worker for worker in self.workers if worker.exitcode not in (None, 0)]
-            if killed:
-                raise InputError(
-                    f"a process that loads images was killed (exit code {killed[0].exitcode}; by the"
-                    " system, where memory ran out: use fewer data.workers): the same command goes on"
-                    " from the last checkpoint"
-                ) from None
-            if self.ranks.lost_one():
-                raise InputError(
-                    f"rank {self.ranks.rank} stops, for another rank has ended: the same command goes"
-                    " on from the last checkpoint"
-                ) from None
-            raise
-
     def _epoch(self, epoch: int, start: int) -> Iterator[Update]:
         batches = iter(self.batches.epoch(epoch, start))
         while True:
@@ -128,7 +102,7 @@ class Loop:
                 return
             fetched = time.monotonic()
             if not self.window.total_seconds or not self.trainer.updates % self.per_epoch:
-                self.workers = multiprocessing.active_children()
+                self.workers[:] = multiprocessing.active_children()
             update = self.trainer.update(group, epoch)
             self.window.add(update, waited=fetched - begun, took=time.monotonic() - begun)
             if self.trainer.skipped_in_a_row:

@@ -1,13 +1,19 @@
-"""Being asked to stop: Ctrl-C, or the scheduler of a cluster taking the machine back."""
+"""What ends a run early: Ctrl-C, a cluster's scheduler, and the system where it kills a process."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["Preempted", "StopRequest"]
+from tokenlabel.errors import InputError
+from tokenlabel.training.ranks import Ranks
+
+__all__ = ["Preempted", "StopRequest", "killed_named"]
 
 
 class Preempted(SystemExit):
@@ -47,3 +53,24 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+@contextmanager
+def killed_named(workers: Sequence[BaseProcess], ranks: Ranks) -> Iterator[None]:
+    """Turn the error of a killed loader worker, or of a lost rank, into one line that says so."""
+    try:
+        yield
+    except RuntimeError:  # what torch raises for both
+        killed = [worker for worker in workers if worker.exitcode not in (None, 0)]
+        if killed:
+            raise InputError(
+                f"a process that loads images was killed (exit code {killed[0].exitcode}; by the"
+                " system, where memory ran out: use fewer data.workers): the same command goes on"
+                " from the last checkpoint"
+            ) from None
+        if ranks.lost_one():
+            raise InputError(
+                f"rank {ranks.rank} stops, for another rank has ended: the same command goes"
+                " on from the last checkpoint"
+            ) from None
+        raise

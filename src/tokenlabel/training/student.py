@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.inputs import Preprocessing
-from tokenlabel.data.loader import Targets, eval_loader, train_loader
-from tokenlabel.data.source import ImageSource, source_fingerprint
+from tokenlabel.data.loader import Targets, train_loader
+from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelMap, LabelStore
 from tokenlabel.models import DenseModel, create_model, load_weights
@@ -24,12 +24,18 @@ from tokenlabel.runs.open import saved_weights
 from tokenlabel.runs.recipe import Recipe
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.supervision import AnnotatedMethod
-from tokenlabel.training.batches import LoaderBatches
+from tokenlabel.training.batches import (
+    LoaderBatches,
+    held_out_batches,
+    image_facts,
+    loader_workers,
+    update_batches,
+)
 from tokenlabel.training.callbacks import Callback
-from tokenlabel.training.engine import fit, loader_workers
+from tokenlabel.training.engine import fit
 from tokenlabel.training.images import training_images
 from tokenlabel.training.loop import Validation
-from tokenlabel.training.ranks import Ranks, accumulation
+from tokenlabel.training.ranks import Ranks
 from tokenlabel.training.task import TokenLabelingTask
 from tokenlabel.training.validate import validate
 
@@ -125,36 +131,27 @@ class StudentSpec:
             mean=settings.mean,
             std=settings.std,
         )
-        passes = accumulation(recipe, ranks.count)
-        loader = train_loader(
+        batches = update_batches(
+            train_loader,
             self.source,
             augmentation,
             image_size=settings.image_size,
-            batch_size=recipe.schedule.batch_size // ranks.count // passes,
             targets=targets,
             labels=self.store,
             clean=supervision.needs_clean_view,
-            seed=recipe.seed,
             repeats=augment.repeats,
-            workers=loader_workers(recipe.data.workers),
-            rank=ranks.rank,
-            world=ranks.count,
-            pin_memory=ranks.device.type == "cuda",
+            recipe=recipe,
+            workers=recipe.data.workers,
+            ranks=ranks,
         )
-        self.unlabeled = len(self.source) - len(loader.order.samples)
-        return LoaderBatches(loader, passes)
+        self.unlabeled = len(self.source) - len(batches.loader.order.samples)
+        return batches
 
     def evaluator(self, ranks: Ranks) -> Validation | None:
         if self.held_out is None:
             return None
-        loader = eval_loader(
-            self.held_out,
-            self.settings,
-            batch_size=min(self.recipe.engine.device_batch, 256),
-            workers=loader_workers(self.recipe.data.workers),
-            rank=ranks.rank,
-            world=ranks.count,
-            pin_memory=ranks.device.type == "cuda",
+        loader = held_out_batches(
+            self.held_out, self.settings, self.recipe, self.recipe.data.workers, ranks
         )
 
         def measure(model: nn.Module) -> dict[str, float]:
@@ -163,20 +160,13 @@ class StudentSpec:
         return measure
 
     def facts(self) -> dict[str, Any]:
-        source, held_out, store = self.source, self.held_out, self.store
-        left_out = dict(source.found.left_out)
+        facts, store = image_facts(self.source, self.held_out), self.store
         if self.unlabeled:
-            left_out["left out by the annotator"] = self.unlabeled
+            facts["images"] -= self.unlabeled
+            facts["left_out"]["left out by the annotator"] = self.unlabeled
         return {
-            "images": len(source) - self.unlabeled,
-            "left_out": left_out,
-            "images_fingerprint": source_fingerprint(source),
-            "images_found": source.found.as_dict(),
-            "decode": source.rules.as_dict(),
-            "held_out": None if held_out is None else {
-                "images": len(held_out), "fingerprint": source_fingerprint(held_out)
-            },
-            "classes": list(source.class_names),
+            **facts,
+            "decode": self.source.rules.as_dict(),
             "labels": None if store is None else {
                 "location": store.location, "index_sha256": store.manifest.index_sha256
             },

@@ -1,0 +1,188 @@
+"""`tl.segment.evaluate`: how well a segmentation model does on a data set with masks."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tokenlabel.api.segment.training import find_recipe
+from tokenlabel.errors import InputError
+from tokenlabel.files import write_atomically
+from tokenlabel.runs.evaluations import evaluation_folder
+from tokenlabel.runs.recipe_file import override
+from tokenlabel.segmentation.recipe import Layout, SegmentationRecipe
+
+if TYPE_CHECKING:
+    from tokenlabel.segmentation.metrics import SegmentationCounts
+    from tokenlabel.segmentation.pairs import Pairs
+    from tokenlabel.segmentation.run import TrainedSegmenter
+
+__all__ = ["SegmentEvaluation", "evaluate"]
+
+
+@dataclass(frozen=True)
+class SegmentEvaluation:
+    """Measures of a segmentation model, fractions in [0, 1]."""
+
+    miou: float
+    """Mean over the classes that occur or are predicted, as it is published."""
+    miou_all: float
+    """Mean over all listed classes; those that never come up count as 0."""
+    class_accuracy: float
+    pixel_accuracy: float
+    images: int
+    class_iou: dict[str, float]
+    """Of the classes that occur or are predicted."""
+    absent: tuple[str, ...]
+    """Classes that occur in no mask."""
+    notes: tuple[str, ...]
+    """What to know of the masks, a line each."""
+    measured: dict[str, object]
+    """On which weights, data, scales ... all this depends."""
+    folder: Path | None
+    """Where the results, the table and its picture are."""
+
+    def summary(self) -> dict[str, float]:
+        """The four means."""
+        names = ("miou", "miou_all", "class_accuracy", "pixel_accuracy")
+        return {name: getattr(self, name) for name in names}
+
+
+def evaluate(
+    *,
+    data: str | Path,
+    checkpoint: str | Path,
+    recipe: str | SegmentationRecipe | None = None,
+    split: str = "validation",
+    output: str | Path | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+    whole: bool = False,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    classes: str | Path | None = None,
+    ignore_index: int | None = None,
+    layout: Layout | None = None,
+    settings: Sequence[str] = (),
+    batch_size: int = 4,
+    device: Literal["auto", "cpu"] = "auto",
+) -> SegmentEvaluation:
+    """Measure a segmentation model on a split of a data set; every rank of a torchrun may call it.
+
+    `checkpoint` is a run's folder, one of its checkpoints, or (with `recipe`) a file of weights. The
+    first rank writes results.json, table.csv and table.png to `output`, by default a folder of the
+    run that is named by all that the numbers depend on. Raises InputError.
+    """
+    from tokenlabel.pictures.segmentation import draw_class_table
+    from tokenlabel.runs.recipe import Engine
+    from tokenlabel.segmentation.account import account_of
+    from tokenlabel.segmentation.evaluate import evaluate_pairs
+    from tokenlabel.segmentation.metrics import write_table
+    from tokenlabel.segmentation.pairs import open_pairs
+    from tokenlabel.segmentation.run import load_checkpoint, load_segmenter
+    from tokenlabel.training.ranks import Ranks
+
+    checkpoint, plan = Path(checkpoint), _window(window, stride, whole)
+    trained: TrainedSegmenter | None = None
+    if recipe is None:
+        trained = load_segmenter(checkpoint, settings)
+        chosen = trained.recipe
+    else:
+        chosen = override(find_recipe(recipe), settings)
+    pairs = open_pairs(
+        Path(data),
+        split,
+        layout=layout,
+        class_file=None if classes is None else Path(classes),
+        ignore_index=ignore_index,
+        orientation=chosen.data.orientation,
+    )
+    if trained is None:
+        trained = load_checkpoint(checkpoint, chosen, pairs.classes)
+    if trained.classes.names != pairs.classes.names:
+        raise InputError(
+            f"the model knows {len(trained.classes)} classes and {data} has {len(pairs.classes)},"
+            " or others: measure it on the classes it was trained on"
+        )
+    pairs = dataclasses.replace(pairs, rules=trained.rules.filled(pairs.rules))
+    ranks = Ranks(Engine(device=device))
+    account = account_of(pairs, show=ranks.first)
+    if not int(account.pixels.sum()):
+        raise InputError(
+            f"no pixel of {len(pairs)} masks in {data} has a class: check the class list, and with the"
+            " ignore index what is unlabeled"
+        )
+    segmenter = trained.segmenter(
+        ranks.device, **plan, scales=tuple(scales), flip=flip, batch=batch_size
+    )
+    counts = evaluate_pairs(segmenter, pairs, ranks)
+    shown = segmenter.inference
+    measured: dict[str, object] = {
+        "weights": _name_of(trained.weights),
+        "data": Path(data).resolve().name,
+        "split": split,
+        "short_side": shown.short_side,
+        "window": "whole" if shown.window is None else (shown.window, shown.stride),
+        "scales": tuple(shown.scales),
+        "flip": "flip" if shown.flip else None,
+        "orientation": None if pairs.rules.orientation == "ignore" else "oriented",
+        "images": _fingerprint(pairs),
+    }
+    if output is None and trained.run is not None:
+        output = evaluation_folder(trained.run, measured, unnamed=("images",))
+    summary = counts.summary()
+    result = SegmentEvaluation(
+        **summary,
+        images=len(pairs),
+        class_iou=_class_iou(counts, pairs.classes.names),
+        absent=account.absent,
+        notes=tuple(account.lines(split, orientation_applied=pairs.rules.orientation == "apply")),
+        measured=measured,
+        folder=None if output is None else Path(output),
+    )
+    if ranks.first and result.folder is not None:
+        result.folder.mkdir(parents=True, exist_ok=True)
+        write_table(counts, pairs.classes.names, result.folder / "table.csv")
+        draw_class_table(
+            pairs.classes.names,
+            counts.class_iou().nan_to_num().tolist(),
+            counts.class_accuracy().nan_to_num().tolist(),
+            f"mean IoU {result.miou:.4f}",
+            result.folder / "table.png",
+        )
+        written = dataclasses.asdict(result) | {"folder": None, "classes": len(pairs.classes)}
+        write_atomically(result.folder / "results.json", json.dumps(written, indent=2))
+    return result
+
+
+def _window(window: int | None, stride: int | None, whole: bool) -> dict[str, int | None]:
+    """Changes of the recipe's window."""
+    if whole and (window, stride) != (None, None):
+        raise InputError("--whole shows no windows: leave --window and --stride out, or --whole")
+    if whole:
+        return {"window": None}
+    return {
+        key: value for key, value in (("window", window), ("stride", stride)) if value is not None
+    }
+
+
+def _name_of(weights: Path) -> str:
+    """A file of weights by name; one of a run's by its checkpoint too."""
+    in_run = weights.parent.name.startswith("step-")
+    return f"{weights.parent.name}-{weights.stem}" if in_run else weights.stem
+
+
+def _fingerprint(pairs: Pairs) -> str:
+    """sha256 (hex) of keys and class names: tells data sets of one name apart."""
+    names = "\0".join((*pairs.classes.names, "", *(pair.key for pair in pairs.items)))
+    return hashlib.sha256(names.encode()).hexdigest()
+
+
+def _class_iou(counts: SegmentationCounts, names: Sequence[str]) -> dict[str, float]:
+    measured = zip(names, counts.class_iou().tolist(), strict=True)
+    return {name: iou for name, iou in measured if iou == iou}  # not where it never comes up

@@ -1,0 +1,120 @@
+"""`tl.segment.train`: a segmentation network, from a recipe and the values that replace its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from tokenlabel.errors import InputError
+from tokenlabel.runs.recipe_file import override, read_recipe
+from tokenlabel.runs.results import TrainResult
+from tokenlabel.segmentation.recipe import HeadKind, Layout, SegmentationRecipe
+from tokenlabel.text import read_json
+
+if TYPE_CHECKING:
+    from tokenlabel.training.callbacks import Callback
+
+__all__ = ["Choices", "compose_recipe", "find_recipe", "train"]
+
+_NOT_BACKBONE = ("img_size", "num_classes", "global_pool", "heads")  # a student's, gone from here
+
+
+class Choices(TypedDict, total=False):
+    """What a training takes in place of its recipe's values; None leaves these."""
+
+    recipe: str | SegmentationRecipe  # a name, a YAML file or the recipe itself
+    data: str | Path | None
+    backbone: str | None
+    weights: str | None
+    head: HeadKind | None
+    classes: str | Path | None
+    ignore_index: int | None
+    layout: Layout | None
+    updates: int | None
+    batch_size: int | None
+    seed: int | None
+    workers: int | None
+    settings: Sequence[str]  # any other values, as "section.key=value"
+
+
+def compose_recipe(**choices: Unpack[Choices]) -> SegmentationRecipe:
+    """The recipe of a training with all that was chosen. Raises InputError for what does not fit."""
+    given = {
+        "data.root": _text(choices.get("data")),
+        "data.classes": _text(choices.get("classes")),
+        "data.ignore_index": choices.get("ignore_index"),
+        "data.layout": choices.get("layout"),
+        "data.workers": choices.get("workers"),
+        "model.backbone": choices.get("backbone"),
+        "model.head": choices.get("head"),
+        "schedule.updates": choices.get("updates"),
+        "schedule.batch_size": choices.get("batch_size"),
+        "seed": choices.get("seed"),
+    }
+    changes = _start(choices.get("weights"))
+    changes |= {name: value for name, value in given.items() if value is not None}
+    texts = [f"{name}={json.dumps(value)}" for name, value in changes.items()]
+    base = find_recipe(choices.get("recipe", "lvvit_s_upernet_ade20k"))
+    return override(base, [*texts, *choices.get("settings", ())])
+
+
+def train(
+    *,
+    output: str | Path = "runs/segment",
+    allow_changed: Iterable[str] = (),
+    callbacks: Iterable[Callback] = (),
+    **choices: Unpack[Choices],
+) -> TrainResult:
+    """Train a segmentation network in the folder `output`; a run that is there already goes on.
+
+    See `tokenlabel segment train --help` for the choices; `allow_changed` and `callbacks` are those of
+    `tokenlabel.training.engine.fit`. Raises InputError for what the user can fix.
+    """
+    recipe = compose_recipe(**choices)
+    from tokenlabel.segmentation import run
+
+    return run.train(recipe, output, callbacks=callbacks, allow_changed=allow_changed)
+
+
+def find_recipe(recipe: str | SegmentationRecipe) -> SegmentationRecipe:
+    """A recipe by name or file, or itself."""
+    if isinstance(recipe, SegmentationRecipe):
+        return recipe
+    if recipe.endswith((".yaml", ".yml")):
+        return read_recipe(recipe, SegmentationRecipe)
+    from tokenlabel.recipes.segmentation import get_segmentation_recipe
+
+    return get_segmentation_recipe(recipe)
+
+
+def _start(weights: str | None) -> dict[str, Any]:
+    """The weights to start from and, where their folder names it, the backbone that they are of."""
+    from tokenlabel.runs.open import holds_run, open_run
+
+    if weights is None:
+        return {}
+    folder = Path(weights)
+    if holds_run(folder):
+        try:
+            student = open_run(folder).recipe.model
+        except InputError as error:
+            raise InputError(f"{folder} holds no run of `tokenlabel train`: {error}") from None
+        name, arguments = student.name, student.kwargs
+    elif (folder / "config.json").is_file():
+        written = read_json(folder / "config.json", kind=dict)
+        name, arguments = written.get("architecture"), written.get("model_args", {})
+        if not isinstance(name, str) or not isinstance(arguments, dict):
+            raise InputError(
+                f"{folder / 'config.json'} names no timm model: give a folder of `tokenlabel train`"
+                " or `tokenlabel export`, or a file of weights"
+            )
+    else:
+        return {"model.weights": weights}
+    kept = {key: value for key, value in arguments.items() if key not in _NOT_BACKBONE}
+    return {"model.weights": weights, "model.backbone": name, "model.kwargs": kept}
+
+
+def _text(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)
