@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import filecmp
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -274,6 +275,8 @@ def _export(checkpoint: Path, folder: Path) -> None:
             },
         )
         for name in ("model.safetensors", "config.json"):
+            if (folder / name).is_file() and filecmp.cmp(aside / name, folder / name, False):
+                continue  # a finished run that is asked for again changes nothing
             with replacing(folder / name) as file:
                 shutil.copyfile(aside / name, file)
     finally:
