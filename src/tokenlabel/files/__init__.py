@@ -1,35 +1,18 @@
 """The only writer: files that are whole or not there, locks, and names that stay in their folder."""
 
-from tokenlabel.files.locks import Locked, lock_file, locked
-from tokenlabel.files.names import claim_file, claim_folder, inside
-from tokenlabel.files.writing import (
-    disk_errors,
-    permit,
-    replacing,
-    replacing_folder,
-    scratch,
-    short_of_space,
-    sync,
-    write_atomically,
-    write_tensors,
-    write_torch,
-)
-
-__all__ = [
-    "Locked",
-    "claim_file",
-    "claim_folder",
-    "disk_errors",
-    "inside",
-    "lock_file",
-    "locked",
-    "permit",
-    "replacing",
-    "replacing_folder",
-    "scratch",
-    "short_of_space",
-    "sync",
-    "write_atomically",
-    "write_tensors",
-    "write_torch",
-]
+from tokenlabel.files.locks import Locked as Locked
+from tokenlabel.files.locks import lock_file as lock_file
+from tokenlabel.files.locks import locked as locked
+from tokenlabel.files.names import claim_file as claim_file
+from tokenlabel.files.names import claim_folder as claim_folder
+from tokenlabel.files.names import inside as inside
+from tokenlabel.files.writing import disk_errors as disk_errors
+from tokenlabel.files.writing import permit as permit
+from tokenlabel.files.writing import replacing as replacing
+from tokenlabel.files.writing import replacing_folder as replacing_folder
+from tokenlabel.files.writing import scratch as scratch
+from tokenlabel.files.writing import short_of_space as short_of_space
+from tokenlabel.files.writing import sync as sync
+from tokenlabel.files.writing import write_atomically as write_atomically
+from tokenlabel.files.writing import write_tensors as write_tensors
+from tokenlabel.files.writing import write_torch as write_torch

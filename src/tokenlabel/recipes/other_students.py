@@ -115,16 +115,11 @@ def mixer_small_token_labels() -> Recipe:
 
     This project's choice: LV-ViT's training, unchanged.
     """
-    base = token_labeling()
-    return replace(
-        base,
-        about=About(
-            paper=f"MLP-Mixer: An all-MLP Architecture for Vision (2021); {TOKEN_LABELING}",
-            command=TRAIN + "mixer_small_token_labels",
-            hardware=EIGHT_GPUS,
-            accuracy="not known to this project: measure it",
-        ),
-        model=Model(name="mixer_s16_224", image_size=224, drop_path=0.1),
+    return _as_lvvit(
+        "mixer_small_token_labels",
+        "mixer_s16_224",
+        paper="MLP-Mixer: An all-MLP Architecture for Vision (2021)",
+        accuracy="not known to this project: measure it",
     )
 
 
@@ -134,16 +129,11 @@ def coatnet_token_labels() -> Recipe:
 
     This project's choice: LV-ViT's training, unchanged.
     """
-    base = token_labeling()
-    return replace(
-        base,
-        about=About(
-            paper=f"CoAtNet (2021) stands for UniFormer (2022), which timm has not; {TOKEN_LABELING}",
-            command=TRAIN + "coatnet_token_labels",
-            hardware=EIGHT_GPUS,
-            accuracy="UniFormer-S, of the same design: ImageNet top-1 82.9 -> 83.4 by token labels",
-        ),
-        model=Model(name="coatnet_0_rw_224", image_size=224, drop_path=0.1),
+    return _as_lvvit(
+        "coatnet_token_labels",
+        "coatnet_0_rw_224",
+        paper="CoAtNet (2021) stands for UniFormer (2022), which timm has not",
+        accuracy="UniFormer-S, of the same design: ImageNet top-1 82.9 -> 83.4 by token labels",
     )
 
 
@@ -179,6 +169,20 @@ def relabel_resnet50() -> Recipe:
         ),
         ema=Ema(decay=None),
         engine=deit_style().engine,
+    )
+
+
+def _as_lvvit(name: str, model: str, paper: str, accuracy: str) -> Recipe:
+    """LV-ViT's training of another model."""
+    return replace(
+        token_labeling(),
+        about=About(
+            paper=f"{paper}; {TOKEN_LABELING}",
+            command=TRAIN + name,
+            hardware=EIGHT_GPUS,
+            accuracy=accuracy,
+        ),
+        model=Model(name=model, image_size=224, drop_path=0.1),
     )
 
 
