@@ -35,6 +35,14 @@ def test_help_needs_no_torch(verb: list[str]) -> None:
     assert "usage" in done.stdout
 
 
+@pytest.mark.parametrize("group", ["labels", "segment"])
+def test_help_of_a_family_lists_its_verbs(group: str, capsys) -> None:
+    main([group, "--help"])
+    shown = capsys.readouterr().out
+    for verb, (_, line) in VERBS.items():
+        assert (f"  {verb} " in shown and line in shown) == verb.startswith(f"{group} ")
+
+
 def test_a_misspelt_verb_is_named_with_its_neighbour(capsys) -> None:
     code, _, err = run("quickstrat", capsys=capsys)
     assert code == 2

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -174,6 +177,23 @@ def test_a_damaged_image_is_named_in_one_line(source: ImageSource, workers: int)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=rf"^cannot read image {source.keys[5]}[^\n]*$"):
         list(loader(source, batch_size=1, workers=workers))
+
+
+def test_a_signal_to_the_run_leaves_its_workers_alone(source: ImageSource) -> None:
+    others = set(multiprocessing.active_children())
+    batches = iter(loader(source, batch_size=1, workers=1))
+    drawn = [next(batches)]
+    (worker,) = set(multiprocessing.active_children()) - others
+    assert worker.pid is not None
+    assert os.getpgid(worker.pid) != os.getpgid(0)  # what a terminal or scheduler ends as one
+    os.kill(worker.pid, signal.SIGINT)
+    drawn += batches
+    assert len(drawn) == len(source)
+
+
+def test_no_more_workers_than_processors(source: ImageSource, recwarn) -> None:
+    made = loader(source, workers=1000)
+    assert made._batches.num_workers == (os.cpu_count() or 1)
 
 
 def test_grey_and_transparent_images_make_batches(tmp_path: Path) -> None:

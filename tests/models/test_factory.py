@@ -118,7 +118,7 @@ def test_missing_pretrained_weights_are_one_line(monkeypatch: pytest.MonkeyPatch
         raise ConnectionError("Network is unreachable\nand more")
 
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", offline)
-    with pytest.raises(InputError, match="cannot get test_vit: Network is unreachable;") as refused:
+    with pytest.raises(InputError, match="test_vit: Network is unreachable; pretrained") as refused:
         create_model("test_vit", 3, pretrained=True)
     assert "\n" not in str(refused.value)
 

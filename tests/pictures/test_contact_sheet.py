@@ -54,10 +54,13 @@ def test_students_column_is_the_loaders_batch(
         assert (colored != column).any()
 
 
-def test_without_labels_there_are_two_columns(source: ImageSource, tmp_path: Path) -> None:
+def test_without_labels_there_are_two_columns(
+    source: ImageSource, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = str(source.root)  # type: ignore[attr-defined]
     path = view_batch(data=root, output=tmp_path / "sheet.png", count=100, image_size=32)
     assert Image.open(path).size == (2 * 168 + 8, 28 + 26 * 188)
+    assert f"written to {path}" in capsys.readouterr().out
     with pytest.raises(InputError, match="at least 1"):
         view_batch(data=root, count=0)
 

@@ -204,7 +204,9 @@ def test_a_warm_up_that_takes_all_epochs_shrinks_and_is_said(
 ) -> None:
     recipe = train_recipe(data=str(data / "images"), epochs=2)
     assert recipe.schedule.warmup_epochs == pytest.approx(0.2)
-    assert "warm-up 5 -> 0.2 of 2 epochs" in " ".join(capsys.readouterr().err.split())
+    assert "warm-up of 5 epochs does not fit into 2: warming up for 0.2" in " ".join(
+        capsys.readouterr().err.split()
+    )
     assert train_recipe(data=str(data / "images"), epochs=6).schedule.warmup_epochs == 5
 
 

@@ -114,8 +114,11 @@ def _warmed_up(recipe: Recipe) -> Recipe:
     schedule = recipe.schedule
     if schedule.warmup_epochs < schedule.epochs:
         return recipe
-    shorter = _WARMUP * schedule.epochs
-    console.print(f"warm-up {schedule.warmup_epochs:g} -> {shorter:g} of {schedule.epochs} epochs")
+    shorter = round(_WARMUP * schedule.epochs, 6)
+    console.print(
+        f"the recipe's warm-up of {schedule.warmup_epochs:g} epochs does not fit into"
+        f" {schedule.epochs}: warming up for {shorter:g}"
+    )
     return dataclasses.replace(
         recipe, schedule=dataclasses.replace(schedule, warmup_epochs=shorter)
     )

@@ -130,6 +130,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         print(f"tokenlabel {version('tokenlabel')}")
         return
+    if words[0] not in VERBS and words[1:] in (["-h"], ["--help"], ["help"]):
+        group = {verb: line for verb, (_, line) in VERBS.items() if verb.startswith(f"{words[0]} ")}
+        if group:
+            print("\n".join([f"usage: tokenlabel {words[0]} VERB [options]", "", *_table(group)]))
+            return
     sys.exit(_run(words))
 
 
@@ -181,19 +186,22 @@ def _find_verb(words: list[str]) -> tuple[str, list[str]]:
 
 
 def _overview() -> str:
-    width = max(map(len, VERBS)) + 2
-    lines = [f"  {verb:<{width}}{line}" for verb, (_, line) in VERBS.items()]
     return "\n".join(
         [
             "tokenlabel: better vision transformers from the images you already have.",
             "",
             "usage: tokenlabel VERB [options]",
             "",
-            *lines,
-            "",
-            "`tokenlabel VERB --help` explains each one.",
+            *_table({verb: line for verb, (_, line) in VERBS.items()}),
         ]
     )
+
+
+def _table(verbs: dict[str, str]) -> list[str]:
+    """The lines of these verbs, and how to learn more of one."""
+    width = max(map(len, verbs)) + 2
+    lines = [f"  {verb:<{width}}{line}" for verb, line in verbs.items()]
+    return [*lines, "", "`tokenlabel VERB --help` explains each one."]
 
 
 def _complain(message: str, code: int = 2) -> int:

@@ -69,4 +69,5 @@ def view_batch(
     output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output) as aside:
         sheet.save(aside, format=Image.registered_extensions().get(output.suffix.lower(), "PNG"))
+    print(f"written to {output}")
     return output

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -82,6 +84,22 @@ class BatchMaker(Dataset[Any], Generic[B]):
         raise NotImplementedError
 
 
+def loader_workers(wanted: int) -> int:
+    """No more than there are processors for: more only get into each other's way."""
+    return min(wanted, os.cpu_count() or 1)
+
+
+def _on_its_own(_worker: int) -> None:
+    """Signals to a run are for its main process, which saves and then ends its workers.
+
+    Ctrl-C and a scheduler's signal reach the whole process group: workers that end there would stop
+    the update under way, and nothing would be saved.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):  # not on Windows
+        os.setpgid(0, 0)
+
+
 class Loader(Generic[B]):
     """Iterates over batches. An error of a sample reaches the caller as it is, workers or not."""
 
@@ -90,7 +108,8 @@ class Loader(Generic[B]):
         self._batches: DataLoader[B | InputError] = DataLoader(
             samples,
             batch_sampler=order,
-            num_workers=workers,
+            num_workers=loader_workers(workers),
+            worker_init_fn=_on_its_own,
             collate_fn=_as_it_is,
             pin_memory=pin,
             persistent_workers=workers > 0,

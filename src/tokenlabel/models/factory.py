@@ -73,8 +73,8 @@ def build_model(
         raise
     except OSError as error:
         raise InputError(
-            f"cannot get {name}: {_first_line(error)}; weights are downloaded where there is a"
-            " network, or give a file of weights"
+            f"cannot get {name}: {_first_line(error).rstrip('.;')}; pretrained weights need a"
+            " network once, or give a file of weights"
         ) from error
     except Exception as error:
         raise InputError(f"cannot build {name}: {_first_line(error)}") from error

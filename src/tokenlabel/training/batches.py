@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -13,7 +12,7 @@ from tokenlabel.data.source import ImageSource, source_fingerprint
 from tokenlabel.runs.recipe import BaseRecipe
 from tokenlabel.training.ranks import Ranks, accumulation
 
-__all__ = ["LoaderBatches", "held_out_batches", "image_facts", "loader_workers", "update_batches"]
+__all__ = ["LoaderBatches", "held_out_batches", "image_facts", "update_batches"]
 
 B = TypeVar("B")
 
@@ -71,15 +70,10 @@ def image_facts(source: ImageSource, held_out: ImageSource | None) -> dict[str, 
     }  # fmt: skip
 
 
-def loader_workers(wanted: int) -> int:
-    """No more than there are processors for: more only get into each other's way."""
-    return min(wanted, os.cpu_count() or 1)
-
-
 def _shared(ranks: Ranks, workers: int) -> dict[str, Any]:
     """The arguments by which a loader gives each rank its share."""
     return {
-        "workers": loader_workers(workers),
+        "workers": workers,
         "rank": ranks.rank,
         "world": ranks.count,
         "pin_memory": ranks.device.type == "cuda",

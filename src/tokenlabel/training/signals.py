@@ -63,10 +63,12 @@ def killed_named(workers: Sequence[BaseProcess], ranks: Ranks) -> Iterator[None]
     except RuntimeError:  # what torch raises for both
         killed = [worker for worker in workers if worker.exitcode not in (None, 0)]
         if killed:
+            number = -(killed[0].exitcode or 0)
+            memory = " (by the system, where memory ran out: use fewer data.workers)"
             raise InputError(
-                f"a process that loads images was killed (exit code {killed[0].exitcode}; by the"
-                " system, where memory ran out: use fewer data.workers): the same command goes on"
-                " from the last checkpoint"
+                f"a process that loads images was killed by signal {number}"
+                f"{memory if number == 9 else ''}: the same command goes on from the last"
+                " checkpoint"
             ) from None
         if ranks.lost_one():
             raise InputError(

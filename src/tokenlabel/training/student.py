@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.inputs import Preprocessing
-from tokenlabel.data.loader import Targets, train_loader
+from tokenlabel.data.loader import Targets, loader_workers, train_loader
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelMap, LabelStore
@@ -28,7 +28,6 @@ from tokenlabel.training.batches import (
     LoaderBatches,
     held_out_batches,
     image_facts,
-    loader_workers,
     update_batches,
 )
 from tokenlabel.training.callbacks import Callback
