@@ -53,7 +53,9 @@ _TRAIN = (
 )
 _SEGMENT = (
     "segment train --data WORLD/seg --output OUT --backbone lvvit_t --updates 4 --batch-size 2"
-    " --workers 0 --head fcn --set schedule.warmup_updates=0"
+    " --workers 0 --head fcn"
+    " --set schedule.warmup_updates=0 engine.precision=fp32 augment.crop=[64,64] model.channels=8"
+    " test.short_side=64 test.window=64 test.stride=64"
 )
 
 CASES: dict[str, Case] = {

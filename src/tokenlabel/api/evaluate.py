@@ -18,7 +18,7 @@ from tokenlabel.evaluation.classifier import Classifier, load_classifier
 from tokenlabel.evaluation.evaluator import evaluate_source
 from tokenlabel.evaluation.metrics import ClassificationCounts
 from tokenlabel.evaluation.published import published_top1
-from tokenlabel.evaluation.results import EvalResult, write_results
+from tokenlabel.evaluation.results import EvalResult, claim_results, write_results
 from tokenlabel.output import TOKEN_SHARE
 from tokenlabel.pictures.confusion import draw_confusion
 from tokenlabel.runs.open import Run, WhichWeights
@@ -57,6 +57,8 @@ def evaluate(
     classifier = load_classifier(
         checkpoint, model, weights=weights, image_size=image_size, crop_pct=crop_pct
     )
+    if output is not None:  # before the work; the folder of a run is ours
+        claim_results(Path(output))
     source = _images(str(data), split, classifier.run)
     right = answers(source, classifier.class_names, benchmark, real_labels)
     counts = evaluate_source(

@@ -20,6 +20,7 @@ def export(
     image_size: int | None = None,
     dynamic_size: bool = False,
     dtype: Literal["float32", "bfloat16"] = "float32",
+    overwrite: bool = False,
 ) -> None:
     """Write a trained model as ONNX, as a torch program, or as a timm folder.
 
@@ -37,6 +38,7 @@ def export(
         weights: Of a run: the moving average (ema) or the weights themselves (model).
         image_size: Side of the input in pixels (default: the checkpoint's).
         dynamic_size: Let the program take images of any size, where the model can.
+        overwrite: Replace a program that exists already.
         dtype: In which a timm folder stores the weights; bfloat16 takes half the space.
     """
     import torch
@@ -46,6 +48,7 @@ def export(
     from tokenlabel.export.card import model_card
     from tokenlabel.export.programs import export_onnx, export_torch
     from tokenlabel.export.timm_folder import export_timm
+    from tokenlabel.files import claim_file
 
     if form is None:
         form = {".onnx": "onnx", ".pt2": "torch"}.get(output.suffix, "timm")  # type: ignore
@@ -56,12 +59,13 @@ def export(
         raise InputError("--dynamic-size is for programs: name a .onnx or .pt2 file")
     if dtype != "float32" and form != "timm":
         raise InputError("--dtype is for timm folders: programs keep float32")
+    if form != "timm":
+        claim_file(output, overwrite=overwrite)
     classifier = load_classifier(checkpoint, model, weights=weights, image_size=image_size)
     if form == "timm":
         export_timm(classifier, output, model_card(classifier, output.name), getattr(torch, dtype))
         print(f"{output}: timm.create_model('local-dir:{output}', pretrained=True)")
         return
-    output.parent.mkdir(parents=True, exist_ok=True)
     write = export_onnx if form == "onnx" else export_torch
     difference = write(classifier, output, dynamic_size=dynamic_size)
     print(f"{output}: outputs differ from the model's by at most {difference:.1e}")

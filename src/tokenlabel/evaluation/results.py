@@ -13,12 +13,12 @@ from typing import Any
 
 from tokenlabel.data.source import Found
 from tokenlabel.evaluation.metrics import ClassificationCounts
-from tokenlabel.files import replacing, write_atomically
+from tokenlabel.files import claim_folder, replacing, write_atomically
 from tokenlabel.output import TOKEN_SHARE
 from tokenlabel.runs.evaluations import evaluation_folder
 from tokenlabel.supervision import Rule
 
-__all__ = ["EvalResult", "write_results"]
+__all__ = ["EvalResult", "claim_results", "write_results"]
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,18 @@ class EvalResult:
 def write_results(folder: Path, result: EvalResult, class_names: Sequence[str]) -> None:
     """Write classes.csv and results.json; the JSON file comes last, as the sign of success."""
     assert result.counts is not None
-    folder.mkdir(parents=True, exist_ok=True)
+    claim_results(folder)
     _write_classes(folder / "classes.csv", result.counts, class_names)
     write_atomically(folder / "results.json", json.dumps(result.as_dict(), indent=2))
+
+
+def claim_results(folder: Path) -> None:
+    """Make a folder for an evaluation. Raises InputError where it holds something else."""
+    names = {"classes.csv", "results.json", "confusion.png"}
+    claim_folder(
+        folder,
+        ours=lambda place: all(p.name in names or p.name[0] == "." for p in place.iterdir()),
+    )
 
 
 def _write_classes(file: Path, counts: ClassificationCounts, names: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from tokenlabel.errors import InputError
-from tokenlabel.files import locked, write_atomically
+from tokenlabel.files import disk_errors, locked, write_atomically
 from tokenlabel.runs.checkpoints import CheckpointFolder
 from tokenlabel.runs.recipe import BaseRecipe
 from tokenlabel.runs.recipe_file import differences, flat, read_recipe, to_yaml
@@ -157,7 +157,8 @@ class RunFolder:
         return known
 
     def log(self, entry: Mapping[str, Any]) -> None:
-        with (self.path / "metrics.jsonl").open("a") as file:
+        metrics = self.path / "metrics.jsonl"
+        with disk_errors(metrics), metrics.open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
     def forget_after(self, update: int) -> None:

@@ -123,7 +123,8 @@ def teach(
     something else.
     """
     folder = Path(output)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / _RUN / "recipe.yaml").is_file():
+    begun = (folder / _RUN / "recipe.yaml").is_file()
+    if folder.is_dir() and not begun and {path.name for path in folder.iterdir()} - {_RUN}:
         raise InputError(f"{folder} is not empty: remove it, or choose another output folder")
     spec = ClassifierSpec(recipe)
     done = fit(spec.recipe, spec, folder / _RUN, callbacks=callbacks, allow_changed=allow_changed)
