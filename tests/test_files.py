@@ -175,8 +175,10 @@ def test_foreign_folders_and_files_are_refused(tmp_path: Path) -> None:
     assert claim_folder(tmp_path / "new" / "deep").is_dir()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "manifest.json").write_text("{}")
-    with pytest.raises(InputError, match="--overwrite"):
-        claim_folder(tmp_path / "mine")
+    with pytest.raises(InputError, match=r"choose another folder, or say --overwrite$"):
+        claim_folder(tmp_path / "mine", overwrite=False)
+    with pytest.raises(InputError, match=r"choose another folder$"):
+        claim_folder(tmp_path / "mine")  # of a verb that has no such option
     claim_folder(tmp_path / "mine", overwrite=True)
     claim_folder(tmp_path / "mine", ours=lambda p: (p / "manifest.json").exists())
     file = tmp_path / "mine" / "manifest.json"

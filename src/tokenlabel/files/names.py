@@ -39,21 +39,21 @@ def inside(folder: Path, name: str, *, links: bool = False) -> Path:
 
 
 def claim_folder(
-    path: Path, *, overwrite: bool = False, ours: Callable[[Path], bool] | None = None
+    path: Path, *, overwrite: bool | None = None, ours: Callable[[Path], bool] | None = None
 ) -> Path:
     """Make a folder for output, or accept one that is empty or `ours`.
 
     Raises InputError where it holds something else; `overwrite` accepts that too, and files of equal
-    names are replaced.
+    names are replaced. None is for verbs that have no such option.
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file: name a folder")
     if path.is_dir() and not overwrite:
         foreign = any(not _is_aside(entry.name) for entry in os.scandir(path))
         if foreign and not (ours is not None and ours(path)):
+            option = "" if overwrite is None else ", or say --overwrite"
             raise InputError(
-                f"{path} is not empty and holds something else:"
-                " choose another folder, or say --overwrite"
+                f"{path} is not empty and holds something else: choose another folder{option}"
             )
     try:
         path.mkdir(parents=True, exist_ok=True)
