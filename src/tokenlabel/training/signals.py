@@ -15,6 +15,8 @@ from tokenlabel.training.ranks import Ranks
 
 __all__ = ["Preempted", "StopRequest", "killed_named"]
 
+_REAPED = 0.2  # seconds until the exit code of a process that has just died is known
+
 
 class Preempted(SystemExit):
     """The run was asked to stop, saved its state and can be continued by the same command.
@@ -60,7 +62,9 @@ def killed_named(workers: Sequence[BaseProcess], ranks: Ranks) -> Iterator[None]
     """Turn the error of a killed loader worker, or of a lost rank, into one line that says so."""
     try:
         yield
-    except RuntimeError:  # what torch raises for both
+    except (RuntimeError, OSError, EOFError):  # torch's error for both, or a worker's cut pipe
+        for worker in workers:
+            worker.join(_REAPED)
         killed = [worker for worker in workers if worker.exitcode not in (None, 0)]
         if killed:
             number = -(killed[0].exitcode or 0)
