@@ -13,12 +13,12 @@ from tokenlabel.data.source import Found, Listing
 from tokenlabel.data.splits import Part, choose_part, named_like_a_part, parts_among
 from tokenlabel.data.walk import entries_of, is_image, is_visible, walk
 
-__all__ = ["holds_images", "open_folder"]
+__all__ = ["FolderSource", "holds_images", "open_folder"]
 
 
 @dataclass(frozen=True)
 class FolderSource(Listing):
-    """Images in the subfolders of a folder."""
+    """Images that are files in or below a folder; their keys are paths relative to it."""
 
     root: Path
 

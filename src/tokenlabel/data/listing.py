@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tokenlabel.data.classes import classify_by_value
+from tokenlabel.data.folders import FolderSource
 from tokenlabel.data.names import check_key
-from tokenlabel.data.reading import read_patiently
 from tokenlabel.data.source import UNLABELED, Found, Listing
 from tokenlabel.data.splits import Part, choose_part
 from tokenlabel.errors import InputError
@@ -20,17 +19,6 @@ __all__ = ["open_csv"]
 _PATHS = ("path", "image", "file", "filename", "file_name")
 _CLASSES = ("label", "class", "class_name", "category")
 _SPLITS = ("split", "part", "subset")
-
-
-@dataclass(frozen=True)
-class ListedSource(Listing):
-    """Images in the folder of the file that lists them."""
-
-    root: Path
-
-    def read(self, index: int) -> bytes:
-        path = self.root / self.keys[index]
-        return read_patiently(path.read_bytes, f"image {path}")
 
 
 def open_csv(file: Path, split: str | None, part: Part | None) -> Listing:
@@ -64,7 +52,7 @@ def open_csv(file: Path, split: str | None, part: Part | None) -> Listing:
     account = Found(
         len(found.keys), len(found.class_names), found.labels.count(UNLABELED), {}, chosen
     )
-    return ListedSource(found.keys, found.labels, found.class_names, account, file.parent)
+    return FolderSource(found.keys, found.labels, found.class_names, account, file.parent)
 
 
 def _rows(file: Path) -> list[dict[str, str]]:
