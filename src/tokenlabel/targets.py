@@ -37,6 +37,16 @@ class TokenTarget:
     def __len__(self) -> int:
         return self.classes.shape[0]
 
+    def first(self, count: int) -> TokenTarget:
+        """The targets of the first `count` images."""
+        return replace(
+            self,
+            classes=self.classes[:count],
+            excess=self.excess[:count],
+            residual=self.residual[:count],
+            mask=self.mask[:count],
+        )
+
     def dense(self) -> Tensor:
         """The distributions themselves, [B, T, C], class token first: the slow reference."""
         b, t, p = self.excess.shape

@@ -161,3 +161,9 @@ def test_the_smoke_variant_trains(name: str, data: Data, tmp_path: Path) -> None
 def test_an_unknown_recipe_is_named_with_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 'lvvit_s_224'"):
         recipes.get("lvvit_s_22")
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_no_recipe_fixes_the_arithmetic(name: str) -> None:
+    """What is quick on one machine is slow on another."""
+    assert recipes.get(name).engine.precision == "auto"

@@ -69,6 +69,10 @@ class MemoryBatch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def first(self, count: int) -> MemoryBatch:
+        target = self.target and self.target.first(count)
+        return MemoryBatch(self.images[:count], self.labels[:count], target, self.keys[:count])
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> MemoryBatch:
         return self
 

@@ -26,6 +26,16 @@ class Batch:
     def __len__(self) -> int:
         return self.images.shape[0]
 
+    def first(self, count: int) -> Batch:
+        """The first `count` samples."""
+        return Batch(
+            self.images[:count],
+            self.labels[:count],
+            self.target and self.target.first(count),
+            self.keys[:count],
+            None if self.clean is None else self.clean[:count],
+        )
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         return Batch(
             self.images.to(device, non_blocking=non_blocking),

@@ -89,7 +89,7 @@ def _cifar10(name: str, student: Model) -> Recipe:
             min_lr=1e-5,
         ),
         ema=Ema(decay=None),
-        engine=Engine(device_batch=64, precision="bf16"),
+        engine=Engine(device_batch=64, precision="auto"),
         checkpoints=Checkpoints(every_minutes=5.0, keep=1),
         trackers=(),
     )

@@ -19,7 +19,7 @@ EIGHT_GPUS = "8 GPUs with 128 images each"
 TRAIN = "torchrun --nproc-per-node 8 -m tokenlabel train --data IMAGENET --labels LABELS --recipe "
 TOKEN_LABELING = "All Tokens Matter: Token Labeling for Training Better Vision Transformers (2021)"
 
-_GPU = Engine(device_batch=128, precision="bf16", compile=True, channels_last=True)
+_GPU = Engine(device_batch=128, precision="auto", compile=True, channels_last=True)
 
 
 def token_labeling() -> Recipe:

@@ -39,5 +39,5 @@ def starter() -> Recipe:
             min_lr=1e-6,
         ),
         ema=Ema(decay=0.999, warmup=True),
-        engine=Engine(device_batch=64),
+        engine=Engine(device_batch=64, precision="auto"),
     )

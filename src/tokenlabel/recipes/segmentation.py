@@ -41,7 +41,7 @@ def _published(model: SegmentationModelChoice, result: str) -> SegmentationRecip
         ),
         model=model,
         optimizer=Optimizer(lr=6e-5, weight_decay=0.01, decay_all=True),
-        engine=Engine(device_batch=16, precision="fp16", sync_batchnorm=True),
+        engine=Engine(device_batch=16, precision="auto", sync_batchnorm=True),
     )
 
 
@@ -100,7 +100,7 @@ def camvid_cpu() -> SegmentationRecipe:
         optimizer=Optimizer(lr=2e-3, weight_decay=0.01),
         schedule=UpdateSchedule(batch_size=8, updates=1400, warmup_updates=50, warmup_lr=1e-5),
         test=SegmentationTest(short_side=240, window=None),
-        engine=Engine(device="cpu", device_batch=8, channels_last=True),
+        engine=Engine(device="cpu", device_batch=8, precision="auto", channels_last=True),
         checkpoints=Checkpoints(every_minutes=2),
         validate_every=13,
         log_every=10,
@@ -122,7 +122,7 @@ def camvid_transfer() -> SegmentationRecipe:
         optimizer=Optimizer(lr=2e-3, weight_decay=0.05, layer_decay=0.9),
         schedule=UpdateSchedule(batch_size=4, updates=400, warmup_updates=40, warmup_lr=1e-6),
         test=SegmentationTest(short_side=120, window=None),
-        engine=Engine(device_batch=8),
+        engine=Engine(device_batch=8, precision="auto"),
         validate_every=1000,
         log_every=10,
     )

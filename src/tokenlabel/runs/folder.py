@@ -156,6 +156,14 @@ class RunFolder:
         known: dict[str, Any] = read_json(file, kind=dict) if file.exists() else {}
         return known
 
+    def precision(self) -> str | None:
+        """The arithmetic that the run was begun in; None for a new run."""
+        if "precision" in self.known():
+            return str(self.known()["precision"])
+        file = self.path / "recipe.yaml"  # all that older versions wrote down of it
+        begun = read_recipe(file, type(self.recipe)).engine.precision if file.exists() else "auto"
+        return None if begun == "auto" else begun
+
     def log(self, entry: Mapping[str, Any]) -> None:
         metrics = self.path / "metrics.jsonl"
         with disk_errors(metrics), metrics.open("a") as file:

@@ -168,7 +168,7 @@ class Engine:
     """At most so many images at once on a device; a larger share of the batch is accumulated."""
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     """"auto" is half precision on GPUs (bf16 where they have it), and on a CPU whichever of fp32 and
-    bf16 makes the quicker step, by trying; a resumed run keeps what it began with."""
+    bf16 makes the quicker step, by a short trial; a resumed run keeps what it began with."""
     compile: bool = False
     channels_last: bool = False
     """Memory layout of convolutions (the stem of a ViT)."""

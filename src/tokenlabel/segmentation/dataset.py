@@ -29,6 +29,10 @@ class PairBatch:
     def __len__(self) -> int:
         return self.images.shape[0]
 
+    def first(self, count: int) -> PairBatch:
+        """The first `count` pairs."""
+        return PairBatch(self.images[:count], self.labels[:count], self.keys[:count])
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
         return PairBatch(
             self.images.to(device, non_blocking=non_blocking),

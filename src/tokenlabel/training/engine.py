@@ -70,7 +70,7 @@ def fit(
     batches = spec.batches(ranks)
     validation = spec.evaluator(ranks)
     if recipe.engine.precision == "auto" and ranks.device.type == "cpu":
-        ranks.precision = folder.known().get("precision") or quicker_precision(task, batches, ranks)
+        ranks.precision = folder.precision() or quicker_precision(task, batches, ranks)
     facts = {**spec.facts(), "precision": ranks.precision}
     ranks.agree(repr(facts), "images or classes")
     trainer = Trainer(task, recipe, ranks, batches.updates_per_epoch)
