@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from tests.training.workbench import RECIPE, FailAt, MemoryBatches, make_task, run
+
 from tokenlabel.runs.recipe import Recipe
 from tokenlabel.training import engine, precision
 from tokenlabel.training.precision import quicker_precision
