@@ -146,6 +146,9 @@ def test_a_recipe_builds_its_student(name: str) -> None:
     with torch.device("meta"):
         student = create_student(recipe, num_classes=1000)
     rows, cols = student.grid(recipe.model.image_size)
+    if student.heads == "class":
+        assert (rows, cols) == (1, 1)
+        return
     assert (rows, cols) == SMALL_GRIDS.get(name, (rows, cols))
     assert min(rows, cols) >= (4 if name in SMALL_GRIDS else 7)
 
