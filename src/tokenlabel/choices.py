@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["Arithmetic", "Benchmark", "Codec", "Fit", "ModelArguments", "Orientation"]
+__all__ = ["Arithmetic", "Benchmark", "Cache", "Codec", "Fit", "ModelArguments", "Orientation"]
 
 Arithmetic = Literal["auto", "float32", "bfloat16", "float16"]
 """Of a network: auto is bfloat16 on CUDA, float32 elsewhere."""
@@ -19,6 +19,9 @@ Benchmark = Literal[
     "imagenet-sketch",
 ]
 """How the right answers are found; see `tokenlabel.evaluation.benchmarks`."""
+
+Cache = Literal["none", "ram", "disk"]
+"""Where decoded images are kept; see `tokenlabel.data.cache`."""
 
 Codec = Literal["compact", "exact", "raw"]
 """How a label store keeps a map; see `tokenlabel.labels.codec`."""

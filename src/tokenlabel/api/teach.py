@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tokenlabel.choices import Cache
+
 if TYPE_CHECKING:
     from tokenlabel.training.callbacks import Callback
     from tokenlabel.training.classifier import Taught
@@ -36,6 +38,7 @@ def teach(
     device: Literal["auto", "cpu"] = "auto",
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     workers: int = 0,
+    cache: Cache = "none",
     allow_changed: Iterable[str] = (),
     callbacks: Iterable[Callback] = (),
 ) -> Taught:
@@ -59,7 +62,13 @@ def teach(
         precision = _PRECISION[dtype]
     content = {
         "seed": seed,
-        "data": {"train": data, "train_split": split, "holdout": holdout, "workers": workers},
+        "data": {
+            "train": data,
+            "train_split": split,
+            "holdout": holdout,
+            "workers": workers,
+            "cache": cache,
+        },
         "model": {
             "name": model,
             "image_size": image_size,

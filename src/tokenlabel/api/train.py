@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tokenlabel.choices import Cache
 from tokenlabel.errors import InputError
 from tokenlabel.progress import console
 from tokenlabel.runs.recipe import Recipe
@@ -73,6 +74,7 @@ def train_recipe(
     scale: Literal["linear", "sqrt", "none"] = "linear",
     seed: int | None = None,
     workers: int | None = None,
+    cache: Cache | None = None,
     settings: Sequence[str] = (),
 ) -> Recipe:
     """The recipe that `train` follows: a recipe, by name or YAML file, with values replaced.
@@ -97,6 +99,7 @@ def train_recipe(
             *_given("model.weights", weights),
             *_given("data.labels", labels),
             *_given("data.workers", workers),
+            *_given("data.cache", cache),
             *_given("supervision.kind", supervision),
             *_given("supervision.online", online or None),
             *_given("mixing.kind", mix),

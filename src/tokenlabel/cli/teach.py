@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from tokenlabel.choices import ModelArguments
+from tokenlabel.choices import Cache, ModelArguments
 
 __all__ = ["teach"]
 
@@ -33,6 +33,7 @@ def teach(
     device: Literal["auto", "cpu"] = "auto",
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     workers: int = 0,
+    cache: Cache = "none",
     allow_changed: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
 ) -> None:
     """Fine-tune a classifier on your own folder, to annotate it.
@@ -61,6 +62,8 @@ def teach(
         device: auto takes the accelerator if there is one.
         dtype: arithmetic of the network; auto is half precision on GPUs, float32 on CPUs.
         workers: processes that read images; 0 reads in this one. Never changes the result.
+        cache: keep decoded images: `ram`, `disk` (a file in TOKENLABEL_CACHE that later runs find again)
+            or `none`. Never changes the result.
         allow_changed: a value that may differ from that of the run that is to go on, such as
             optimizer.lr or schedule.epochs; may be given several times.
     """

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from tokenlabel.choices import Cache
 from tokenlabel.cli.said import left_out
 from tokenlabel.cli.settings import Settings, all_of
 from tokenlabel.errors import InputError
@@ -42,6 +43,7 @@ def train(
     scale: Literal["linear", "sqrt", "none"] = "linear",
     seed: int | None = None,
     workers: int | None = None,
+    cache: Cache | None = None,
     allow_changed: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     settings: Settings = (),
     show: bool = False,
@@ -77,6 +79,8 @@ def train(
         scale: how the learning rate follows a changed batch size.
         seed: of initial weights, order and augmentation.
         workers: processes per GPU that load images.
+        cache: keep decoded images: `ram` (each GPU's process its own), `disk` (one file for all and for
+            later runs, in TOKENLABEL_CACHE), or `none`. Never changes the result.
         allow_changed: a value that may differ from that of the run that is to go on, such as
             optimizer.lr or schedule.epochs; may be given several times, and is recorded.
         settings: any other value of the recipe, as section.key=value ...

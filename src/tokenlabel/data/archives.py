@@ -17,7 +17,7 @@ import fsspec
 
 from tokenlabel.data.classes import classify_by_folder
 from tokenlabel.data.names import stem
-from tokenlabel.data.reading import read_patiently
+from tokenlabel.data.reading import files_version, read_patiently
 from tokenlabel.data.shards import NOTES, classify_by_note
 from tokenlabel.data.source import UNLABELED, Found, Listing
 from tokenlabel.data.splits import Part, choose_part, file_part, parts_among, top_folders
@@ -37,8 +37,12 @@ class ArchiveSource(Listing):
     """Images that are byte ranges of tar files."""
 
     members: Sequence[Member]
+    archives: Sequence[str]  # as they were named, packed or not
     _handles: dict[str, int] = field(default_factory=dict, repr=False)
     unpacked: _Unpacked = field(default_factory=_Unpacked, repr=False)
+
+    def version(self) -> str:
+        return files_version(self.archives)
 
     def read(self, index: int) -> bytes:
         member = self.members[index]
@@ -97,7 +101,7 @@ def open_archives(
                     notes[path] = note
                 elif sift(member.path, left_out):
                     images[path] = member
-        source = _source(images, notes, left_out, split, part, where, chosen)
+        source = _source(images, notes, left_out, split, part, where, chosen, archives)
     except BaseException:
         for path in temporary:
             _remove(path, os.getpid())
@@ -115,6 +119,7 @@ def _source(
     part: Part | None,
     where: str,
     chosen: str | None,
+    archives: Sequence[str],
 ) -> ArchiveSource:
     keys = {path: member.path for path, member in images.items()}
     found = classify_by_note(keys, notes, left_out, where)
@@ -132,7 +137,7 @@ def _source(
     unlabeled = found.labels.count(UNLABELED)
     classes = len(found.class_names)
     account = Found(len(members), classes, unlabeled, dict(left_out), chosen, found.notes)
-    return ArchiveSource(found.keys, found.labels, found.class_names, account, members)
+    return ArchiveSource(found.keys, found.labels, found.class_names, account, members, archives)
 
 
 def _prefixes(archives: Sequence[str]) -> list[str]:

@@ -27,6 +27,7 @@ __all__ = [
     "decode_mask",
     "deep_values",
     "image_size",
+    "may_be_reduced",
     "read_header",
     "value_range",
 ]
@@ -151,6 +152,14 @@ def decode_image(
         except Exception as error:  # whatever a format's reader raises for damaged data
             raise _unreadable(name, error) from error
     return turned(pixels, orientation) if orientation != UPRIGHT else pixels
+
+
+def may_be_reduced(size: tuple[int, int], at_least: tuple[int, int]) -> bool:
+    """Whether `decode_image` may give an image of `size` = (height, width) at a reduced scale."""
+    # by half at least, rounded up
+    return min(at_least) > 0 and all(
+        (side + 1) // 2 >= least for side, least in zip(size, at_least, strict=True)
+    )
 
 
 def decode_mask(data: bytes, name: str) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenlabel.data.classes import classify_by_folder
 from tokenlabel.data.names import check_key
-from tokenlabel.data.reading import read_patiently
+from tokenlabel.data.reading import files_version, read_patiently
 from tokenlabel.data.source import Found, Listing
 from tokenlabel.data.splits import Part, choose_part, named_like_a_part, parts_among
 from tokenlabel.data.walk import entries_of, is_image, is_visible, walk
@@ -21,6 +21,9 @@ class FolderSource(Listing):
     """Images that are files in or below a folder; their keys are paths relative to it."""
 
     root: Path
+
+    def version(self) -> str:
+        return files_version(str(self.root / key) for key in self.keys)
 
     def read(self, index: int) -> bytes:
         path = self.root / self.keys[index]

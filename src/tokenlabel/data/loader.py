@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from tokenlabel.choices import Cache
 from tokenlabel.data.augment import Augmentation, Drawn
 from tokenlabel.data.batch import Batch
-from tokenlabel.data.decode import decode_image, image_size
+from tokenlabel.data.cache import DecodedImages, decoded_images
+from tokenlabel.data.decode import decode_image, image_size, may_be_reduced
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.matching import labeled_samples
 from tokenlabel.data.order import BatchOrder, Request
@@ -143,6 +145,7 @@ def train_loader(
     clean: bool = False,
     seed: int = 0,
     repeats: int = 1,
+    cache: Cache = "none",
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
@@ -153,8 +156,8 @@ def train_loader(
     What a batch holds depends on (seed, epoch, step, rank) and on nothing else. `repeats` is how
     often an image appears in a row, augmented anew (repeated augmentation). Images that the annotator
     of `labels` (or of the targets' store) left out are left out; `clean` adds what an annotator is to
-    see of each view. Raises InputError where images lack labels, or are fewer than one step of all
-    ranks takes.
+    see of each view. `cache` keeps decoded images and never changes a batch. Raises InputError where
+    images lack labels, or are fewer than one step of all ranks takes.
     """
     store = targets.labels if targets else labels
     samples = np.arange(len(source)) if store is None else labeled_samples(source, store)
@@ -164,7 +167,8 @@ def train_loader(
             " choose a smaller batch size"
         )
     order = BatchOrder(samples, batch_size, seed=seed, repeats=repeats, rank=rank, world=world)
-    made = Samples(source, augmentation, image_size, targets, seed, clean)
+    decoded = decoded_images(source, cache, fast=not augmentation.exact_pixels)
+    made = Samples(source, augmentation, image_size, targets, seed, clean, decoded)
     return Loader(made, order, workers, pin_memory)
 
 
@@ -173,6 +177,7 @@ def eval_loader(
     preprocessing: Preprocessing,
     *,
     batch_size: int,
+    cache: Cache = "none",
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
@@ -180,7 +185,8 @@ def eval_loader(
 ) -> Loader[Batch]:
     """Every image once, in order, as `preprocessing` shows it; ranks take turns by batch."""
     order = BatchOrder(np.arange(len(source)), batch_size, rank=rank, world=world)
-    samples = Samples(source, preprocessing, preprocessing.image_size, None, 0)
+    decoded = decoded_images(source, cache, fast=not preprocessing.exact_pixels)
+    samples = Samples(source, preprocessing, preprocessing.image_size, None, 0, decoded=decoded)
     return Loader(samples, order, workers, pin_memory)
 
 
@@ -194,6 +200,7 @@ class Samples(BatchMaker[Batch]):
     targets: Targets | None
     seed: int
     clean: bool = False
+    decoded: DecodedImages | None = None
 
     def make(self, requests: list[Request]) -> Batch:
         shape = (len(requests), *self.size, 3)
@@ -214,13 +221,22 @@ class Samples(BatchMaker[Batch]):
 
     def draw(self, request: Request) -> tuple[Drawn, Pixels]:
         """What happens to an image, and the image, as large as that needs."""
-        name, data = self.source.keys[request.image], self.source.read(request.image)
-        rules = self.source.rules
-        rng = np.random.default_rng((self.seed, request.epoch, request.image, request.repeat))
-        drawn = self.transform.draw(image_size(data, name, rules), self.size, rng)
+        index, rules = request.image, self.source.rules
+        name, data = self.source.keys[index], b""
+        if self.decoded is None:
+            data = self.source.read(index)
+            size = image_size(data, name, rules)
+        else:
+            size = self.decoded.size(index)
+        rng = np.random.default_rng((self.seed, request.epoch, index, request.repeat))
+        drawn = self.transform.draw(size, self.size, rng)
         exact = self.transform.exact_pixels
         needed = (0, 0) if exact else pixels_needed(drawn.view, self.size)
-        image = decode_image(data, name, rules, fast=not exact, at_least=needed)
+        if self.decoded is not None and not may_be_reduced(size, needed):
+            return drawn, self.decoded.pixels(index)
+        image = decode_image(
+            data or self.source.read(index), name, rules, fast=not exact, at_least=needed
+        )
         return drawn, image
 
     def _sample(self, request: Request, slot: Tensor, clean: Tensor | None) -> Drawn:

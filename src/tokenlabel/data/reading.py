@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TypeVar
 
 from tokenlabel.errors import InputError
 
-__all__ = ["StorageError", "read_patiently"]
+__all__ = ["StorageError", "file_version", "files_version", "read_patiently"]
 
 _PAUSES = (0.1, 0.5, 2.0)  # seconds before each further attempt
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -50,6 +52,31 @@ def read_patiently(read: Callable[[], T], what: str, *, remote: bool = False) ->
                 ) from error
             time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
+
+
+def file_version(location: str) -> str:
+    """Size and time of the last change of a file, or a remote one's size and tag. Raises InputError."""
+    if "://" not in location:
+        status = read_patiently(Path(location).stat, location)
+        return f"{status.st_size} {status.st_mtime_ns}"
+    import fsspec
+
+    def ask() -> dict[str, object]:
+        filesystem, path = fsspec.core.url_to_fs(location)
+        facts: dict[str, object] = filesystem.info(path)
+        return facts
+
+    facts = read_patiently(ask, location, remote=True)
+    names = ("size", "ETag", "etag", "LastModified", "mtime", "last_modified")
+    return " ".join(str(facts[name]) for name in names if facts.get(name))
+
+
+def files_version(locations: Iterable[str]) -> str:
+    """sha256 (hex) of the versions of several files."""
+    digest = hashlib.sha256()
+    for location in locations:
+        digest.update(f"{file_version(location)}\0".encode())
+    return digest.hexdigest()
 
 
 def _may_pass(error: Exception, remote: bool) -> bool:

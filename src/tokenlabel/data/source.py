@@ -115,6 +115,10 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int: ...
 
+    def version(self) -> str:
+        """Other words after the files of the images have changed: sizes and times, no contents."""
+        ...
+
     def read(self, index: int) -> bytes:
         """The encoded image file. Raises InputError where it cannot be read, and StorageError
         (a kind of it) where the storage does not answer after several attempts."""
@@ -161,6 +165,10 @@ class Listing:
         )
         return replace(self, found=found, rules=rules)
 
+    def version(self) -> str:
+        """See `ImageSource.version`."""
+        raise NotImplementedError
+
     def read(self, index: int) -> bytes:
         """See `ImageSource.read`."""
         raise NotImplementedError
@@ -193,6 +201,9 @@ class Subset(Listing):
         return cls(
             keys, labels, source.class_names, found, source, tuple(indices), rules=source.rules
         )
+
+    def version(self) -> str:
+        return self.source.version()
 
     def read(self, index: int) -> bytes:
         return self.source.read(self.indices[index])

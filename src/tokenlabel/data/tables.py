@@ -26,6 +26,9 @@ class TableSource(Listing):
     table: Any  # datasets.Dataset
     image_column: str
 
+    def version(self) -> str:
+        return str(self.table._fingerprint)
+
     def read(self, index: int) -> bytes:
         cell = read_patiently(lambda: self.table[index][self.image_column], self.keys[index])
         if cell is None:

@@ -3,6 +3,7 @@
 from tokenlabel.files.locks import Locked as Locked
 from tokenlabel.files.locks import lock_file as lock_file
 from tokenlabel.files.locks import locked as locked
+from tokenlabel.files.names import cache_folder as cache_folder
 from tokenlabel.files.names import claim_file as claim_file
 from tokenlabel.files.names import claim_folder as claim_folder
 from tokenlabel.files.names import inside as inside

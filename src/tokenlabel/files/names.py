@@ -10,7 +10,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.files.locks import LOCK
 from tokenlabel.files.writing import ASIDE, explained, remove_leftovers
 
-__all__ = ["claim_file", "claim_folder", "inside"]
+__all__ = ["cache_folder", "claim_file", "claim_folder", "inside"]
 
 
 def inside(folder: Path, name: str, *, links: bool = False) -> Path:
@@ -77,6 +77,12 @@ def claim_file(path: Path, *, overwrite: bool = False) -> Path:
     except OSError as error:
         raise InputError(explained(error, path, 0)) from error
     return path
+
+
+def cache_folder() -> Path:
+    """For what can be made or fetched again: `TOKENLABEL_CACHE`, or a folder in the user's cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("TOKENLABEL_CACHE") or Path(base) / "tokenlabel")
 
 
 def _is_aside(name: str) -> bool:

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 from tokenlabel.errors import InputError
-from tokenlabel.files import inside, replacing
+from tokenlabel.files import cache_folder, inside, replacing
 
-__all__ = ["StoreFiles", "cache_folder"]
-
-
-def cache_folder() -> Path:
-    """Where remote files are kept: `TOKENLABEL_CACHE`, or a folder in the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("TOKENLABEL_CACHE") or Path(base) / "tokenlabel")
+__all__ = ["StoreFiles"]
 
 
 class StoreFiles:

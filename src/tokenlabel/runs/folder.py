@@ -38,8 +38,8 @@ __all__ = ["RunFolder"]
 # what does not change the result: how it is computed, and where the images lie (their fingerprints
 # are compared instead)
 _MAY_CHANGE = (
-    "engine.", "checkpoints.", "about.", "trackers", "log_every", "name", "data.workers", "data.root",
-    "data.train", "data.train_split", "data.val", "data.val_split", "data.labels",
+    "engine.", "checkpoints.", "about.", "trackers", "log_every", "name", "data.workers", "data.cache",
+    "data.root", "data.train", "data.train_split", "data.val", "data.val_split", "data.labels",
 )  # fmt: skip
 # what a user may change by name, and what cannot be
 _BY_NAME = ("optimizer.", "schedule.")

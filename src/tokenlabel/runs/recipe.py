@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from tokenlabel.choices import Cache
 from tokenlabel.options import STRICT, Count, NotNegative, Positive, Share
 from tokenlabel.runs.schedule import BaseSchedule, Course, Schedule
 from tokenlabel.supervision import AnyMethod, TokenLabels
@@ -65,6 +66,9 @@ class Data:
     """Label store made by `tokenlabel annotate`; needed unless supervision is by labels alone."""
     workers: Annotated[int, Field(ge=0)] = 4
     """Loader processes per rank; 0 loads in the training process. Never changes the result."""
+    cache: Cache = "none"
+    """Keep decoded images: "ram" in the memory of each rank, "disk" in a file that ranks and later runs
+    share. Never changes the result; pays where decoding is what training waits for."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
+from tokenlabel.choices import Cache
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.loader import Loader, eval_loader
@@ -49,11 +50,17 @@ def update_batches(
 
 
 def held_out_batches(
-    images: ImageSource, shown: Preprocessing, recipe: BaseRecipe, workers: int, ranks: Ranks
+    images: ImageSource,
+    shown: Preprocessing,
+    recipe: BaseRecipe,
+    workers: int,
+    ranks: Ranks,
+    *,
+    cache: Cache = "none",
 ) -> Loader[Batch]:
     """This rank's share of the images of a validation."""
     size = min(recipe.engine.device_batch, _MOST_JUDGED)
-    return eval_loader(images, shown, batch_size=size, **_shared(ranks, workers))
+    return eval_loader(images, shown, batch_size=size, cache=cache, **_shared(ranks, workers))
 
 
 def image_facts(source: ImageSource, held_out: ImageSource | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from timm.models import save_for_hf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokenlabel.choices import Cache
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.inputs import Normalize, Preprocessing
@@ -59,6 +60,8 @@ class TeachData:
     """Share of each class's images that is not trained on and tells the accuracy."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Loader processes per rank. Never changes the result."""
+    cache: Cache = "none"
+    """Whether decoded images are kept, as in `tokenlabel.runs.recipe.Data`."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -183,6 +186,7 @@ class ClassifierSpec:
             ),
             image_size=settings.image_size,
             recipe=recipe,
+            cache=recipe.data.cache,
             workers=recipe.data.workers,
             ranks=ranks,
         )
@@ -191,7 +195,12 @@ class ClassifierSpec:
         if self.held_out is None:
             return None
         loader = held_out_batches(
-            self.held_out, self.settings, self.recipe, self.recipe.data.workers, ranks
+            self.held_out,
+            self.settings,
+            self.recipe,
+            self.recipe.data.workers,
+            ranks,
+            cache=self.recipe.data.cache,
         )
 
         def measure(network: nn.Module) -> dict[str, float]:

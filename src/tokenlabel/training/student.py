@@ -140,6 +140,7 @@ class StudentSpec:
             clean=supervision.needs_clean_view,
             repeats=augment.repeats,
             recipe=recipe,
+            cache=recipe.data.cache,
             workers=recipe.data.workers,
             ranks=ranks,
         )
@@ -150,7 +151,12 @@ class StudentSpec:
         if self.held_out is None:
             return None
         loader = held_out_batches(
-            self.held_out, self.settings, self.recipe, self.recipe.data.workers, ranks
+            self.held_out,
+            self.settings,
+            self.recipe,
+            self.recipe.data.workers,
+            ranks,
+            cache=self.recipe.data.cache,
         )
 
         def measure(model: nn.Module) -> dict[str, float]:
