@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from tokenlabel.annotators.classifier import ClassifierSpec
-from tokenlabel.annotators.online import labels_of_views
+from tokenlabel.annotators.online import OnlineLabels
 from tokenlabel.data.open import open_source
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStoreWriter
@@ -102,7 +102,7 @@ def test_a_chain_of_self_emerging_token_labels(data: Path, tmp_path: Path) -> No
     """A student with both heads labels the clean views of the next one, which has both heads too."""
     teacher = tmp_path / "teacher"
     train(small(data), teacher)
-    labels = labels_of_views(ClassifierSpec(model=str(teacher)).build(["cat", "cow", "dog"]))
+    labels = OnlineLabels(ClassifierSpec(model=str(teacher)).build(["cat", "cow", "dog"]))
     seen: list[torch.Tensor] = []
 
     def label(images: torch.Tensor) -> Sequence[LabelMap]:

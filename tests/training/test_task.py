@@ -215,6 +215,46 @@ def test_an_online_annotator_sees_the_clean_view_where_there_is_one(batch: Memor
     assert torch.equal(seen[1], batch.images)
 
 
+@pytest.mark.parametrize("kind", ["cutmix", "mixup"])
+def test_an_online_annotator_labels_the_mixed_view(batch: MemoryBatch, kind: Any) -> None:
+    """Function matching: student and annotator see the same pixels; the ground truth mixes."""
+    seen = []
+
+    def annotate(images: torch.Tensor) -> list[LabelMap]:
+        seen.append(images)
+        scores = images.mean((1, 2, 3))[:, None] * torch.linspace(0, 0.1, CLASSES)
+        return [
+            LabelMap.from_logits(s[:, None, None].expand(CLASSES, 2, 2), 3, Box()) for s in scores
+        ]
+
+    task = supervised(kind, online=True, same_mix=True, class_target="blend", smoothing=0.1)
+    task.annotator = annotate
+    bare = dataclasses.replace(batch, target=None)
+    ours = task(bare, FIRST)
+    mix = draw_mix(task.mixing, 6, GRID, FIRST, 0)
+    assert mix is not None
+    mixed = mix(batch.images.float(), channels_last=False)
+    assert torch.equal(seen[0], mixed)
+    made = token_targets(annotate(mixed), [View.identity()] * 6, GRID, "probability", 0.1)
+    own, other = (
+        task.supervision.class_distribution(labels, made, CLASSES)
+        for labels in (batch.labels, batch.labels[mix.partner])
+    )
+    by_hand = token_labeling_loss(
+        task.student(task.normalize(mixed)),
+        made,
+        other.lerp(own, mix.lam[:, None]),
+        token_weight=0.5,
+    )
+    for name, loss in by_hand.items():
+        assert float(ours[name].detach()) == pytest.approx(float(loss.detach()), rel=1e-5)
+
+
+def test_no_annotator_sees_exchanged_embeddings() -> None:
+    with pytest.raises(InputError, match=r"mixing\.kind=cutmix or mixup"):
+        supervised("mixtoken", online=True, same_mix=True)
+
+
 def test_cutmix_without_tokens_mixes_the_pooled_labels_by_area(batch: MemoryBatch) -> None:
     """ReLabel: the annotator's pooled target of each image, mixed as its pixels are."""
     method = METHODS["distillation"](distillation_share=1.0, smoothing=0.0)

@@ -45,6 +45,7 @@ class Running(TypedDict, total=False):
     device: str | torch.device
     dtype: torch.dtype  # of the network's arithmetic
     compile: bool
+    views_at_once: int | None  # of `label_views`; None labels all together
 
 
 class ImageAnnotator:
@@ -68,6 +69,7 @@ class ImageAnnotator:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
+        views_at_once: int | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
         self.num_classes = class_map.num_classes if class_map else num_classes
@@ -79,6 +81,7 @@ class ImageAnnotator:
         self._scores = torch.compile(scores) if compile else scores
         self.preprocessing, self.views = preprocessing, views
         self.top_k = min(top_k, self.num_classes)
+        self.views_at_once = views_at_once
         self._class_map = class_map
         self._origin = origin or {}
         self._normalize = Normalize(preprocessing.mean, preprocessing.std).to(self.device)
@@ -112,15 +115,32 @@ class ImageAnnotator:
         maps: dict[int, LabelMap] = {}
         for shape in sorted({image.shape for image, _ in batch}):
             places = [i for i, (image, _) in enumerate(batch) if image.shape == shape]
-            logits = self.logits(torch.stack([batch[i][0] for i in places]))
-            scores, classes = logits.topk(self.top_k, dim=-1)
-            normalizer = logits.logsumexp(-1).cpu()
-            scores, classes = (t.permute(0, 3, 1, 2).cpu() for t in (scores, classes))
+            scores, classes, normalizer = (
+                kept.cpu() for kept in self._kept(torch.stack([batch[i][0] for i in places]))
+            )
             for n, i in enumerate(places):
                 maps[i] = LabelMap(
                     scores[n], classes[n], normalizer[n], batch[i][1], self.num_classes
                 )
         return [maps[i] for i in range(len(batch))]
+
+    @torch.no_grad()  # not inference mode: a training step computes with what comes out
+    def label_views(self, views: Tensor) -> list[LabelMap]:
+        """Maps of views [B, 3, H, W] in [0, 255], each a picture of its own, on the views' device."""
+        extent = self.preprocessing.view((views.shape[2], views.shape[3])).source_box()
+        return [
+            LabelMap(scores, classes, normalizer, extent, self.num_classes)
+            for part in torch.split(
+                self.preprocessing.inputs(views), self.views_at_once or len(views)
+            )
+            for scores, classes, normalizer in zip(*self._kept(part), strict=True)
+        ]
+
+    def _kept(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The best scores and classes [B, K, h, w] of images, and normalizers [B, h, w]."""
+        logits = self.logits(images)
+        scores, classes = logits.topk(self.top_k, dim=-1)
+        return scores.permute(0, 3, 1, 2), classes.permute(0, 3, 1, 2), logits.logsumexp(-1)
 
     def logits(self, images: Tensor) -> Tensor:
         """Class logits [B, h, w, C] of images uint8 [B, 3, H, W], averaged over the views."""

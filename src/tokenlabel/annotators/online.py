@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from tokenlabel.annotators.protocol import Annotator
+from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelMap
 
-__all__ = ["labels_of_views"]
+__all__ = ["OnlineLabels", "ViewAnnotator"]
 
 
-def labels_of_views(annotator: Annotator[Any]) -> Callable[[Tensor], list[LabelMap]]:
-    """What labels views uint8 [B, 3, H, W], each a picture of its own: one map for each."""
+@runtime_checkable
+class ViewAnnotator(Protocol):
+    """An annotator that needs the pixels of a view alone, and labels them on their device."""
 
-    def label(views: Tensor) -> list[LabelMap]:
-        pixels = views.permute(0, 2, 3, 1).cpu().numpy()
-        return annotator.annotate([annotator.prepare("", picture) for picture in pixels])
+    def label_views(self, views: Tensor) -> list[LabelMap]:
+        """One map for each of the views [B, 3, H, W] in [0, 255]."""
+        ...
 
-    return label
+
+class OnlineLabels:
+    """Labels views [B, 3, H, W] in [0, 255], each a picture of its own: one map for each.
+
+    Raises InputError for annotators that know places in stored images, not in views of them.
+    """
+
+    def __init__(self, annotator: Annotator[Any]) -> None:
+        if not isinstance(annotator, ViewAnnotator):
+            raise InputError(
+                f"{type(annotator).__name__} labels stored images, not augmented views: annotate the"
+                " images first and leave online out"
+            )
+        self._label = annotator.label_views
+        self.origin = annotator.description
+        """What a run records of its annotator: kind, weights, preprocessing; JSON."""
+
+    def __call__(self, views: Tensor) -> list[LabelMap]:
+        return self._label(views)

@@ -65,6 +65,8 @@ class Network:
     """Arithmetic of the network; auto is bfloat16 on CUDA, float32 elsewhere."""
     compile: bool = False
     """Compile the network, which pays on large data sets."""
+    views_at_once: Count | None = None
+    """Online: label so many views of a batch at a time; by default all."""
 
     def input_size(self, test_size: tuple[int, int], multiple: int) -> tuple[int, int]:
         """(height, width) in pixels of the input of a model whose own is `test_size`."""
@@ -91,4 +93,5 @@ class Network:
             "device": place,
             "dtype": dtype,
             "compile": self.compile,
+            "views_at_once": self.views_at_once,
         }

@@ -187,12 +187,10 @@ def _online(
 ) -> Callable[[Any], Sequence[Any]]:
     """What labels a batch of augmented views, [B, 3, H, W] uint8."""
     from tokenlabel.annotators.kinds import build_annotator
-    from tokenlabel.annotators.online import labels_of_views
+    from tokenlabel.annotators.online import OnlineLabels
     from tokenlabel.data.open import open_images
     from tokenlabel.training.ranks import Ranks
 
     source = open_images(recipe.data.train, recipe.data.train_split, "train")
     device = Ranks(recipe.engine).device
-    return labels_of_views(
-        build_annotator(annotator, class_names=source.class_names, device=device)
-    )
+    return OnlineLabels(build_annotator(annotator, class_names=source.class_names, device=device))

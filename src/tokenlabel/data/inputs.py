@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from timm.data import resolve_data_config
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tokenlabel.choices import Fit
 from tokenlabel.data.augment import Drawn, center_view
@@ -35,7 +36,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return (images.float().div_(255) - self.mean) / self.std
+        return (images / 255 - self.mean) / self.std
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,22 @@ class Preprocessing:
         size = (image.shape[0], image.shape[1])
         shown = render(image, self.view(size), self.input_size(size), self.interpolation)
         return torch.from_numpy(shown).permute(2, 0, 1)
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] of one size as inputs before they are normalized: [B, 3, h, w].
+
+        On the images' device, and with gradients of nothing; within a gray level of `pixels`.
+        """
+        size = (images.shape[2], images.shape[3])
+        box, (height, width) = self.view(size).source_box(), self.input_size(size)
+        whole = round(height / box.height), round(width / box.width)
+        if whole != size:
+            images = F.interpolate(
+                images.float(), whole, mode=self.interpolation, antialias=True, align_corners=False
+            )
+            images = images.round_().clamp_(0, 255)
+        top, left = round(box.y0 * whole[0]), round(box.x0 * whole[1])
+        return images[:, :, top : top + height, left : left + width]
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, h, w] to the model's input, on the images' device."""

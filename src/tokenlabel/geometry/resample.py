@@ -118,15 +118,15 @@ class Resampler:
             self.covered[i] = lattice.covered
 
     def __call__(self, maps: Tensor, first: int = 0) -> Tensor:
-        """Values [b, T, P] of the maps [b, H, W, P] of images `first` to `first + b`."""
+        """Values [b, T, P], where the maps are, of maps [b, H, W, P] of images `first` and following."""
         part = slice(first, first + len(maps))
         out = maps.new_empty(len(maps), self.covered.shape[1], maps.shape[-1])
         for (rows, cols), (n, m), targets in zip(
             self._weights, ((1, 1), self.grid), (slice(0, 1), slice(1, None)), strict=True
         ):
-            by_row = torch.bmm(rows[part].to(maps.dtype), maps.flatten(2))
+            by_row = torch.bmm(rows[part].to(maps), maps.flatten(2))
             by_row = by_row.view(-1, n, *maps.shape[2:])
-            values = torch.matmul(cols[part, None].to(maps.dtype), by_row)  # [b, n, m, P]
+            values = torch.matmul(cols[part, None].to(maps), by_row)  # [b, n, m, P]
             out[:, targets] = values.view(-1, n * m, maps.shape[-1])
         for i in range(part.start, part.stop):
             if i in self._slanted:
@@ -198,7 +198,7 @@ class _Lattice:
 
     def __call__(self, maps: Tensor) -> Tensor:
         """Values [T, P] of maps [H, W, P]."""
-        return self._weights.to(maps.dtype) @ maps.flatten(0, 1)
+        return self._weights.to(maps) @ maps.flatten(0, 1)
 
 
 def _in_map(view: View, extent: Box) -> tuple[Row, Row]:

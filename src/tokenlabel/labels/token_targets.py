@@ -42,7 +42,7 @@ def token_targets(
     - `released-transposed`: the same with x and y of the crop exchanged, as the released code did.
 
     The class token's target is that of one token covering the whole view. Tokens of which the map
-    covers less than half carry no target.
+    covers less than half carry no target. Targets are made on the device of the label maps.
     """
     if len(label_maps) != len(views):
         raise ValueError(f"{len(label_maps)} label maps but {len(views)} views")
@@ -58,8 +58,10 @@ def token_targets(
             make([label_maps[i] for i in group], [views[i] for i in group], grid, smoothing)
             for group in alike.values()
         ]
-    order = torch.tensor([i for group in alike.values() for i in group])
-    return parts[0] if len(parts) == 1 else TokenTarget.concatenate(parts).take(order.argsort())
+    if len(parts) == 1:
+        return parts[0]
+    order = torch.tensor([i for group in alike.values() for i in group]).argsort()
+    return TokenTarget.concatenate(parts).take(order.to(parts[0].classes.device))
 
 
 def _probability(
@@ -143,14 +145,16 @@ class _Palette(NamedTuple):
             raise ValueError("label maps of different class counts cannot form one batch")
         ids = torch.stack([label_map.classes for label_map in label_maps])
         flat = ids.flatten(1)
-        present = torch.zeros(len(ids), num_classes, dtype=torch.int32).scatter_(1, flat, 1)
+        present = flat.new_zeros(len(ids), num_classes, dtype=torch.int32).scatter_(1, flat, 1)
         slots = (present.cumsum(1) - 1).gather(1, flat)
-        classes = torch.zeros(len(ids), int(slots.max()) + 1, dtype=torch.int64)
+        classes = flat.new_zeros(len(ids), int(slots.max()) + 1)
         return cls(classes.scatter_(1, slots, flat), slots.view_as(ids), num_classes)
 
     @property
     def parts(self) -> list[slice]:
         """As many images at a time as have planes that stay in the processor's cache."""
+        if self.classes.device.type != "cpu":
+            return [slice(0, len(self.classes))]
         entries = self.slots[0, 0].numel() * (self.classes.shape[1] + 1)
         count = max(_CACHED // entries, 1)
         return [slice(i, i + count) for i in range(0, len(self.classes), count)]
@@ -166,6 +170,7 @@ class _Palette(NamedTuple):
 
     def empty_target(self, covered: Tensor, grid: tuple[int, int]) -> TokenTarget:
         """The targets of `covered` [B, T] tokens, whose excess and residual are yet to be filled."""
-        excess = torch.empty(*covered.shape, self.classes.shape[1])
-        residual, mask = torch.empty(covered.shape), covered >= _MIN_COVERAGE
+        device = self.classes.device
+        excess = torch.empty(*covered.shape, self.classes.shape[1], device=device)
+        residual, mask = excess.new_empty(covered.shape), (covered >= _MIN_COVERAGE).to(device)
         return TokenTarget(self.classes, excess, residual, mask, grid, self.num_classes)

@@ -77,6 +77,11 @@ class Method:
         return self.rules if heads != "class" else ("class",)
 
     @property
+    def annotates_mixed_views(self) -> bool:
+        """Whether the annotator labels images after they are mixed with their partners."""
+        return False
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What is recorded of the method with the results of a run."""
         return {"supervision": self.kind}
@@ -164,6 +169,9 @@ class Annotated(Method):
     clean_view: bool = True
     """Online: whether the annotator sees the view without color operations and erasing, as in STL
     (Zhao et al. 2024, arXiv 2401.03844)."""
+    same_mix: bool = False
+    """Online, with mixup or CutMix: whether the annotator labels the mixed view, as the student sees
+    it, instead of each image (Beyer et al. 2022, arXiv 2106.05237, "function matching")."""
 
     @property
     def needs(self) -> Needs:
@@ -172,6 +180,10 @@ class Annotated(Method):
     @property
     def needs_clean_view(self) -> bool:
         return self.online and self.clean_view
+
+    @property
+    def annotates_mixed_views(self) -> bool:
+        return self.online and self.same_mix
 
     @property
     def target_kind(self) -> TargetKind:

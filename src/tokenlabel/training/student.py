@@ -51,7 +51,7 @@ def train(
 ) -> TrainResult:
     """Train a student as the recipe says (see `tokenlabel.training.engine.fit`).
 
-    `annotator` labels augmented views ([B, 3, H, W] uint8) where `supervision.online` asks for it.
+    `annotator` labels augmented views ([B, 3, H, W] in [0, 255]) where `supervision.online` asks for it.
     """
     spec = StudentSpec(recipe, annotator)
     return fit(spec.recipe, spec, output, callbacks=callbacks, allow_changed=allow_changed)

@@ -60,8 +60,9 @@ class TokenLabelingTask(nn.Module):
 
     - `mean`, `std`: the student's normalization, of pixels in [0, 1].
     - `class_weights` [C] weigh an image's losses by its ground-truth class.
-    - `annotator` labels the view of every image ([B, 3, H, W] uint8 to label maps) where the batches
-      carry no targets: the clean one, where they carry it.
+    - `annotator` labels the view of every image ([B, 3, H, W] in [0, 255] to label maps) where the
+      batches carry no targets: the clean one, where they carry it. Maps, targets and losses stay on
+      the images' device.
     - `token_head_chunk`: apply the token head to so many images at a time, which saves the memory of
       the others' token logits; None applies it to all at once.
     """
@@ -99,6 +100,11 @@ class TokenLabelingTask(nn.Module):
                     f"a student without token head has no tokens to teach under {mixing.kind}: use"
                     " supervision.kind=distillation (with distillation_share=1 it is ReLabel)"
                 )
+        if supervision.annotates_mixed_views and mixing.kind == "mixtoken":
+            raise InputError(
+                "supervision.same_mix mixes pixels, and mixtoken exchanges embeddings, which no"
+                " annotator sees: use mixing.kind=cutmix or mixup"
+            )
         self.seed = seed
         self.total_epochs = total_epochs
         self.annotator = annotator
@@ -125,20 +131,32 @@ class TokenLabelingTask(nn.Module):
 
     def forward(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Named losses of one part, scalars; "loss" is the one to minimize."""
-        annotated = batch.target
+        images, annotated = batch.images, batch.target
+        mix = draw_mix(self.mixing, len(images), self.mixing_grid, step, self.seed)
+        mix = None if mix is None else mix.to(images.device)
+        mixed = mix if self.supervision.annotates_mixed_views else None
         if annotated is None and self.annotator is not None:
-            annotated = self._annotate(batch.images if batch.clean is None else batch.clean)
+            shown = images if batch.clean is None else batch.clean
+            if mixed is not None:
+                images, shown = (mixed(x.float(), channels_last=False) for x in (images, shown))
+            annotated = self._annotate(shown)
         moment = Moment(
             step.epoch,
             self.total_epochs,
             lambda: generator(self.seed, _TOKENS, step.update, step.part),
         )
-        targets = self.supervision.targets(batch.labels, annotated, self.num_classes, moment)
-        mix = draw_mix(self.mixing, len(batch.images), self.mixing_grid, step, self.seed)
+        labels = batch.labels
+        targets = self.supervision.targets(labels, annotated, self.num_classes, moment)
+        if mixed is not None:  # the annotator's targets are of the mixed images already
+            theirs = self.supervision.class_distribution(
+                labels[mixed.partner], annotated, self.num_classes
+            )
+            own = theirs.lerp(targets.class_target, mixed.lam[:, None])
+            targets = targets._replace(class_target=own)
         return self.losses(
-            batch.images,
+            images,
             targets,
-            None if mix is None else mix.to(batch.images.device),
+            mix if mixed is None else None,
             None if self.class_weights is None else self.class_weights[batch.labels],
         )
 
