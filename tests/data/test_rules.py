@@ -144,8 +144,10 @@ def test_labels_are_looked_at_over_images_of_their_orientation(
     shown = view_batch(
         data=str(turned),
         labels=str(out / "labels"),
+        model="test_vit",
+        image_size=32,
+        settings=(("data.orientation=apply", "data.holdout=0"),),
         output=out / "sheet.png",
-        image_size=16,
     )
     assert shown.is_file()
     health = labels_health(labels=str(out / "labels"), data=str(turned))

@@ -96,8 +96,8 @@ CASES: dict[str, Case] = {
         "converted",
     ),
     "view-batch": Case(
-        "view-batch --data WORLD/data --labels WORLD/labels --image-size 32 --grid 2 --count 2"
-        " --output OUT",
+        "view-batch --data WORLD/data --labels WORLD/labels --model test_vit --image-size 32"
+        " --count 2 --output OUT",
         "batch.png",
     ),
     "labels info": Case("labels info --labels WORLD/labels"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,14 +33,17 @@ def test_students_column_is_the_loaders_batch(
         labels=labels.location,
         output=tmp_path / "out" / "sheet.png",
         count=5,
+        model="test_vit",
         image_size=64,
-        grid=4,
-        policy=policy,
-        seed=3,
+        settings=(
+            (f"augment.policy={json.dumps(policy)}", "augment.erasing=0.25", "seed=3"),
+            ("augment.scale=[0.08, 1.0]", "data.holdout=0"),
+        ),
         epoch=2,
     )
     sheet = np.asarray(Image.open(path))
-    augmentation = Augmentation(policy=policy, erasing=0.25)
+    half = (0.5, 0.5, 0.5)  # of this model's normalization, which erasing follows
+    augmentation = Augmentation(policy=policy, erasing=0.25, mean=half, std=half)
     loader = train_loader(source, augmentation, image_size=(64, 64), batch_size=5, seed=3)
     batch = next(loader.epoch(2))
     side = 3 * 64  # enlarged by a whole number
@@ -58,18 +62,24 @@ def test_without_labels_there_are_two_columns(
     source: ImageSource, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = str(source.root)  # type: ignore[attr-defined]
-    path = view_batch(data=root, output=tmp_path / "sheet.png", count=100, image_size=32)
+    settings = (("data.holdout=0",),)
+    path = view_batch(
+        data=root, model="test_vit", output=tmp_path / "sheet.png", count=100, image_size=32,
+        settings=settings,
+    )  # fmt: skip
     assert Image.open(path).size == (2 * 168 + 8, 28 + 26 * 188)
     assert f"written to {path}" in capsys.readouterr().out
     with pytest.raises(InputError, match="at least 1"):
         view_batch(data=root, count=0)
+    with pytest.raises(InputError, match="--data to draw from, or the --run"):
+        view_batch()
 
 
 def test_masked_tokens_keep_the_pictures_colors() -> None:
-    from tokenlabel.pictures.contact_sheet import _overlay
+    from tokenlabel.pictures.sheet import cells_over
 
     picture = Image.new("RGB", (4, 2), (10, 20, 30))
     shares = torch.tensor([[0.0, 1.0]])
-    pixels = np.asarray(_overlay(picture, torch.tensor([[3, 3]]), shares, class_colors(9)))
+    pixels = np.asarray(cells_over(picture, torch.tensor([[3, 3]]), shares, class_colors(9)))
     assert (pixels[:, :2] == (10, 20, 30)).all()
     assert (pixels[:, 2:] != (10, 20, 30)).any()

@@ -77,7 +77,8 @@ def test_training_learns_and_leaves_its_results(trained: tuple[Path, Path]) -> N
     assert results["best_miou"] > 0.8
     assert results["measures"]["val/pixel_accuracy"] > 0.85
     assert (results["backbone"], results["head"]) == ("resnet10t", "upernet")
-    assert (trained[1] / "curves.png").exists()
+    for name in ("curves.png", "first-batch.jpg", "answers.jpg"):
+        assert (trained[1] / name).exists(), name
 
 
 def test_eval_agrees_with_training_and_writes_the_table(

@@ -103,7 +103,7 @@ def test_it_is_measured_as_it_is_saved(images: Path, undisturbed: Path) -> None:
 
 def test_a_folder_holds_the_model_and_its_run_with_the_umask(undisturbed: Path) -> None:
     assert {p.name for p in undisturbed.iterdir()} == {"config.json", "model.safetensors", "run"}
-    assert {"curves.png", "metrics.jsonl", "recipe.yaml"} <= {
+    assert {"curves.png", "metrics.jsonl", "recipe.yaml", "first-batch.jpg", "answers.jpg"} <= {
         p.name for p in (undisturbed / "run").iterdir()
     }
     mask = os.umask(0)

@@ -17,6 +17,7 @@ from PIL import Image
 from tokenlabel import recipes
 from tokenlabel.api.train import train, train_recipe
 from tokenlabel.cli.main import main
+from tokenlabel.cli.view_batch import view_batch
 from tokenlabel.data.open import open_source
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import load_classifier
@@ -104,8 +105,13 @@ def test_a_run_leaves_all_that_it_promises(data: Path, tmp_path: Path) -> None:
     result = trained(data, output, "trackers=[tensorboard]")
     assert {p.name for p in output.iterdir()} == {
         "recipe.yaml", "environment.json", "metrics.jsonl", "results.json", "curves.png",
-        "curves.html", "checkpoints", "trackers",
+        "curves.html", "checkpoints", "trackers", "first-batch.jpg", "answers.jpg",
     }  # fmt: skip
+    drawn = view_batch(run=output, output=tmp_path / "again.jpg")
+    assert drawn.read_bytes() == (output / "first-batch.jpg").read_bytes()
+    width, height = Image.open(output / "answers.jpg").size
+    assert width == 6 * 168 + 8  # three images of 32 pixels, enlarged, each beside its tokens
+    assert height > 4 * 200  # and the legend
     assert json.loads((output / "results.json").read_text()) == result.results
     assert result.results["updates"] == 6
     assert any("tfevents" in p.name for p in (output / "trackers").rglob("*"))

@@ -4,70 +4,79 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tokenlabel.cli.settings import Settings, all_of
+
 __all__ = ["view_batch"]
 
 
 def view_batch(
     *,
-    data: str,
+    run: Path | None = None,
+    data: str | None = None,
     labels: str | None = None,
-    split: str | None = None,
-    output: Path = Path("view-batch.png"),
-    count: int = 12,
-    image_size: int = 224,
-    grid: int = 14,
-    policy: str | None = "rand-m9-mstd0.5-inc1",
-    erasing: float = 0.25,
-    seed: int = 0,
+    recipe: str = "starter",
+    model: str | None = None,
+    image_size: int | None = None,
+    settings: Settings = (),
+    count: int = 8,
     epoch: int = 0,
+    output: Path = Path("view-batch.jpg"),
 ) -> Path:
-    """Draw what the student will see in training, as one picture.
+    """Draw what the student sees in training, as one picture.
 
-    Each row shows an image with the outline of its random crop, the same under the colors of its
-    label map, then what reaches the student and the targets of its tokens. If the colors of the
+    The samples are those that `tokenlabel train` draws with the same options, or those of a run that
+    is there. Each row shows an image with the outline of its random crop, the same under the colors
+    of its label map, then what reaches the student and the targets of its tokens. If the colors of the
     last two columns do not fit the picture, neither would the training.
 
     Args:
+        run: A run's folder, whose recipe is taken; in place of the options up to --set.
         data: Folder, tar, WebDataset shards or Hugging Face data set.
         labels: Label store made by `tokenlabel annotate`; without it only the images are shown.
-        split: Part of the data set, where it has parts; the training part by default.
-        output: The picture to write.
+        recipe: The recipe to draw with, as in `tokenlabel train`.
+        model: The student, whose tokens the targets are for; by default the recipe's.
+        image_size: Side of the student's input in pixels; by default the recipe's.
+        settings: Further values of the recipe, as in `tokenlabel train`.
         count: How many images.
-        image_size: Side of the student's input, in pixels.
-        grid: Tokens on a side of the student's input.
-        policy: Augmentation policy in timm's notation.
-        erasing: Probability of erasing a random rectangle.
-        seed: The run's seed: the same seed and epoch show what training draws.
         epoch: The epoch to look into.
+        output: The picture to write.
     """
-    from PIL import Image
+    import dataclasses
 
-    from tokenlabel.data.augment import Augmentation
-    from tokenlabel.data.loader import Targets, train_loader
-    from tokenlabel.data.matching import orientation_of
-    from tokenlabel.data.open import announce, open_images
+    from tokenlabel.api.train import train_recipe
     from tokenlabel.errors import InputError
-    from tokenlabel.files import replacing
-    from tokenlabel.labels import LabelStore
-    from tokenlabel.pictures.contact_sheet import contact_sheet
+    from tokenlabel.runs.open import open_run
+    from tokenlabel.training.ranks import Ranks
+    from tokenlabel.training.sheets import save_sheet
+    from tokenlabel.training.student import StudentSpec
 
-    if min(count, image_size, grid) < 1:
-        raise InputError("count, image-size and grid must each be at least 1")
-    store = LabelStore(labels) if labels else None
-    orientation = orientation_of(store.manifest) if store else "ignore"
-    source = open_images(data, split, "train", orientation=orientation)
-    announce(source, data)
-    loader = train_loader(
-        source,
-        Augmentation(policy=policy, erasing=erasing),
-        image_size=(image_size, image_size),
-        batch_size=min(count, len(source)),
-        targets=Targets(labels=store, grid=(grid, grid)) if store else None,
-        seed=seed,
+    if count < 1:
+        raise InputError("--count must be at least 1")
+    if (run is None) == (data is None):
+        raise InputError("give the --data to draw from, or the --run whose recipe is drawn with")
+    if run is not None:
+        chosen = open_run(run).recipe
+    else:
+        assert data is not None
+        chosen = train_recipe(
+            data=data,
+            recipe=recipe,
+            model=model,
+            image_size=image_size,
+            labels=labels,
+            supervision=None if labels else "labels",
+            settings=all_of(settings),
+        )
+    here = dataclasses.replace(  # neither workers nor batch sizes change what is drawn
+        chosen,
+        data=dataclasses.replace(chosen.data, workers=0),
+        engine=dataclasses.replace(chosen.engine, device="cpu"),
+        schedule=dataclasses.replace(chosen.schedule, batch_size=2),
     )
-    sheet = contact_sheet(loader, source.class_names, epoch)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(output) as aside:
-        sheet.save(aside, format=Image.registered_extensions().get(output.suffix.lower(), "PNG"))
+    spec = StudentSpec(here, annotator=lambda _images: [])
+    ranks = Ranks(here.engine)
+    spec.build(ranks)
+    spec.batches(ranks)
+    save_sheet(spec.first_batch(epoch, count), output)
     print(f"written to {output}")
     return output

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tokenlabel.labels import LabelMap
 
-__all__ = ["Colors", "class_colors", "hex_colors", "visible_classes"]
+__all__ = ["Colors", "class_colors", "hex_colors", "visible_cells", "visible_classes"]
 
 Colors = NDArray[np.float64]  # [C, 3], RGB in [0, 1]
 
@@ -81,16 +82,29 @@ def hex_colors(num_classes: int, names: Sequence[str] = ()) -> list[str]:
 def visible_classes(
     label_maps: Sequence[LabelMap], limit: int = 10, least: float = 0.02
 ) -> list[int]:
-    """The classes that can be seen in maps of one set of classes, the most visible first.
+    """The classes that can be seen in maps of one set of classes (see `visible_cells`)."""
+    count = label_maps[0].num_classes if label_maps else 0
+    best = [(found.classes[0], found.probabilities()[0]) for found in label_maps]
+    return visible_cells(best, count, limit, least)
 
-    A class is as visible as its cells are many and sure: the mean of its probability over all cells
-    whose best class it is. At most `limit` classes, and none below `least` in every map.
+
+def visible_cells(
+    pictures: Sequence[tuple[Tensor, Tensor]],
+    num_classes: int,
+    limit: int = 10,
+    least: float = 0.02,
+) -> list[int]:
+    """The classes that can be seen in pictures of cells [h, w], each with a class and its share.
+
+    A class is as visible as its cells are many and sure: the mean of its share over all cells, 0
+    where another class is drawn. The most visible first, at most `limit`; none below `least` in
+    every picture.
     """
-    mass = np.zeros(label_maps[0].num_classes if label_maps else 0)
-    for label_map in label_maps:
-        best = label_map.probabilities()[0].clamp(0, 1).double().numpy()
+    mass = np.zeros(num_classes)
+    for classes, share in pictures:
+        sure = share.clamp(0, 1).double().numpy()
         one = np.zeros_like(mass)
-        np.add.at(one, label_map.classes[0].numpy(), best / best.size)
+        np.add.at(one, classes.numpy(), sure / sure.size)
         mass = np.maximum(mass, one)
     order = np.argsort(-mass, kind="stable")[:limit]
     return [int(c) for c in order if mass[c] >= least] or [int(c) for c in order[:1]]

@@ -23,9 +23,9 @@ from tokenlabel.pictures.page import figure_png, image_tag, page
 
 __all__ = ["Panel", "Row", "write_pictures"]
 
-# inches; every panel is one square cell, so that the columns of all rows line up
+# inches; every panel is as wide, so that the columns of all rows line up
 _CELL, _GAP, _LINE = 3.0, 0.12, 0.19
-_TITLE_LETTERS = 34  # that fit above a cell
+_TITLE_LETTERS = 32  # that fit above a cell
 _DPI = 110
 
 
@@ -81,10 +81,11 @@ def _figure(row: Row) -> Figure:
     scale = next((panel.scale for panel in row.panels if panel.scale is not None), None)
     width = len(titles) * (_CELL + _GAP) + _GAP
     foot = _LINE * 1.6 * _legend_rows(width, shown, row.class_names) + (0.42 if scale else 0.1)
-    figure = Figure(figsize=(width, head + _CELL + foot))
+    tall = _CELL * min(1.0, row.image.shape[0] / row.image.shape[1])
+    figure = Figure(figsize=(width, head + tall + foot))
     height = figure.get_figheight()
     places = [
-        ((_GAP + i * (_CELL + _GAP)) / width, foot / height, _CELL / width, _CELL / height)
+        ((_GAP + i * (_CELL + _GAP)) / width, foot / height, _CELL / width, tall / height)
         for i in range(len(titles))
     ]
     first, *others = [figure.add_axes(place) for place in places]
@@ -95,7 +96,7 @@ def _figure(row: Row) -> Figure:
         content.draw(axes, colors)
     for axes, place, text in zip((first, *others), places, titles, strict=True):
         axes.set_anchor("N")
-        left, top = place[0] + place[2] / 2, (foot + _CELL + 0.07) / height
+        left, top = place[0] + place[2] / 2, (foot + tall + 0.07) / height
         figure.text(left, top, text, ha="center", va="bottom", fontsize=11)
     if shown:
         draw_legend(figure, row.class_names, shown, colors)

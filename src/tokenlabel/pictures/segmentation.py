@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,22 @@ from PIL import Image
 
 from tokenlabel.files import replacing
 from tokenlabel.geometry.render import Pixels
+from tokenlabel.pictures.colors import class_colors
+from tokenlabel.pictures.sheet import MARGIN, caption, cell_of, headings, legend, row, stacked
 
-__all__ = ["draw_class_table", "overlay", "save_legend", "save_mask"]
+__all__ = ["Masked", "draw_class_table", "mask_sheet", "overlay", "save_legend", "save_mask"]
+
+_LISTED, _LEAST = 24, 0.002  # classes of a legend at most; the share of a picture that can be seen
+_LARGEST = 320  # pixels of a sheet's pictures
+
+
+@dataclass(frozen=True)
+class Masked:
+    """An image [H, W, 3] with masks of it [H, W], class numbers with -1 for none, by heading."""
+
+    name: str
+    image: Pixels
+    masks: Mapping[str, NDArray[np.int16]]
 
 
 def save_mask(values: NDArray[np.uint8] | NDArray[np.uint16], file: Path) -> None:
@@ -29,9 +44,42 @@ def overlay(
     strength: float = 0.5,
 ) -> None:
     """Write the image [H, W, 3] under its labels' colors [C, 3], in [0, 1], as a PNG."""
+    _save(_overlaid(image, labels, colors, strength), file)
+
+
+def mask_sheet(pictures: Sequence[Masked], names: Sequence[str]) -> Image.Image:
+    """Images beside their masks, one a row, with the classes that can be seen in them."""
+    colors = class_colors(len(names), names)
+    first = pictures[0]
+    cell = cell_of(*_within(first.image.shape[:2]))
+    rows = [headings(["image", *first.masks], cell)]
+    seen = np.zeros(len(names))
+    for picture in pictures:
+        panels = [Image.fromarray(picture.image)]
+        for labels in picture.masks.values():
+            panels.append(_overlaid(picture.image, labels, colors))
+            counts = np.bincount(labels[labels >= 0], minlength=len(names))
+            seen = np.maximum(seen, counts / labels.size)
+        rows.append(row(panels, cell))
+        caption(rows[-1], picture.name, (MARGIN, 3), rows[-1].width - 2 * MARGIN)
+    order = np.argsort(-seen, kind="stable")[:_LISTED]
+    shown = [int(number) for number in order if seen[number] >= _LEAST]
+    return stacked([*rows, legend(shown, names, colors, rows[0].width)])
+
+
+def _within(size: tuple[int, ...]) -> tuple[int, int]:
+    """(height, width) of a cell for images of that size: at most 320 pixels high and wide."""
+    scale = min(1.0, _LARGEST / max(size))
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+
+def _overlaid(
+    image: Pixels, labels: NDArray[np.int16], colors: NDArray[np.float64], strength: float = 0.5
+) -> Image.Image:
+    """An image under its labels' colors, darker where there is none."""
     painted = (np.concatenate([colors, np.zeros((1, 3))]) * 255 * strength).astype(np.float32)
     mixed = image * np.float32(1 - strength) + painted[labels]
-    _save(Image.fromarray(mixed.round().astype(np.uint8)), file)
+    return Image.fromarray(mixed.round().astype(np.uint8))
 
 
 def save_legend(names: Sequence[str], colors: NDArray[np.float64], file: Path) -> None:

@@ -15,7 +15,7 @@ from tokenlabel.compare import Comparison, Record
 from tokenlabel.compare.comparison import plus_minus
 from tokenlabel.files import write_atomically
 from tokenlabel.labels import LabelMap
-from tokenlabel.pictures.colors import class_colors
+from tokenlabel.pictures.colors import class_colors, visible_classes
 from tokenlabel.pictures.overlay import draw_label_map, draw_legend
 from tokenlabel.pictures.page import figure_png, image_tag, page, table
 
@@ -102,7 +102,6 @@ def _maps(examples: Sequence[Example]) -> Any:
 
     figure = matplotlib.figure.Figure(figsize=(1.4 * len(examples), 4.9))
     grid = figure.subplots(3, len(examples), squeeze=False)
-    names = [str(digit) for digit in range(10)]
     for column, example in zip(grid.T, examples, strict=True):
         size = example.image.shape[0]
         column[0].imshow(example.image, extent=(0, size, size, 0))
@@ -113,7 +112,9 @@ def _maps(examples: Sequence[Example]) -> Any:
             axes.set(xticks=[], yticks=[])
     for axes, title in zip(grid[:, 0], ("image", "label map", "truth"), strict=True):
         axes.set_ylabel(title, fontsize=9)
-    draw_legend(figure, names, range(10))
+    named = {c for e in examples for c in visible_classes([e.label_map])}
+    there = {int(digit) for e in examples for digit in np.unique(e.mask[e.mask < 10])}
+    draw_legend(figure, [str(digit) for digit in range(10)], sorted(named | there))
     figure.subplots_adjust(left=0.05, right=0.99, top=0.94, bottom=0.1, wspace=0.06, hspace=0.06)
     return figure
 

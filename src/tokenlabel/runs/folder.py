@@ -5,6 +5,8 @@ environment.json  the images, classes and labels with their fingerprints; under 
                   the run: code version, command, machine, library versions, changed values
 metrics.jsonl     one line per logged update and per validation
 curves.png/.html  the same, drawn
+first-batch.jpg   the first samples of the training with their targets, drawn
+answers.jpg       what the model of a complete run says of some images of the validation
 checkpoints/      see `tokenlabel.runs.checkpoints`
 results.json      the final numbers; there once the run is complete
 """

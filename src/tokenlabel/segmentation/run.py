@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 
 from tokenlabel.data.decode import AS_STORED, DecodeRules
@@ -29,6 +30,7 @@ from tokenlabel.segmentation.inference import Inference, Segmenter
 from tokenlabel.segmentation.model import SegmentationModel
 from tokenlabel.segmentation.pairs import Pairs, open_pairs
 from tokenlabel.segmentation.recipe import SegmentationRecipe
+from tokenlabel.segmentation.sheets import answered_pairs, first_pairs
 from tokenlabel.segmentation.task import SegmentationTask, class_weights
 from tokenlabel.training.batches import LoaderBatches, update_batches
 from tokenlabel.training.callbacks import Callback
@@ -115,6 +117,7 @@ class SegmentationSpec:
                 f"{len(self.pairs)} images do not fill one batch of {recipe.schedule.batch_size}:"
                 " choose a smaller schedule.batch_size"
             )
+        self.loader, self.device = batches.loader, ranks.device
         return batches
 
     def evaluator(self, ranks: Ranks) -> Validation | None:
@@ -139,6 +142,14 @@ class SegmentationSpec:
             "decode": self.pairs.rules.as_dict(),
             "masks": {part: account.as_dict() for part, account in self.accounts.items()},
         }
+
+    def first_batch(self) -> Image.Image:
+        return first_pairs(self.loader, self.pairs.classes)
+
+    def answers(self, run: Path) -> Image.Image | None:
+        if self.held_out is None:
+            return None
+        return answered_pairs(load_segmenter(run).segmenter(self.device), self.held_out)
 
 
 def open_split(recipe: SegmentationRecipe, split: str) -> Pairs:

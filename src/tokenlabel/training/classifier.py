@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import pydantic
 import torch
+from PIL import Image
 from pydantic import Field
 from safetensors.torch import load_file
 from timm.layers import to_2tuple
@@ -27,13 +28,15 @@ from tokenlabel.data.loader import train_loader
 from tokenlabel.data.open import HOLDOUT_SEED, announce, holdout, open_images
 from tokenlabel.data.source import require_labels
 from tokenlabel.errors import InputError
+from tokenlabel.evaluation.classifier import class_titles
 from tokenlabel.evaluation.evaluator import Judged, evaluate_classifier
 from tokenlabel.files import replacing
 from tokenlabel.models import build_model
 from tokenlabel.options import STRICT, Count, Share
 from tokenlabel.output import DenseOutput
+from tokenlabel.pictures.answers import Answered, answer_sheet
 from tokenlabel.progress import first_process
-from tokenlabel.runs.open import open_run
+from tokenlabel.runs.open import Run, open_run
 from tokenlabel.runs.recipe import BaseRecipe, Ema, Engine, Optimizer, Schedule
 from tokenlabel.training.batches import (
     LoaderBatches,
@@ -45,6 +48,7 @@ from tokenlabel.training.callbacks import Callback
 from tokenlabel.training.engine import fit
 from tokenlabel.training.loop import Validation
 from tokenlabel.training.ranks import Ranks
+from tokenlabel.training.sheets import first_samples
 
 __all__ = ["ClassifierSpec", "TeachData", "TeachModel", "TeachRecipe", "Taught", "teach"]
 
@@ -172,7 +176,7 @@ class ClassifierSpec:
 
     def batches(self, ranks: Ranks) -> LoaderBatches[Batch]:
         recipe, settings = self.recipe, self.settings
-        return update_batches(
+        batches = update_batches(
             train_loader,
             self.source,
             Augmentation(
@@ -190,6 +194,8 @@ class ClassifierSpec:
             workers=recipe.data.workers,
             ranks=ranks,
         )
+        self.loader = batches.loader
+        return batches
 
     def evaluator(self, ranks: Ranks) -> Validation | None:
         if self.held_out is None:
@@ -226,6 +232,20 @@ class ClassifierSpec:
     def facts(self) -> dict[str, Any]:
         return image_facts(self.source, self.held_out)
 
+    def first_batch(self) -> Image.Image:
+        return first_samples(self.loader, self.source.class_names)
+
+    def answers(self, run: Path) -> Image.Image | None:
+        if self.held_out is None:
+            return None
+        network, settings = _trained(open_run(run, TeachRecipe))
+
+        def answer(images: Tensor) -> Answered:
+            return Answered(network(settings.normalize(images)), None)
+
+        titles = class_titles(self.source.class_names)
+        return answer_sheet(answer, settings, self.held_out, titles)
+
 
 class ClassifierTask(nn.Module):
     """Cross-entropy of a classifier (images [B, 3, H, W] to logits [B, C]) on the images' classes."""
@@ -260,13 +280,17 @@ def _settings(recipe: TeachRecipe, network: nn.Module) -> Preprocessing:
     return settings if size is None else dataclasses.replace(settings, image_size=to_2tuple(size))
 
 
+def _trained(run: Run[TeachRecipe]) -> tuple[nn.Module, Preprocessing]:
+    """A run's model, in evaluation mode, and how it is shown images."""
+    network = _network(run.recipe, len(run.class_names))
+    network.load_state_dict(load_file(run.weights()))
+    return network.eval(), _settings(run.recipe, network)
+
+
 def _export(checkpoint: Path, folder: Path) -> None:
     """Write a run's checkpoint as timm does, beside the run; config.json last, a sign of success."""
     run = open_run(checkpoint, TeachRecipe)
-    weights = run.weights()
-    network = _network(run.recipe, len(run.class_names))
-    network.load_state_dict(load_file(weights))
-    settings = _settings(run.recipe, network)
+    network, settings = _trained(run)
     aside = folder / ".writing"
     shutil.rmtree(aside, ignore_errors=True)
     try:

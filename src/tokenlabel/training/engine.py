@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
+from PIL import Image
 from torch import nn
 
 from tokenlabel.progress import console
@@ -17,15 +18,17 @@ from tokenlabel.training.callbacks import Callback, Terminal, Trackers, check_tr
 from tokenlabel.training.loop import Batches, Loop, Validation
 from tokenlabel.training.precision import quicker_precision
 from tokenlabel.training.ranks import Ranks
+from tokenlabel.training.sheets import Sheets
 from tokenlabel.training.trainer import Trainer
 
 __all__ = ["TaskSpec", "fit"]
 
 
 class TaskSpec(Protocol):
-    """What a run trains, on what, and how it is judged.
+    """What a run trains, on what, how it is judged, and the pictures of both.
 
-    `fit` asks for the four in this order, on every rank. InputErrors leave nothing behind.
+    `fit` asks for the first four in this order, on every rank; InputErrors leave nothing behind. The
+    pictures are asked for on the first rank.
     """
 
     def build(self, ranks: Ranks) -> nn.Module:
@@ -43,6 +46,12 @@ class TaskSpec(Protocol):
         """What the run writes down: "classes" (their names), "images" (their number) and, as far as
         they apply, "left_out" (reason -> number) and the fingerprints that `RunFolder` compares.
         """
+
+    def first_batch(self) -> Image.Image:
+        """The first samples of the first update, drawn."""
+
+    def answers(self, run: Path) -> Image.Image | None:
+        """What the model of a complete run answers on some images of its validation, drawn."""
 
 
 def fit(
@@ -74,7 +83,8 @@ def fit(
     facts = {**spec.facts(), "precision": ranks.precision}
     ranks.agree(repr(facts), "images or classes")
     trainer = Trainer(task, recipe, ranks, batches.updates_per_epoch)
-    followers = [Terminal(), Trackers(recipe.trackers, folder.path), *callbacks]
+    sheets = Sheets(spec, folder.path)
+    followers = [Terminal(), Trackers(recipe.trackers, folder.path), sheets, *callbacks]
     ranks.wait()  # all have looked at the folder before the first one writes into it
     with folder.opened(facts) if ranks.first else nullcontext():
         ranks.wait()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from tokenlabel.data.augment import Augmentation
@@ -17,8 +18,11 @@ from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.loader import Targets, loader_workers, train_loader
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
+from tokenlabel.evaluation.classifier import load_classifier
+from tokenlabel.evaluation.metrics import prediction
 from tokenlabel.labels import LabelMap, LabelStore
 from tokenlabel.models import DenseModel, create_model, load_weights
+from tokenlabel.pictures.answers import Answered, answer_sheet
 from tokenlabel.progress import console
 from tokenlabel.runs.open import saved_weights
 from tokenlabel.runs.recipe import Recipe
@@ -35,6 +39,7 @@ from tokenlabel.training.engine import fit
 from tokenlabel.training.images import training_images
 from tokenlabel.training.loop import Validation
 from tokenlabel.training.ranks import Ranks
+from tokenlabel.training.sheets import SHEET, first_samples
 from tokenlabel.training.task import TokenLabelingTask
 from tokenlabel.training.validate import validate
 
@@ -145,6 +150,7 @@ class StudentSpec:
             ranks=ranks,
         )
         self.unlabeled = len(self.source) - len(batches.loader.order.samples)
+        self.loader = batches.loader
         return batches
 
     def evaluator(self, ranks: Ranks) -> Validation | None:
@@ -177,6 +183,22 @@ class StudentSpec:
             },
             "annotator": getattr(self.annotator, "origin", None),
         }  # fmt: skip
+
+    def first_batch(self, epoch: int = 0, count: int = SHEET) -> Image.Image:
+        """The first `count` samples of an epoch, drawn as training makes them."""
+        return first_samples(self.loader, self.source.class_names, epoch, count)
+
+    def answers(self, run: Path) -> Image.Image | None:
+        if self.held_out is None:
+            return None
+        student = load_classifier(run)
+
+        def answer(images: Tensor) -> Answered:
+            output = student.output(images)
+            tokens = output.tokens if student.has_tokens else None
+            return Answered(prediction(output, student.rule), tokens)
+
+        return answer_sheet(answer, student.preprocessing, self.held_out, student.titles())
 
 
 def create_student(recipe: Recipe, num_classes: int) -> DenseModel:
