@@ -8,6 +8,7 @@ import pytest
 
 from tokenlabel.compare import Comparison, Plan, Record, compare
 from tokenlabel.compare.comparison import markdown, plus_minus
+from tokenlabel.compare.record import read_record
 from tokenlabel.compare.statistics import paired_difference, t_quantile, t_tails
 from tokenlabel.errors import InputError
 
@@ -109,3 +110,12 @@ def test_numbers_as_text() -> None:
     assert plus_minus({0: 50.0}, 1) == "50.0"
     assert plus_minus({}) == "-"
     assert markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+@pytest.mark.parametrize(
+    "text", [b"\xff", b"[1]", b"{}", b"[" * 3000, b'{"arm": "a", "seed": [], "score": 1}']
+)
+def test_a_damaged_record_is_one_line(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a-0.json").write_bytes(text)
+    with pytest.raises(InputError, match=r"a-0\.json is no record of a run"):
+        read_record(tmp_path / "a-0.json")

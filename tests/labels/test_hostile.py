@@ -135,6 +135,7 @@ def bad_files(folder: Path) -> dict[str, str]:
         "classes": (torch.zeros(2, 1001, 1, 1), "does not fit"),
         "complex": (good.to(torch.complex64), "complex"),
         "nan": (good * torch.nan, "not finite"),
+        "repeated": (torch.zeros(1, 1, 1, 1).expand(2, 900, 4096, 4096), "does not fit"),
     }
     for name, (tensor, _) in tensors.items():
         torch.save(tensor, folder / f"{name}.pt")

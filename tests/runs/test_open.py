@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -77,6 +78,39 @@ def test_a_damaged_best_checkpoint_gives_way_to_the_newest_whole_one(
     flip(folder / "checkpoints/step-00000008/model.safetensors")
     with pytest.raises(InputError, match="every checkpoint"):
         open_run(folder).weights()
+
+
+@pytest.mark.parametrize("name", [b"../../elsewhere", b"\xff\xfe", b"", b"step-00000005", b"/"])
+def test_a_damaged_name_of_the_best_checkpoint_is_said(
+    name: bytes, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "checkpoints/best").write_bytes(name)
+    run = open_run(folder)
+    assert run.weights().parent.name == "step-00000008"
+    assert "no such checkpoint" in run.damaged[0]
+    assert "using step-00000008" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_foreign_checkpoint_whose_sums_are_right_is_passed_over(folder: Path) -> None:
+    """Its checksums are its writer's: torch and JSON still refuse what it holds."""
+    for name, content in (("optimizer.pt", b"cos\nsystem\n."), ("progress.json", b"[" * 3000)):
+        checkpoints = CheckpointFolder(folder / "checkpoints", keep=9)
+        state, _ = checkpoints.newest()
+        assert state is not None
+        state["progress"]["updates"] += 1
+        step = checkpoints.save(state, state["progress"]["updates"])
+        (step / name).write_bytes(content)
+        lines = [
+            f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}"
+            for file in step.iterdir()
+            if file.name != "SHA256SUMS"
+        ]
+        (step / "SHA256SUMS").write_text("\n".join(lines))
+        found, damaged = checkpoints.newest()
+        assert found is not None
+        assert found["progress"]["updates"] == 8
+        assert damaged[0][0] == step
+        checkpoints.remove(step)
 
 
 def test_the_optimizer_state_is_not_needed_to_use_weights(folder: Path) -> None:

@@ -13,6 +13,7 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor
 
 from tokenlabel.errors import InputError, nearest
+from tokenlabel.text import read_text
 
 __all__ = ["ClassMap", "known_classes", "match_classes"]
 
@@ -158,9 +159,9 @@ def _from_table(
     places = {name: i for i, name in enumerate(dataset)}
     of = [-1] * count
     try:
-        rows = list(csv.reader(table.read_text(encoding="utf-8").splitlines()))
-    except OSError as error:
-        raise InputError(f"cannot read the class map {table}: {error.strerror}") from error
+        rows = list(csv.reader(read_text(table, f"the class map {table}").splitlines()))
+    except csv.Error as error:
+        raise InputError(f"{table} is no table of two columns: {error}") from None
     for line, row in enumerate(rows, 1):
         if not row:
             continue

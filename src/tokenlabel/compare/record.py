@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenlabel.errors import InputError
 from tokenlabel.files import write_atomically
+from tokenlabel.text import read_json
 
 __all__ = ["Record", "read_record", "write_record"]
 
@@ -33,6 +34,13 @@ def write_record(file: Path, record: Record) -> None:
 def read_record(file: Path) -> Record:
     """Raises InputError where the file holds no record."""
     try:
-        return Record(**json.loads(file.read_text()))
-    except (ValueError, TypeError):
+        values = read_json(file, kind=dict)
+        return Record(
+            arm=str(values["arm"]),
+            seed=int(values["seed"]),
+            score=float(values["score"]),
+            seconds=float(values.get("seconds", 0.0)),
+            details=dict(values.get("details", {})),
+        )
+    except (KeyError, ValueError, TypeError, OverflowError):
         raise InputError(f"{file} is no record of a run: remove it, and it is made again") from None

@@ -55,6 +55,8 @@ class Imported:
 def read_released(path: Path, extent: Box, num_classes: int) -> LabelMap:
     """One label file. Raises InputError if it is damaged, of another layout, or holds code."""
     try:
+        if not path.is_file():
+            raise InputError(f"{path} is refused: it is no regular file")
         size = _unpacked_size(path)
         if size > _MOST_BYTES:
             raise InputError(f"{path} is refused: a label file of {size} bytes")
@@ -75,6 +77,8 @@ def read_released(path: Path, extent: Box, num_classes: int) -> LabelMap:
         min(tensor.shape) < 1
         or tensor.shape[1] > num_classes
         or max(tensor.shape[2:]) > _MOST_CELLS
+        or tensor.numel() * tensor.element_size()
+        > _MOST_BYTES  # repeated values need no bytes in the file
     ):
         raise InputError(
             f"{path} is no label file: [2, K, H, W] = {list(tensor.shape)} does not fit"

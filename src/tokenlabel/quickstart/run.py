@@ -37,6 +37,7 @@ from tokenlabel.labels import LabelStore
 from tokenlabel.quickstart.report import Example, write_report
 from tokenlabel.quickstart.scenes import BACKGROUND, split_scans, write_scenes
 from tokenlabel.quickstart.settings import ARMS, Arm, Settings, student_recipe
+from tokenlabel.text import read_text
 from tokenlabel.training.student import train
 
 __all__ = ["run"]
@@ -87,7 +88,7 @@ def _claim(output: Path, settings: Settings) -> None:
     file, text = output / "settings.yaml", yaml.safe_dump(json.loads(_plain(settings)))
     if not file.exists():
         write_atomically(file, text)
-    elif file.read_text() != text:
+    elif read_text(file) != text:
         raise InputError(f"{output} was made with other settings: remove it, or choose another")
 
 

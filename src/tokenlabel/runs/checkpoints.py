@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from tokenlabel.files import replacing_folder, write_atomically, write_tensors, write_torch
+from tokenlabel.errors import InputError
+from tokenlabel.files import inside, replacing_folder, write_atomically, write_tensors, write_torch
+from tokenlabel.text import read_json, read_text
 
 __all__ = ["CheckpointFolder", "State", "fault_of"]
 
@@ -65,10 +67,14 @@ class CheckpointFolder:
         return sorted(self.path.glob("step-*"))
 
     def best(self) -> Path | None:
-        """The checkpoint with the best validation so far."""
+        """The checkpoint with the best validation so far; it may be damaged, or gone."""
         pointer = self.path / "best"
-        folder = self.path / pointer.read_text().strip() if pointer.exists() else None
-        return folder if folder is not None and folder.is_dir() else None
+        if not pointer.exists():
+            return None
+        try:
+            return inside(self.path, read_text(pointer).strip())
+        except InputError:  # no name of a checkpoint: the pointer itself is damaged
+            return pointer
 
     def newest(self) -> tuple[State | None, list[tuple[Path, str]]]:
         """The newest checkpoint that is whole, and what is wrong with each newer one."""
@@ -76,7 +82,10 @@ class CheckpointFolder:
         for folder in reversed(self.steps()):
             fault = fault_of(folder)
             if fault is None:
-                return _read(folder), damaged
+                try:
+                    return _read(folder), damaged
+                except Exception as error:  # sums only tell damage: it may be a foreign file
+                    fault = " ".join(str(error).split()) or type(error).__name__
             damaged.append((folder, fault))
         return None, damaged
 
@@ -101,14 +110,16 @@ def _read(folder: Path) -> State:
     return {
         **weights,
         "optimizer": torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True),
-        "progress": json.loads((folder / "progress.json").read_text()),
+        "progress": read_json(folder / "progress.json", kind=dict),
     }
 
 
 def fault_of(folder: Path, *, weights_only: bool = False) -> str | None:
     """What is wrong with a checkpoint, or None; `weights_only` leaves the optimizer's state unread."""
+    if not folder.is_dir():
+        return "there is no such checkpoint"
     try:
-        lines = (folder / _SUMS).read_text().splitlines()
+        lines = read_text(folder / _SUMS).splitlines()
         digests = {name: digest for digest, name in (line.split("  ") for line in lines)}
         present = {file.name for file in folder.iterdir()} - {_SUMS}
         if odd := sorted(present ^ digests.keys()):
