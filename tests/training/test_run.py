@@ -24,6 +24,7 @@ from tokenlabel.evaluation.classifier import load_classifier
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStoreWriter
 from tokenlabel.pictures import curves
+from tokenlabel.runs import checkpoints
 from tokenlabel.runs.recipe_file import read_recipe
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.training import loop, student
@@ -294,8 +295,6 @@ def test_validation_images_of_other_classes_are_refused(data: Path, tmp_path: Pa
 def test_a_full_disk_is_told_and_the_run_goes_on_later(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tokenlabel.runs import checkpoints
-
     def full(*_args: Any, **_options: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -307,6 +306,31 @@ def test_a_full_disk_is_told_and_the_run_goes_on_later(
     result = train(**options)
     assert result is not None
     assert result.results["updates"] == 6
+
+
+def test_checkpoints_that_will_not_fit_are_told_before_the_first_step(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed: list[int] = []
+
+    def full(_place: Path, size: int) -> str:
+        needed.append(size)
+        return "no space"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "short_of_space", full)
+        with pytest.raises(InputError, match=r"no space: .*checkpoints\.keep=1"):
+            trained(data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    trained(data, tmp_path / "run")
+    steps = list((tmp_path / "run/checkpoints").glob("step-*"))
+    size = sum(file.stat().st_size for file in steps[0].iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "short_of_space", full)
+        with pytest.raises(InputError):
+            trained(data, tmp_path / "run", allow_changed=["schedule.epochs"], epochs=3)
+    assert needed[0] == pytest.approx(4 * size, rel=0.2)  # two to keep, the best, the next
+    assert needed[1] == pytest.approx((4 - len(steps)) * size, rel=0.3)  # beside those there are
 
 
 def test_the_command_line_trains(data: Path, tmp_path: Path) -> None:

@@ -18,7 +18,14 @@ import torch
 from safetensors.torch import load_file
 
 from tokenlabel.errors import InputError
-from tokenlabel.files import inside, replacing_folder, write_atomically, write_tensors, write_torch
+from tokenlabel.files import (
+    inside,
+    replacing_folder,
+    short_of_space,
+    write_atomically,
+    write_tensors,
+    write_torch,
+)
 from tokenlabel.text import read_json, read_text
 
 __all__ = ["CheckpointFolder", "State", "fault_of"]
@@ -37,6 +44,16 @@ class CheckpointFolder:
         self.keep = keep
 
     # -- writing ---------------------------------------------------------------------------------
+
+    def require_space(self, size: int) -> None:
+        """Raises InputError where the disk will not hold all that a run keeps, `size` bytes each."""
+        there = sum(file.stat().st_size for file in self.path.glob("step-*/*"))
+        # the newest, the best, and one more while it is being written
+        if said := short_of_space(self.path, (self.keep + 2) * size - there):
+            raise InputError(
+                f"{said}: free some space, choose another folder, or keep fewer by --set"
+                " checkpoints.keep=1"
+            )
 
     def save(self, state: State, step: int, *, best: bool = False) -> Path:
         """Write the checkpoint of update `step`; a crash at any point leaves the older ones whole."""

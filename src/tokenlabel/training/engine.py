@@ -85,6 +85,7 @@ def fit(
     trainer = Trainer(task, recipe, ranks, batches.updates_per_epoch)
     sheets = Sheets(spec, folder.path)
     followers = [Terminal(), Trackers(recipe.trackers, folder.path), sheets, *callbacks]
+    folder.checkpoints.require_space(trainer.state_bytes())
     ranks.wait()  # all have looked at the folder before the first one writes into it
     with folder.opened(facts) if ranks.first else nullcontext():
         ranks.wait()

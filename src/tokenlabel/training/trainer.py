@@ -177,6 +177,12 @@ class Trainer:
             state["ema"] = dcp.get_model_state_dict(self.ema.module, options=_WHOLE)
         return state
 
+    def state_bytes(self) -> int:
+        """About what `state` will take on disk: optimizers keep up to two numbers a parameter."""
+        weights = sum(t.numel() * t.element_size() for t in self.student.state_dict().values())
+        trained = sum(p.numel() * p.element_size() for p in self.student.parameters())
+        return (1 if self.ema is None else 2) * weights + 2 * trained
+
     def load(self, state: State) -> None:
         progress = state["progress"]
         dcp.set_model_state_dict(self.student, state["model"], options=_WHOLE)
