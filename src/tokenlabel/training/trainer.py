@@ -179,8 +179,10 @@ class Trainer:
 
     def state_bytes(self) -> int:
         """About what `state` will take on disk: optimizers keep up to two numbers a parameter."""
-        weights = sum(t.numel() * t.element_size() for t in self.student.state_dict().values())
-        trained = sum(p.numel() * p.element_size() for p in self.student.parameters())
+        weights, trained = (
+            sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+            for tensors in (self.student.state_dict().values(), self.student.parameters())
+        )
         return (1 if self.ema is None else 2) * weights + 2 * trained
 
     def load(self, state: State) -> None:
