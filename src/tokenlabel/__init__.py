@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tokenlabel.api import segment as segment
     from tokenlabel.api.annotate import annotate as annotate
     from tokenlabel.api.evaluate import evaluate as evaluate
+    from tokenlabel.api.predict import load as load
+    from tokenlabel.api.predict import predict as predict
     from tokenlabel.api.teach import teach as teach
     from tokenlabel.api.train import train as train
     from tokenlabel.cli.quickstart import quickstart as quickstart
@@ -44,6 +46,8 @@ _EXPORTS = {
     "annotate": "tokenlabel.api.annotate",
     "evaluate": "tokenlabel.api.evaluate",
     "fuse": "tokenlabel.output",
+    "load": "tokenlabel.api.predict",
+    "predict": "tokenlabel.api.predict",
     "quickstart": "tokenlabel.cli.quickstart",
     "teach": "tokenlabel.api.teach",
     "token_labeling_loss": "tokenlabel.losses",

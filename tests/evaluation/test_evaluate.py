@@ -419,6 +419,8 @@ def test_what_training_held_out_is_what_is_judged(tmp_path: Path) -> None:
     facts = {"classes": ["a", "b"], "images_fingerprint": source_fingerprint(trained)}
     (tmp_path / "run" / "environment.json").write_text(json.dumps(facts))
     run = Run(tmp_path / "run", Recipe(data=Data(holdout=0.2)))
-    assert judged_images(str(folder), None, run).keys == held.keys
+    model: Any = None  # what is judged does not depend on it
+    judged = Classifier(model, model, ("a", "b"), has_tokens=False, run=run)
+    assert judged_images(str(folder), None, judged).keys == held.keys
     write_images(tmp_path / "flat", ["a/new.png"])
-    assert len(judged_images(str(folder), None, run)) == 21  # other images than the run's
+    assert len(judged_images(str(folder), None, judged)) == 21  # other images than the run's

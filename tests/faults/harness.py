@@ -118,6 +118,10 @@ CASES: dict[str, Case] = {
     "push": Case(
         "push --repository some/one --checkpoint WORLD/run --dry-run OUT", "card", slow=True
     ),
+    "predict": Case(
+        "predict WORLD/data --checkpoint WORLD/run --workers 1 --device cpu --output OUT",
+        "predictions.csv",
+    ),
     "segment train": Case(_SEGMENT, "segrun", slow=True),
     "segment eval": Case(
         "segment eval --data WORLD/seg --checkpoint WORLD/segrun --device cpu --output OUT",

@@ -138,8 +138,8 @@ def test_show_sets_annotator_and_student_side_by_side(
     seen = decode_image(image.read_bytes(), "1.png")
     student = load_classifier(tmp_path / "student")
     with torch.inference_mode():
-        logits = student.output(student.preprocessing.pixels(seen)[None]).logits[0]
-    answer = names[int(logits.argmax())]
+        scores = student.scores(student.preprocessing.pixels(seen)[None])
+    answer = names[int(scores["fused"].argmax())]  # tokens were taught: the published rule
     rows: list[Row] = []
     monkeypatch.setattr(panels, "write_pictures", lambda _file, given: rows.extend(given))
     show(

@@ -189,6 +189,17 @@ def test_an_image_comes_with_all_its_maps(server: ViewerServer) -> None:
     assert ask(server, "item", index=5)["maps"]["labels"] is None
 
 
+def test_the_students_answer_is_by_its_rule(server: ViewerServer, place: Path) -> None:
+    student = server.answers.student
+    assert student is not None
+    shown = student.preprocessing.pixels(np.asarray(Image.open(place / "data" / "dog" / "1.png")))
+    with torch.inference_mode():
+        expected = student.scores(shown[None])[student.rule].softmax(1)[0]
+    answer = ask(server, "item", index=2)["answer"]
+    assert [guess["number"] for guess in answer] == expected.argsort(descending=True).tolist()
+    assert answer[0]["confidence"] == pytest.approx(float(expected.max()), abs=1e-5)
+
+
 def test_a_crops_targets_are_those_of_training(server: ViewerServer, place: Path) -> None:
     answers = Answers(Catalog(open_source(str(place / "data")), LabelStore(place / "other")))
     words = {"index": "0", "x0": "0.3", "y0": "0.1", "x1": "0.9", "y1": "0.7", "grid": "3"}

@@ -10,7 +10,6 @@ import torch
 from accelerate import PartialState
 
 from tokenlabel.choices import Benchmark
-from tokenlabel.data.decode import DecodeRules
 from tokenlabel.data.open import HOLDOUT_SEED, holdout, open_images
 from tokenlabel.data.source import ImageSource, read_by, require_labels, source_fingerprint
 from tokenlabel.evaluation.benchmarks import Answers, answers
@@ -21,8 +20,7 @@ from tokenlabel.evaluation.published import published_top1
 from tokenlabel.evaluation.results import EvalResult, claim_results, write_results
 from tokenlabel.output import TOKEN_SHARE
 from tokenlabel.pictures.confusion import draw_confusion
-from tokenlabel.runs.open import Run, WhichWeights
-from tokenlabel.runs.recipe import Recipe
+from tokenlabel.runs.open import WhichWeights
 from tokenlabel.supervision import Rule
 
 __all__ = ["evaluate"]
@@ -59,7 +57,7 @@ def evaluate(
     )
     if output is not None:  # before the work; the folder of a run is ours
         claim_results(Path(output))
-    source = _images(str(data), split, classifier.run)
+    source = _images(str(data), split, classifier)
     right = answers(source, classifier.class_names, benchmark, real_labels)
     counts = evaluate_source(
         classifier,
@@ -85,15 +83,13 @@ def evaluate(
     return result
 
 
-def _images(data: str, split: str | None, run: Run[Recipe] | None) -> ImageSource:
+def _images(data: str, split: str | None, classifier: Classifier) -> ImageSource:
     """The images to judge.
 
     Of a data set without parts from which the run held images out of its training, those alone.
     """
-    orientation = "ignore" if run is None else run.recipe.data.orientation
-    source = open_images(data, split, "val", orientation=orientation)
-    if run is not None:
-        source = read_by(source, DecodeRules.of_dict(run.facts.get("decode", {})))
+    source = open_images(data, split, "val", orientation=classifier.orientation)
+    source, run = read_by(source, classifier.decode_rules), classifier.run
     share = 0.0 if run is None else run.recipe.data.holdout
     if run is None or source.found.part is not None or run.recipe.data.val or not share:
         return source

@@ -41,6 +41,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "tokenlabel.cli.evaluate:evaluate",
         "Accuracy of a checkpoint on a folder of images.",
     ),
+    "predict": (
+        "tokenlabel.cli.predict:predict",
+        "Classes of your pictures, with confidence, as a table or a file.",
+    ),
     "show": (
         "tokenlabel.cli.show:show",
         "Draw label maps, token predictions and relevance over images.",

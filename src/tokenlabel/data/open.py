@@ -25,7 +25,17 @@ from tokenlabel.data.walk import entries_of, is_visible
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.progress import console, first_process
 
-__all__ = ["HOLDOUT_SEED", "announce", "holdout", "open_images", "open_source", "open_validation"]
+__all__ = [
+    "HOLDOUT_SEED",
+    "announce",
+    "expand",
+    "holdout",
+    "is_packed",
+    "is_pattern",
+    "open_images",
+    "open_source",
+    "open_validation",
+]
 
 _HUB_PREFIXES = ("hfds/", "hf://datasets/", "hf://")
 HOLDOUT_SEED = 0  # one for all runs, so that their validation images are the same
@@ -96,19 +106,25 @@ class Opener(NamedTuple):
 # -- what each opener takes ------------------------------------------------------------------------
 
 
-def _is_pattern(location: str) -> bool:
+def is_packed(location: str) -> bool:
+    """Whether a location is anything but a plain folder: archives, tables, a list, the hub."""
+    return any(opener.takes(location) for opener in OPENERS if opener.open is not _open_folder)
+
+
+def is_pattern(location: str) -> bool:
+    """Whether a location stands for the files that match it."""
     return any(sign in location for sign in "*{") and not Path(location).exists()
 
 
 def _is_parquet(location: str) -> bool:
     return location.endswith(".parquet") and (
-        "://" in location or _is_pattern(location) or Path(location).expanduser().is_file()
+        "://" in location or is_pattern(location) or Path(location).expanduser().is_file()
     )
 
 
 def _is_archives(location: str) -> bool:
     return is_archive(location) and (
-        "://" in location or _is_pattern(location) or Path(location).expanduser().is_file()
+        "://" in location or is_pattern(location) or Path(location).expanduser().is_file()
     )
 
 
@@ -258,7 +274,7 @@ def _visible_files(folder: Path, endings: tuple[str, ...]) -> list[str]:
 
 
 def _not_data(path: Path) -> InputError:
-    if _is_pattern(str(path)) or "://" in str(path):
+    if is_pattern(str(path)) or "://" in str(path):
         return InputError(
             f"{path} is no data set: name {', '.join(ARCHIVE_ENDINGS)} or .parquet files"
         )

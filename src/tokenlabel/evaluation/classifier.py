@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,17 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.layers import to_2tuple
 from torch import Tensor
 
+from tokenlabel.choices import Orientation
+from tokenlabel.data.decode import DecodeRules
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.metrics import prediction
+from tokenlabel.evaluation.predictions import (
+    Picture,
+    Prediction,
+    named_pictures,
+    predict_pictures,
+)
 from tokenlabel.models import DenseModel, build_from, create_model, load_weights
 from tokenlabel.output import TOKEN_SHARE, DenseOutput
 from tokenlabel.runs.open import Run, WhichWeights, open_run
@@ -85,6 +93,39 @@ class Classifier:
     def titles(self) -> tuple[str, ...]:
         """Class names for people."""
         return class_titles(self.class_names)
+
+    @property
+    def orientation(self) -> Orientation:
+        """Whether it was trained on images with their EXIF orientations applied."""
+        return "ignore" if self.run is None else self.run.recipe.data.orientation
+
+    @property
+    def decode_rules(self) -> DecodeRules:
+        """The rules by which its training images became pixels, as far as they are known."""
+        return DecodeRules.of_dict({} if self.run is None else self.run.facts.get("decode", {}))
+
+    def predict(
+        self, images: Any, *, top: int = 5, batch_size: int = 64, workers: int = 4
+    ) -> list[Prediction]:
+        """What it says of images, by its rule, in their order: the `top` classes of each.
+
+        `images` are one or several of: paths (of files, folders, patterns or archives), Pillow
+        images, uint8 arrays [H, W, 3], uint8 tensors [3, H, W] or a batch of them. An image that
+        cannot be read has an `error` instead of an answer. `workers` threads read images. Raises
+        InputError where there is nothing at a path, and for anything else.
+        """
+        pictures = named_pictures(images, self.decode_rules, self.orientation)
+        return list(self.predictions(pictures, top=top, batch_size=batch_size, workers=workers))
+
+    def predictions(self, pictures: Iterable[Picture], **options: Any) -> Iterator[Prediction]:
+        """As `predict`, one after the other; options as of `predict_pictures`."""
+        names = list(zip(self.class_names, self.titles(), strict=True))
+        return predict_pictures(pictures, self.preprocessing, self.probabilities, names, **options)
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Probabilities [B, C] by its rule, of images uint8 [B, 3, h, w] on any device."""
+        device = next(self.model.parameters()).device
+        return prediction(self.output(images.to(device)), self.rule).softmax(1)
 
 
 def class_titles(class_names: Sequence[str]) -> tuple[str, ...]:

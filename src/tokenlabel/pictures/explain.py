@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -43,7 +42,7 @@ def explain(
     own. Raises InputError where these do not go together.
     """
     maps = dict(maps)
-    answer = None if student is None else _answer(student, image)
+    answer = None if student is None else student.predict(image)[0].top[0]
     if student is not None and student.has_tokens:
         maps["student's tokens"] = token_map(student, image)
     names = _names(maps, student, class_names)
@@ -113,19 +112,6 @@ def _numbers(wanted: Sequence[str], names: Sequence[str]) -> list[int]:
     if unknown:
         raise InputError(f"no such class: {unknown[0]!r}{nearest(unknown[0], numbers)}")
     return [numbers[name] for name in wanted]
-
-
-class _Answer(NamedTuple):
-    number: int
-    confidence: float  # the class token's probability, in [0, 1]
-
-
-@torch.inference_mode()
-def _answer(student: Classifier, image: Pixels) -> _Answer:
-    """What the student's class token says of an image."""
-    logits = student.output(student.preprocessing.pixels(image)[None]).logits[0]
-    best = logits.float().softmax(0).max(0)
-    return _Answer(int(best.indices), float(best.values))
 
 
 # -- panels --------------------------------------------------------------------------------------

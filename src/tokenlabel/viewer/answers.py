@@ -25,6 +25,7 @@ from tokenlabel.viewer.catalog import Catalog, Query
 __all__ = ["Answers", "student_loss"]
 
 _TOP = 5  # classes of a cell that the page shows
+_GUESSES = 3  # classes of the student's answer
 _MAX_LIMIT, _MAX_SIDE, _MAX_GRID = 500, 2048, 64
 _MAX_DIGITS = 18  # of a number that is asked for
 _FARTHEST, _LEAST_SIDE = 4, 1e-4  # of a crop, in sizes of the image
@@ -75,17 +76,22 @@ class Answers:
         return {"total": found.total, "scored": self.catalog.scored, "items": items}
 
     def item(self, words: Mapping[str, str]) -> dict[str, Any]:
-        """All label maps of one image: its own, the other store's, the student's tokens."""
+        """All of one image: its label maps in both stores, the student's answer and tokens."""
         index = self._index(words)
         image = self._pixels(index)
         maps = {"labels": self.catalog.label_map(index)}
         if self.other is not None:
             maps["other"] = self.catalog.label_map(index, self.other)
-        if self.student is not None and self.student.has_tokens:
-            maps["student"] = token_map(self.student, image, min(_TOP, self.student.num_classes))
+        answer = None
+        if self.student is not None:
+            answer = self.student.predict(image, top=_GUESSES)[0].as_dict()["top"]
+            if self.student.has_tokens:
+                k = min(_TOP, self.student.num_classes)
+                maps["student"] = token_map(self.student, image, k)
         return {
             **self._line(index),
             "size": list(image.shape[:2]),
+            "answer": answer,
             "maps": {name: found and _plain(found) for name, found in maps.items()},
         }
 

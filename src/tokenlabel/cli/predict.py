@@ -1,0 +1,85 @@
+"""`tokenlabel predict`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from tokenlabel.api.predict import Predictions
+
+__all__ = ["predict"]
+
+_SHOWN = 50  # rows of the table
+_WIDTH = 200  # letters of a line, where the output is no terminal
+_LEAST = 0.01  # confidence of a class to be named beside the answer
+
+
+def predict(
+    images: Annotated[tuple[str, ...], tyro.conf.Positional],
+    *,
+    checkpoint: Path | None = None,
+    model: str | None = None,
+    split: str | None = None,
+    weights: Literal["auto", "ema", "model"] = "auto",
+    image_size: int | None = None,
+    crop_pct: float | None = None,
+    top: int = 5,
+    batch_size: int = 64,
+    workers: int = 4,
+    device: Literal["auto", "cpu"] = "auto",
+    output: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Classes of your pictures, with confidence, as a table or a file.
+
+    tokenlabel predict photos --checkpoint runs/train --output predictions.csv
+
+    The model predicts as its method says: by its class token, or fused with its best tokens.
+
+    Args:
+        images: Image files, folders (with all that is in and below them), patterns such as
+            "photos/*.jpg", tars, or any other data that `eval` takes.
+        checkpoint: A run's folder (its best checkpoint is taken), one checkpoint in it, or a file of
+            weights; a file needs --model too.
+        model: timm name of the model; alone, with its own pretrained weights.
+        split: The part of a table or a data set of the hub.
+        weights: Of a run: the moving average (ema) or the weights themselves (model).
+        image_size: Input size in pixels (default: the checkpoint's).
+        crop_pct: Share of the image's shorter side that is shown (default: the checkpoint's).
+        top: How many classes of each image are kept.
+        batch_size: Images at a time.
+        workers: Threads that read images.
+        device: "cpu" leaves GPUs alone.
+        output: Write all predictions to this .csv, .json or .jsonl file.
+        overwrite: Replace the file if it exists.
+    """
+    given = {**locals()}
+    from tokenlabel.api.predict import predict as run
+
+    _print(run(**given))
+
+
+def _print(result: Predictions) -> None:
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    width = None if sys.stdout.isatty() else _WIDTH
+    console = Console(highlight=False, markup=False, width=width)
+    table = Table(Column("image", overflow="fold"), "class", "confidence", "next")
+    for found in result.predictions[:_SHOWN]:
+        others = [f"{g.title} {g.confidence:.1%}" for g in found.top[1:] if g.confidence >= _LEAST]
+        answer = [(g.title, f"{g.confidence:.1%}") for g in found.top[:1]] or [("(not read)", "")]
+        table.add_row(found.image, *answer[0], ", ".join(others))
+    console.print(table)
+    total, unreadable = len(result.predictions), result.unreadable
+    if total > _SHOWN:
+        note = "" if result.file else ": write them with --output predictions.csv"
+        print(f"the first {_SHOWN} of {total:,} images{note}")
+    if unreadable:
+        print(f"{len(unreadable):,} of {total:,} not read: {unreadable[0].error}")
+    if result.file is not None:
+        print(f"written to {result.file}")

@@ -1,0 +1,190 @@
+"""What a classifier says of images, one `Prediction` each."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from os import PathLike
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from tokenlabel.data.decode import DecodeRules, decode_image
+from tokenlabel.data.inputs import Preprocessing
+from tokenlabel.data.pictures import open_pictures
+from tokenlabel.data.reading import StorageError
+from tokenlabel.data.source import ImageSource, read_by
+from tokenlabel.errors import InputError
+
+__all__ = ["Guess", "Picture", "Prediction", "named_pictures", "pictures_of", "predict_pictures"]
+
+Pixels = NDArray[np.uint8]
+
+
+class Guess(NamedTuple):
+    """A class and how sure the model is of it."""
+
+    label: str
+    """The class as the training images name it: a folder's name, an ImageNet id, a number."""
+    title: str
+    """The class for people: "tench" where the label is "n01440764", else the label."""
+    number: int
+    confidence: float
+    """Its probability, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A model's answer to one image."""
+
+    image: str
+    """The path, the name within its archive, or the number of an image given as pixels."""
+    top: tuple[Guess, ...] = ()
+    """The best classes, best first."""
+    error: str | None = None
+    """Why the image could not be read; nothing else is known of it then."""
+
+    @property
+    def label(self) -> str | None:
+        """The answer; None where the image could not be read."""
+        return self.top[0].label if self.top else None
+
+    @property
+    def confidence(self) -> float | None:
+        """The answer's probability, in [0, 1]; None where the image could not be read."""
+        return self.top[0].confidence if self.top else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "image": self.image,
+            "class": self.label,
+            "confidence": self.confidence,
+            "top": [guess._asdict() for guess in self.top],
+            "error": self.error,
+        }
+
+
+class Picture(NamedTuple):
+    """An image that is read when its turn comes."""
+
+    name: str
+    pixels: Callable[[], Pixels]
+    """uint8 [H, W, 3]. Raises InputError where the image cannot be read."""
+
+
+def pictures_of(source: ImageSource, rules: DecodeRules | None = None) -> Iterator[Picture]:
+    """The images of a source, read by the `rules` that a model was trained by."""
+    if rules is not None:
+        source = read_by(source, rules)
+    for i, key in enumerate(source.keys):
+        yield Picture(key, partial(_decoded, source, i))
+
+
+def named_pictures(images: Any, rules: DecodeRules, orientation: Any) -> Iterator[Picture]:
+    """Images as a caller gives them: one, or several, of paths, arrays, tensors and Pillow's images.
+
+    Arrays are uint8 [H, W, 3], tensors uint8 [3, H, W] or a batch [B, 3, H, W]; a path is whatever
+    `open_pictures` takes. Raises InputError for anything else.
+    """
+    if isinstance(images, Tensor) and images.ndim == 4:
+        images = list(images)
+    single = isinstance(images, (str, PathLike, Tensor, np.ndarray, Image.Image))
+    for number, image in enumerate([images] if single else images):
+        if isinstance(image, (str, PathLike)):
+            for source in open_pictures([str(image)], orientation=orientation):
+                yield from pictures_of(source, rules)
+        else:
+            pixels = _pixels(image)
+            yield Picture(str(number), lambda pixels=pixels: pixels)  # type: ignore[misc]
+
+
+def predict_pictures(
+    pictures: Iterable[Picture],
+    shown: Preprocessing,
+    probabilities: Callable[[Tensor], Tensor],
+    names: Sequence[tuple[str, str]],
+    *,
+    batch_size: int = 64,
+    top: int = 5,
+    workers: int = 4,
+) -> Iterator[Prediction]:
+    """The `top` classes of each picture, in order; an image that cannot be read has an error.
+
+    `probabilities` maps uint8 [B, 3, h, w] to probabilities [B, C]; `names` are label and title of
+    each class. Images are read by `workers` threads while the model computes. Raises StorageError
+    where the storage fails: that says nothing of an image.
+    """
+    remaining = iter(pictures)
+    waiting: deque[Iterator[tuple[str, Tensor | str]]] = deque()
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        while chunk := list(islice(remaining, batch_size)):
+            waiting.append(pool.map(partial(_input, shown), chunk))
+            if len(waiting) > 1:
+                yield from _judged(list(waiting.popleft()), probabilities, names, top)
+        for read in waiting:
+            yield from _judged(list(read), probabilities, names, top)
+
+
+@torch.inference_mode()
+def _judged(
+    read: list[tuple[str, Tensor | str]],
+    probabilities: Callable[[Tensor], Tensor],
+    names: Sequence[tuple[str, str]],
+    top: int,
+) -> list[Prediction]:
+    inputs = [found for _, found in read if isinstance(found, Tensor)]
+    guesses: Iterator[tuple[Guess, ...]] = iter(())
+    if inputs:
+        best = probabilities(torch.stack(inputs)).float().cpu().topk(min(top, len(names)), 1)
+        guesses = (
+            tuple(
+                Guess(label=names[i][0], title=names[i][1], number=i, confidence=value)
+                for i, value in zip(indices, values, strict=True)
+            )
+            for indices, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        )
+    return [
+        Prediction(name, error=found) if isinstance(found, str) else Prediction(name, next(guesses))
+        for name, found in read
+    ]
+
+
+def _input(shown: Preprocessing, picture: Picture) -> tuple[str, Tensor | str]:
+    """The model's input made of a picture, or what is wrong with it."""
+    try:
+        return picture.name, shown.pixels(picture.pixels())
+    except StorageError:
+        raise
+    except InputError as error:
+        return picture.name, str(error)
+
+
+def _decoded(source: ImageSource, index: int) -> Pixels:
+    return decode_image(source.read(index), source.keys[index], source.rules)
+
+
+def _pixels(image: Any) -> Pixels:
+    if isinstance(image, Image.Image):
+        return np.array(image.convert("RGB"))
+    if isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] == 3:
+        image = image.permute(1, 2, 0).cpu().numpy()
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,):
+        return np.ascontiguousarray(image)
+    raise InputError(
+        f"cannot predict of {_described(image)}: give paths, Pillow images, uint8 arrays [H, W, 3] or"
+        " uint8 tensors [3, H, W]"
+    )
+
+
+def _described(image: Any) -> str:
+    shape, kind = getattr(image, "shape", None), type(image).__name__
+    return kind if shape is None else f"{kind} {image.dtype} {list(shape)}"
