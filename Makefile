@@ -50,8 +50,8 @@ bench: setup  ## every benchmark that needs no data but its own
 	for script in targets step models model_lvvit engine; do \
 		OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_$$script.py || exit 1; done
 
-proof: .venv/.ready  ## CIFAR-10, four students, docs/proof.md; DATA holds train and val (folders or tars)
-	$(BIN)/python proof/run.py --data $(or $(DATA),$(error say where CIFAR-10 is: make proof DATA=folder))
+proof: .venv/.ready  ## docs/proof.md; DATA holds CIFAR-10's train and val (folders or tars), ARGS see proof/run.py
+	$(BIN)/python proof/run.py --cifar10 $(or $(DATA),$(error say where CIFAR-10 is: make proof DATA=folder)) $(ARGS)
 
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate pyproject.toml

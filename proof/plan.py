@@ -1,24 +1,90 @@
-"""What is run for the proof: annotators, labels, students, arms, ablations. All of it is here.
+"""What is run for the proof: data sets, annotators, label stores, students, arms, in their order.
 
-A run is a `tokenlabel train` command with a recipe of the package; `Run.command` is what is executed,
-and what a reader can type.
+Everything is a command of the package (`Run.command`, `Annotator.teach`, `Labels.annotate`): what is
+executed is what a reader can type. The stages depend on what is known already: the strongest
+baseline and the better mixing of a student are chosen by the first seed, and get the further seeds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenlabel.compare.training import Training
 
 WORK = "runs/proof"
-IMAGES = f"{WORK}/images"
+RESULTS = Path("proof/results")
 SEEDS = (0, 1, 2)
-EPOCHS = 2
+SETTLED = 1.0  # points: a third seed is trained where a difference is smaller
+FULL_EPOCHS = 30
 
 STUDENTS = {
     "lvvit": "LV-ViT, 1.07 M",
     "vit": "ViT, 1.01 M",
-    "swin": "Swin, 1.01 M",
     "resnet": "ResNet, 1.06 M",
+    "swin": "Swin, 1.01 M",
 }
+
+
+@dataclass(frozen=True)
+class DataSet:
+    title: str
+    classes: int
+    per_class: int  # all training images of a class
+    image_size: int
+    students: tuple[str, ...]
+    settings: tuple[str, ...] = ()  # what differs from the recipes
+
+
+DATA = {
+    "cifar10": DataSet("CIFAR-10", 10, 5000, 32, tuple(STUDENTS)),
+    # patches of 8 for images of 64: as many tokens as on CIFAR-10, all else as its recipes fixed it
+    "tinyimagenet100": DataSet(
+        "Tiny ImageNet, 100 classes", 100, 500, 64, ("lvvit", "vit"), ("model.kwargs.patch_size=8",)
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Images:
+    """So many training images of each class of a data set, which students see so many times."""
+
+    data: str
+    per_class: int
+    epochs: int
+
+    @property
+    def subset(self) -> str:
+        return f"{self.data}-{self.per_class}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.subset}-{self.epochs}ep"
+
+    @property
+    def count(self) -> int:
+        return self.per_class * DATA[self.data].classes
+
+    @property
+    def title(self) -> str:
+        return f"{DATA[self.data].title}, {self.per_class:,} images a class, {self.epochs} epochs"
+
+    @property
+    def train(self) -> str:
+        return f"{WORK}/{self.data}/train-{self.per_class}.csv"
+
+    @property
+    def val(self) -> str:
+        return f"{WORK}/{self.data}/val"
+
+
+def images(data: str, per_class: int) -> Images:
+    """All of a data set for 30 epochs, or fewer images for as many passes as time allows."""
+    if per_class >= DATA[data].per_class:
+        return Images(data, DATA[data].per_class, FULL_EPOCHS)
+    return Images(data, per_class, min(100, max(20, 200_000 // (per_class * DATA[data].classes))))
 
 
 @dataclass(frozen=True)
@@ -28,171 +94,227 @@ class Arm:
     title: str
     supervision: str
     mix: str
-    headline: bool  # trained with every seed
 
 
 ARMS = {
-    "labels": Arm("ground truth", "labels", "none", True),
-    "labels-cutmix": Arm("ground truth, CutMix", "labels", "cutmix", False),
-    "distillation": Arm("+ image-level distillation", "distillation", "none", True),
-    "distillation-cutmix": Arm(
-        "+ image-level distillation, CutMix", "distillation", "cutmix", False
-    ),
-    "tokens": Arm("+ token labels", "token-labels", "none", False),
-    "tokens-mixtoken": Arm("+ token labels, MixToken", "token-labels", "mixtoken", True),
+    "labels": Arm("ground truth", "labels", "none"),
+    "labels-cutmix": Arm("ground truth, CutMix", "labels", "cutmix"),
+    "distillation": Arm("image-level distillation", "distillation", "none"),
+    "tokens": Arm("token labels", "token-labels", "none"),
+    "tokens-mixtoken": Arm("token labels, MixToken", "token-labels", "mixtoken"),
 }
 BASELINES = ("labels", "labels-cutmix")
-DISTILLED = ("distillation", "distillation-cutmix")
-OURS = "tokens-mixtoken"
+OURS = ("tokens", "tokens-mixtoken")
+MIXING = "mixing.probability=0.5"  # in half of the steps, of every arm that mixes
 
 
 @dataclass(frozen=True)
 class Annotator:
-    """A ResNet-10t taught on the 50 000 training images, from random weights."""
+    """A classifier: taught here from random weights, or pretrained and perhaps fine-tuned here."""
 
     title: str
-    opt: str = "muon"
-    lr: str = "6e-3"
-    size: int = 48  # pixels; the images have 32
-    epochs: int = 8
-    min_scale: float = 0.35
-    stem: tuple[str, ...] = ()  # timm's argument for another stem than three 3 x 3 convolutions
+    options: tuple[str, ...] = ()  # of `teach`; none for one that is used as it is
+    pretrained: bool = False
 
-    def teach(self, output: str) -> list[str]:
-        return [
-            "teach", "--data", f"{IMAGES}/train", "--output", output, "--model", "resnet10t",
-            "--no-pretrained", "--model-kwargs", "output_stride", "8", "channels",
-            "[64,128,256,256]", *self.stem, "--image-size", str(self.size),
-            "--epochs", str(self.epochs), "--batch-size", "128", "--opt", self.opt,
-            "--lr", self.lr, "--min-scale", str(self.min_scale), "--holdout", "0",
-            "--dtype", "bfloat16",
-        ]  # fmt: skip
+    def teach(self, images: Images, output: str) -> list[str]:
+        start = ["--weights", PRETRAINED] if self.pretrained else ["--no-pretrained"]
+        return ["teach", "--data", images.train, "--output", output, *start, *self.options]
+
+
+PRETRAINED = f"{WORK}/pretrained.safetensors"  # a link to the file that was given
+PRETRAINED_MODEL = "tf_efficientnet_lite0"
+
+
+def taught(title: str, *options: str, epochs: int = 16) -> Annotator:
+    """A ResNet-10t of 2.4 M parameters that keeps an eighth of its input's resolution."""
+    return Annotator(
+        title,
+        (
+            "--model", "resnet10t", "--model-kwargs", "output_stride", "8", "channels",
+            "[64,128,256,256]", "--image-size", "48", "--batch-size", "128", "--opt", "muon", "--lr",
+            "6e-3", "--holdout", "0.05", "--cache", "ram", "--epochs", str(epochs), *options,
+        ),
+    )  # fmt: skip
 
 
 ANNOTATORS = {
-    "annotator": Annotator("8 epochs of Muon at 48 pixels"),
-    "annotator-weak": Annotator("8 epochs of AdamW at 48 pixels", opt="adamw", lr="3e-3"),
-    "annotator-strong": Annotator(
-        "10 epochs of Muon at 64 pixels, crops of 70-100 %",
-        size=64, epochs=10, min_scale=0.7, stem=("stem_type", "''"),
+    "taught": taught("taught on the same images"),
+    "mse": taught("taught by squared error", "--loss", "mse"),
+    "early": taught("taught, stopped at a quarter", "--stop-epoch", "4"),
+    "short": taught("taught for 4 epochs", epochs=4),
+    "long": taught("taught for 32 epochs", epochs=32),
+    "pretrained": Annotator("pretrained on ImageNet, as it is", pretrained=True),
+    "finetuned": Annotator(
+        "pretrained on ImageNet, fine-tuned on the same images",
+        (
+            "--model", PRETRAINED_MODEL, "--image-size", "128", "--epochs", "4", "--batch-size",
+            "64", "--lr", "5e-4", "--holdout", "0.05", "--cache", "ram",
+        ),
+        pretrained=True,
     ),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Labels:
-    """A label store: who annotates, at which input size, keeping how many classes a cell."""
+    """The label store of an annotator: its input size, averaged with the mirrored image."""
 
-    by: str = "annotator"  # of ANNOTATORS, or the name of a run whose student annotates
-    size: int = 64  # pixels; the annotator keeps an eighth of it, a student a quarter
-    top_k: int = 5
-    codec: str = "compact"
-    flip: bool = True  # averaged with the mirrored image
+    images: Images
+    by: str  # of ANNOTATORS
 
-    def annotate(self, output: str) -> list[str]:
-        model = f"{WORK}/{self.by}" if self.by in ANNOTATORS else folder(self.by)
+    @property
+    def name(self) -> str:
+        return f"{self.images.subset}-{self.by}"
+
+    @property
+    def annotator(self) -> str:
+        return f"{WORK}/annotators/{self.name}"
+
+    @property
+    def store(self) -> str:
+        return f"{WORK}/labels/{self.name}"
+
+    @property
+    def as_it_is(self) -> bool:
+        return not ANNOTATORS[self.by].options
+
+    def annotate(self) -> list[str]:
+        model = [self.annotator]
+        if self.as_it_is:
+            model = [PRETRAINED_MODEL, "--checkpoint", PRETRAINED]
+        # an eighth of 64 pixels, a thirty-second of 256: as many cells as the students have tokens
+        size = 256 if ANNOTATORS[self.by].pretrained else 64
         return [
-            "annotate", "--data", f"{IMAGES}/train", "--output", output, "--model", model,
-            "--image-size", str(self.size), "--top-k", str(self.top_k), "--batch-size", "128",
-            "--dtype", "bfloat16", "--flip" if self.flip else "--no-flip", "--codec", self.codec,
+            "annotate", "--data", self.images.train, "--output", self.store, "--model", *model,
+            "--image-size", str(size), "--flip", "--batch-size", "64",
         ]  # fmt: skip
-
-
-LABELS = {
-    "labels": Labels(),
-    # `released` targets need raw logits, which neither averages nor the compact codec keep
-    "labels-exact": Labels(codec="exact", flip=False),
-    "labels-6x6": Labels(size=48),
-    "labels-4x4": Labels(size=32),
-    "labels-k1": Labels(top_k=1),
-    "labels-weak": Labels(by="annotator-weak"),
-    "labels-strong": Labels(by="annotator-strong"),
-    "labels-self": Labels(by="swin-tokens-mixtoken-0", size=32),
-}
 
 
 @dataclass(frozen=True)
 class Run:
     """One training run."""
 
+    images: Images
     student: str
     arm: str
     seed: int
-    ablation: str | None = None  # what is changed, in words
-    labels: str = "labels"
-    settings: tuple[str, ...] = ()
-    suffix: str = ""
-    epochs: int = EPOCHS
+    by: str = "taught"  # of ANNOTATORS: who made its labels
+    parts: int = 1  # trained for this part of the epochs
 
     @property
     def name(self) -> str:
-        return f"{self.student}-{self.arm}{self.suffix}-{self.seed}"
+        by = "" if self.labels is None else f"-{self.by}"
+        part = "" if self.parts == 1 else f"-part{self.parts}"
+        return f"{self.images.name}-{self.student}-{self.arm}{by}{part}-{self.seed}"
 
     @property
-    def command(self) -> list[str]:
-        arm = ARMS[self.arm]
-        taught = [] if arm.supervision == "labels" else ["--labels", f"{WORK}/{self.labels}"]
-        return [
-            "train", "--data", IMAGES, *taught, "--output", folder(self.name),
-            "--recipe", f"cifar10_{self.student}", "--supervision", arm.supervision,
-            "--mix", arm.mix, "--epochs", str(self.epochs), "--seed", str(self.seed),
-            "--workers", "0", "--set", f"validate_every={self.epochs}",
-            *self.settings,
-        ]  # fmt: skip
+    def labels(self) -> Labels | None:
+        return None if ARMS[self.arm].supervision == "labels" else Labels(self.images, self.by)
+
+    @property
+    def epochs(self) -> int:
+        return round(self.images.epochs / self.parts)
+
+    @property
+    def passes(self) -> int:
+        """Images that go through the student in training."""
+        return self.epochs * self.images.count
+
+    @property
+    def training(self) -> Training:
+        return Training(
+            self.name, self.seed, Path(WORK, "runs", self.name), self.choices(self.epochs)
+        )
+
+    def choices(self, epochs: int) -> dict[str, Any]:
+        arm, data = ARMS[self.arm], DATA[self.images.data]
+        mixing = () if arm.mix == "none" else (MIXING,)
+        return {
+            "data": self.images.train,
+            "val": self.images.val,
+            "labels": None if self.labels is None else self.labels.store,
+            "recipe": f"cifar10_{self.student}",
+            "image_size": data.image_size,
+            "supervision": arm.supervision,
+            "mix": arm.mix,
+            "epochs": epochs,
+            "workers": 0,
+            "settings": (
+                f"validate_every={max(1, epochs // 10)}", "data.cache=ram", *mixing,
+                *data.settings,
+            ),
+        }  # fmt: skip
 
 
-def folder(run: str) -> str:
-    return f"{WORK}/runs/{run}"
+Scores = Callable[[Run], float | None]  # of runs that have a record
 
 
-ABLATED = "swin"
+def stages(cifar: Images, tiny: Images | None, score: Scores) -> Iterator[Sequence[Run]]:
+    """The runs in their order, those that tell most first. Each stage is asked for when the ones
+    before are done: `score` then knows of their runs."""
+    first = ("lvvit", "vit", "resnet")
+    yield [Run(cifar, s, arm, 0) for s in first for arm in ("labels", "tokens")]
+    if tiny is not None:
+        yield [
+            Run(tiny, s, *choice)
+            for s in DATA[tiny.data].students
+            for choice in (("labels", 0), ("tokens", 0, "finetuned"), ("tokens", 0, "pretrained"))
+        ]
+    yield [Run(cifar, s, arm, 0) for s in first for arm in ("labels-cutmix", "tokens-mixtoken")]
+    yield [Run(cifar, s, "distillation", 0) for s in first]
+    yield [Run(cifar, "swin", arm, 0) for arm in ARMS]
+    yield [Run(cifar, s, "tokens", 0, parts=3) for s in ("vit", "lvvit", "swin")]
+    if tiny is not None:
+        rest = (("labels-cutmix", 0), ("tokens-mixtoken", 0, "finetuned"),
+                ("distillation", 0, "finetuned"), ("tokens", 0, "taught"))  # fmt: skip
+        yield [Run(tiny, s, *choice) for s in DATA[tiny.data].students for choice in rest]
+    for seed in SEEDS[1:]:
+        for subset, by in ((cifar, "taught"), (tiny, "finetuned")):
+            if subset is not None:
+                yield list(_again(subset, by, seed, score))
 
 
-def _ablation(what: str, suffix: str, *settings: str, labels: str = "labels") -> Run:
-    return Run(ABLATED, OURS, 0, what, labels, settings, f"-{suffix}")
+def _again(of: Images, by: str, seed: int, score: Scores) -> Iterator[Run]:
+    """The strongest baseline, distillation and the better of ours with a further seed; a third one
+    only where the differences so far leave it open."""
+    for student in DATA[of.data].students:
+        base = best(of, student, BASELINES, by, score)
+        ours = best(of, student, OURS, by, score)
+        before = [
+            (score(Run(of, student, ours, s, by)), score(Run(of, student, base, s, by)))
+            for s in SEEDS[:seed]
+        ]
+        gaps = [a - b for a, b in before if a is not None and b is not None]
+        if seed > 1 and gaps and abs(sum(gaps) / len(gaps)) >= SETTLED:
+            continue
+        for arm in (base, ours, "distillation"):
+            yield Run(of, student, arm, seed, by)
 
 
-HEADLINE = [
-    *(Run(student, arm, 0) for student in STUDENTS for arm in ARMS),
-    *(
-        Run(student, arm, seed)
-        for seed in SEEDS[1:]
-        for student in STUDENTS
-        for arm, options in ARMS.items()
-        if options.headline
-    ),
-    # at the first seed CutMix is ahead of ground truth alone on the ViT: so it gets every seed there
-    *(Run("vit", "labels-cutmix", seed) for seed in SEEDS[1:]),
-]
+def best(of: Images, student: str, arms: Sequence[str], by: str, score: Scores) -> str:
+    """The arm that is ahead at the first seed."""
+    scores = {arm: score(Run(of, student, arm, SEEDS[0], by)) for arm in arms}
+    return max(arms, key=lambda arm: -1.0 if scores[arm] is None else scores[arm] or 0.0)
 
-ABLATIONS = [
-    _ablation(
-        "`released` targets, crops transposed",
-        "transposed",
-        "supervision.target=released-transposed",
-        labels="labels-exact",
-    ),
-    _ablation(
-        "`released` targets", "released", "supervision.target=released", labels="labels-exact"
-    ),
-    _ablation("token weight 0.5, as published", "weight-0.5", "supervision.token_weight=0.5"),
-    _ablation("token weight 1", "weight-1", "supervision.token_weight=1.0"),
-    _ablation("token weight 4", "weight-4", "supervision.token_weight=4.0"),
-    _ablation("class target: ground truth", "truth", "supervision.class_target=ground-truth"),
-    _ablation("class target: annotator", "annotator", "supervision.class_target=annotator"),
-    _ablation("MixToken in every step", "mix-1", "mixing.probability=1.0"),
-    _ablation("labels of 6 x 6 cells, annotated at 48 pixels", "6x6", labels="labels-6x6"),
-    _ablation("labels of 4 x 4 cells, annotated at 32 pixels", "4x4", labels="labels-4x4"),
-    _ablation("weaker annotator", "weak", labels="labels-weak"),
-    _ablation("stronger annotator", "strong", labels="labels-strong"),
-    _ablation("K = 1", "k1", labels="labels-k1"),
-    _ablation("the student itself annotates", "self", labels="labels-self"),
-]
 
-LONGER = [
-    Run(student, arm, SEEDS[0], epochs=3 * EPOCHS, suffix="-longer")
-    for student in ("resnet", "swin", "lvvit")
-    for arm in ("labels", OURS)
-]
+def annotator_table(of: Images) -> list[Run]:
+    """Annotators of other accuracy and honesty, on two students."""
+    kinds = ("taught", "mse", "early", "short", "long")
+    return [Run(of, s, "tokens", 0, by) for by in kinds for s in ("resnet", "lvvit")]
 
-RUNS = [*HEADLINE, *ABLATIONS, *LONGER]
+
+def small_data(data: str) -> list[Run]:
+    """500 and 50 images a class, the annotator taught on the same few."""
+    choices = (("labels", 0), ("tokens", 0), ("distillation", 0))
+    return [
+        Run(images(data, count), student, *choice)
+        for count in (500, 50)
+        for student in ("lvvit", "vit", "resnet")
+        for choice in choices
+    ]
+
+
+SMALL_TABLES = {
+    "annotators": annotator_table(images("cifar10", 1000)),
+    "small-data": small_data("cifar10"),
+}

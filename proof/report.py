@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import json
-import statistics
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from plan import (
-    ABLATED,
-    ABLATIONS,
     ANNOTATORS,
     ARMS,
     BASELINES,
-    DISTILLED,
-    HEADLINE,
-    LONGER,
     OURS,
-    RUNS,
+    RESULTS,
     SEEDS,
+    SMALL_TABLES,
     STUDENTS,
+    Images,
+    Labels,
     Run,
+    best,
+    images,
 )
 
 from tokenlabel.compare import Comparison, Record
 from tokenlabel.compare.comparison import markdown, plus_minus
+from tokenlabel.compare.record import read_record
 
-RESULTS = Path("proof/results")
 README = Path("README.md")
 MARKS = ("<!-- made by proof/report.py -->\n", "\n<!-- end -->")
-Values = dict[str, Any]
+Records = dict[str, Record]
+HEADLINES = (
+    (images("cifar10", 5000), "taught"),
+    (images("cifar10", 1000), "taught"),
+    (images("tinyimagenet100", 500), "finetuned"),
+    (images("tinyimagenet100", 100), "finetuned"),
+)
 
 
 def main() -> None:
@@ -40,206 +47,290 @@ def main() -> None:
     README.write_text(with_summary(README.read_text(), records))
 
 
-def read_records() -> dict[str, Values]:
-    """The records by the names of their runs and annotators."""
-    return {file.stem: json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))}
+def read_records() -> Records:
+    """The records of runs by their names."""
+    files = sorted(RESULTS.glob("*.json"))
+    return {
+        file.stem: read_record(file)
+        for file in files
+        if file.stem != "scale" and not file.stem.startswith("annotator-")
+    }
 
 
-def page(records: dict[str, Values]) -> str:
+def page(records: Records) -> str:
     """The page: prose from `proof/text/`, numbers from the records."""
-    parts = [
-        prose("head"),
-        annotators(records),
-        prose("headline"),
-        headline(records),
-        "![Accuracy of every run](images/proof.png)",
-        prose("found"),
-        "## Each difference, seed by seed",
-        differences(records),
-        "## A longer schedule",
-        prose("longer"),
-        longer(records),
-        "## What an epoch costs",
-        costs(records),
-        "## Ablations",
-        prose("ablations"),
-        ablations(records),
-        "## Weights",
-        prose("weights"),
-        "## Every run",
-        every_run(records),
-    ]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    parts = [prose("head")]
+    found = [(of, by) for of, by in HEADLINES if any(r.startswith(of.name) for r in records)]
+    if found:
+        parts += [prose("setting"), scale(), *annotators()]
+        for of, by in found:
+            parts += [f"## {of.title}", *headline(records, of, by)]
+        parts += ["## Learning curves", "![Accuracy by epoch](images/proof.png)"]
+    for title, table in SMALL_TABLES.items():
+        parts += small_table(records, title, table)
+    if found:
+        parts += ["## Every run", every_run(records)]
+    parts.append(prose("two-epochs"))
+    return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 
 def prose(name: str) -> str:
-    return Path("proof/text", f"{name}.md").read_text()
+    file = Path("proof/text", f"{name}.md")
+    return file.read_text() if file.exists() else ""
 
 
-def annotators(records: dict[str, Values]) -> str:
-    rows = [
-        [title.title, f"{100 * records[name]['top1']:.2f}"]
-        for name, title in ANNOTATORS.items()
-        if name in records
-    ]
-    return markdown(["annotator", "top-1 on the validation images"], rows)
+def scale() -> str:
+    """Why the runs have the size they have."""
+    file = RESULTS / "scale.json"
+    if not file.exists():
+        return ""
+    found = json.loads(file.read_text())
+    rates = ", ".join(
+        f"{STUDENTS[s].split(',')[0]} {rate:.0f}" for s, rate in found["images_per_second"].items()
+    )
+    return (
+        f"**Scale.** {found['said'][0].upper()}{found['said'][1:]} (images a second in training,"
+        f" {found['workers']} runs at a time: {rates})."
+    )
 
 
-def accuracy(record: Values) -> float:
-    """Top-1 of the class token in percent: what every arm is judged by."""
-    measures = record["measures"]
-    return 100 * float(measures.get("val/class_top1", measures["val/top1"]))
+# -- annotators ------------------------------------------------------------------------------------
 
 
-def of(records: dict[str, Values], student: str) -> Comparison:
-    """The headline runs of a student that are done."""
-    runs = [run for run in HEADLINE if run.student == student and run.name in records]
-    found = [Record(run.arm, run.seed, accuracy(records[run.name])) for run in runs]
+def judged_labels(labels: Labels) -> dict[str, Any]:
+    """What is known of a label store: its agreement with the truth, its annotators on unseen images."""
+    from tokenlabel.api.labels import labels_health
+
+    health = labels_health(labels=labels.store, data=labels.images.train, sample=2000)
+    runs = sorted(Path(labels.annotator).rglob("results.json"))
+    unseen = [json.loads(file.read_text())["measures"]["val/top1"] for file in runs]
+    return {
+        "agreement": health.means["agreement"],
+        "true_class_cells": health.means["true_class_cells"],
+        "held_out_top1": sum(unseen) / len(unseen) if unseen else None,
+    }
+
+
+def annotators() -> Iterable[str]:
+    """Accuracy on unseen images beside agreement on those labeled: the gap is what was memorized."""
+    rows = []
+    for file in sorted(RESULTS.glob("annotator-*.json")):
+        values = json.loads(file.read_text())
+        data, per_class, by = file.stem.removeprefix("annotator-").split("-", 2)
+        unseen, agreement = values["held_out_top1"], values["agreement"]
+        rows.append(
+            [
+                f"{data}, {per_class} a class",
+                ANNOTATORS[by].title,
+                "-" if unseen is None else f"{100 * unseen:.1f}",
+                f"{100 * agreement:.1f}",
+                "-" if unseen is None else f"{100 * (agreement - unseen):+.1f}",
+            ]
+        )
+    if not rows:
+        return []
+    head = ["images", "annotator", "top-1 on unseen images", "agreement on those it labels", "gap"]
+    return ["## Annotators", markdown(head, rows)]
+
+
+# -- the headline ----------------------------------------------------------------------------------
+
+
+def of_student(records: Records, of: Images, student: str, by: str) -> Comparison:
+    """The runs of a student that are done, by arm."""
+    found = []
+    for arm in ARMS:
+        for seed in SEEDS:
+            run = Run(of, student, arm, seed, by)
+            if run.name in records:
+                found.append(Record(arm, seed, records[run.name].score))
     return Comparison(tuple(ARMS), tuple(found))
 
 
-def headline(records: dict[str, Values]) -> str:
+def students(records: Records, of: Images) -> list[str]:
+    return [s for s in STUDENTS if any(name.startswith(f"{of.name}-{s}-") for name in records)]
+
+
+def chosen(records: Records, of: Images, student: str, by: str) -> tuple[str, str]:
+    """The strongest baseline and the better of ours, by the first seed."""
+
+    def score(run: Run) -> float | None:
+        return records[run.name].score if run.name in records else None
+
+    return best(of, student, BASELINES, by, score), best(of, student, OURS, by, score)
+
+
+def headline(records: Records, of: Images, by: str) -> Iterable[str]:
+    shown = students(records, of)
     rows = []
     for arm, options in ARMS.items():
-        cells = []
-        for student in STUDENTS:
-            found = of(records, student)
-            cell = plus_minus(found.scores(arm))
-            best = found.strongest(ARMS) == arm
-            cells.append(f"**{cell}**" if best else cell)
-        rows.append([options.title, *cells])
-    return markdown(["trained with", *STUDENTS.values()], rows)
+        cells = [plus_minus(of_student(records, of, s, by).scores(arm)) for s in shown]
+        if set(cells) != {"-"}:
+            rows.append([options.title, *cells])
+    yield (
+        f"Top-1 of the class token in percent, mean ± standard deviation over seeds. Annotator:"
+        f" {ANNOTATORS[by].title}."
+    )
+    yield markdown(["trained with", *(STUDENTS[s] for s in shown)], rows)
+    yield from verdicts(records, of, by, shown)
+    gains = []
+    for student in shown:
+        base, ours = chosen(records, of, student, by)
+        for arm in (base, "distillation"):
+            gap = of_student(records, of, student, by).difference(ours, arm)
+            if gap is not None:
+                seeds = ", ".join(f"{value:+.2f}" for value in gap.by_seed.values())
+                p = "-" if gap.p is None else f"{gap.p:.3f}"
+                gains.append(
+                    [
+                        STUDENTS[student],
+                        ARMS[ours].title,
+                        ARMS[arm].title,
+                        f"{gap.mean:+.2f}",
+                        seeds,
+                        p,
+                    ]
+                )
+    head = ["student", "ours", "against", "difference", "by seed", "p, paired t-test"]
+    yield markdown(head, gains)
+    others = list(other_annotators(records, of, by, shown))
+    if others:
+        yield "The same with labels of other annotators, first seed:"
+        yield markdown(["annotator", *(STUDENTS[s] for s in shown)], others)
+    short = list(shorter(records, of, by, shown))
+    if short:
+        yield (
+            "Epochs until ground truth's final accuracy is reached: on the way through the whole"
+            " schedule, and by a schedule of a third of the epochs (first seed)."
+        )
+        head = ["student", "ground truth at the end", "reached in epoch", "a third of the epochs"]
+        yield markdown(head, short)
 
 
-def with_summary(text: str, records: dict[str, Values]) -> str:
-    """The README's text with its table between `MARKS` made anew: the arms that all seeds ran."""
-    start, end = text.index(MARKS[0]) + len(MARKS[0]), text.index(MARKS[1])
-    return text[:start] + summary(records) + text[end:]
+def verdicts(records: Records, of: Images, by: str, shown: list[str]) -> Iterable[str]:
+    """In one sentence each: where token labels are ahead of the strongest baseline, and where not."""
+    ahead, behind = [], []
+    for student in shown:
+        base, ours = chosen(records, of, student, by)
+        gap = of_student(records, of, student, by).difference(ours, base)
+        if gap is None:
+            continue
+        said = f"{STUDENTS[student].split(',')[0]} ({gap.mean:+.1f})"
+        (ahead if gap.mean > 0 else behind).append(said)
+    if ahead:
+        yield f"Token labels are ahead of the strongest baseline on {', '.join(ahead)}."
+    if behind:
+        yield f"**They do not help here:** {', '.join(behind)}."
 
 
-def summary(records: dict[str, Values]) -> str:
-    """Accuracy of the headline arms, and how far ours is ahead of the others."""
-    arms = [arm for arm, options in ARMS.items() if options.headline]
-    rows = [
-        [ARMS[arm].title, *(plus_minus(of(records, student).scores(arm)) for student in STUDENTS)]
-        for arm in arms
-    ]
-    rows += [
-        [f"ours against {ARMS[arm].title.removeprefix('+ ')}",
-         *(paired(records, student, OURS, arm)[0] for student in STUDENTS)]
-        for arm in arms if arm != OURS
-    ]  # fmt: skip
-    return markdown(["trained with", *STUDENTS.values()], rows)
+def other_annotators(
+    records: Records, of: Images, by: str, shown: list[str]
+) -> Iterable[list[str]]:
+    for other, annotator in ANNOTATORS.items():
+        runs = [Run(of, student, "tokens", SEEDS[0], other).name for student in shown]
+        if other != by and any(name in records for name in runs):
+            cells = [f"{records[n].score:.2f}" if n in records else "-" for n in runs]
+            yield [annotator.title, *cells]
 
 
-def paired(records: dict[str, Values], student: str, arm: str, other: str) -> list[str]:
-    gap = of(records, student).difference(arm, other)
-    if gap is None:
-        return ["-", "-", "-"]
-    by_seed = ", ".join(f"{value:+.2f}" for value in gap.by_seed.values())
-    return [f"{gap.mean:+.2f}", by_seed, "-" if gap.p is None else f"{gap.p:.3f}"]
+def shorter(records: Records, of: Images, by: str, shown: list[str]) -> Iterable[list[str]]:
+    for student in shown:
+        base, ours = chosen(records, of, student, by)
+        truth = records.get(Run(of, student, base, SEEDS[0], by).name)
+        whole = records.get(Run(of, student, ours, SEEDS[0], by).name)
+        third = records.get(Run(of, student, "tokens", SEEDS[0], by, parts=3).name)
+        if truth is None or whole is None:
+            continue
+        curve = {int(epoch): 100 * top1 for epoch, top1 in whole.details["curve"].items()}
+        reached = [epoch for epoch, top1 in sorted(curve.items()) if top1 >= truth.score]
+        yield [
+            STUDENTS[student],
+            f"{truth.score:.2f}",
+            f"{reached[0]} of {of.epochs}" if reached else "not reached",
+            "-" if third is None else f"{third.score:.2f}",
+        ]
 
 
-def differences(records: dict[str, Values]) -> str:
-    rows = [
-        [title, ARMS[rival].title, *paired(records, student, OURS, rival)]
-        for student, title in STUDENTS.items()
-        for rival in (of(records, student).strongest(BASELINES), *DISTILLED)
-    ]
-    head = ["student", "token labels + MixToken against", "mean", "by seed", "p, paired t-test"]
+# -- the rest --------------------------------------------------------------------------------------
+
+
+def small_table(records: Records, title: str, runs: list[Run]) -> list[str]:
+    """A table of `SMALL_TABLES`: one line for each arm and annotator, one column a student."""
+    done = [run for run in runs if run.name in records]
+    if not done:
+        return []
+    shown = list(dict.fromkeys(run.student for run in runs))
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for run in done:
+        line = (
+            run.images.title,
+            ARMS[run.arm].title,
+            ANNOTATORS[run.by].title if run.labels else "",
+        )
+        lines.setdefault(line, {})[run.student] = f"{records[run.name].score:.2f}"
+    rows = [[*line, *(cells.get(s, "-") for s in shown)] for line, cells in lines.items()]
+    head = ["images", "trained with", "annotator", *(STUDENTS[s] for s in shown)]
+    return [f"## {title.replace('-', ' ').capitalize()}", prose(title), markdown(head, rows)]
+
+
+def every_run(records: Records) -> str:
+    rows = []
+    for name, record in records.items():
+        measures, used = record.details["measures"], record.details["processor_seconds"]
+        rules = [measures.get(key) for key in ("val/token_top1", "val/top1")]
+        other = [f"{100 * value:.2f}" if value is not None else "" for value in rules]
+        if "val/token_top1" not in measures:
+            other = ["", ""]
+        cost = "-" if used is None else f"{used:.0f}"
+        rows.append(
+            [f"`{name}`", f"{record.score:.2f}", *other, cost, f"`{record.details['command']}`"]
+        )
+    head = ["run", "class token", "best token", "fused", "processor s", "command"]
     return markdown(head, rows)
 
 
-def longer(records: dict[str, Values]) -> str:
-    """Each longer run beside the run of the headline with its seed."""
-    arms = list(dict.fromkeys(run.arm for run in LONGER))
+def with_summary(text: str, records: Records) -> str:
+    """The README's text with its table between `MARKS` made anew; as it is while nothing is recorded."""
+    start, end = text.index(MARKS[0]) + len(MARKS[0]), text.index(MARKS[1])
     rows = []
-    for student in dict.fromkeys(run.student for run in LONGER):
-        for runs in (HEADLINE, LONGER):
-            chosen = [r for r in runs if r.student == student and r.seed == SEEDS[0]]
-            by_arm = {r.arm: accuracy(records[r.name]) for r in chosen if r.name in records}
-            cells = [f"{by_arm[arm]:.2f}" if arm in by_arm else "-" for arm in arms]
-            rows.append([f"{STUDENTS[student]}, {chosen[0].epochs} epochs", *cells])
-    return markdown(["", *(ARMS[arm].title for arm in arms)], rows)
+    for of, by in HEADLINES:
+        for student in students(records, of):
+            base, ours = chosen(records, of, student, by)
+            found = of_student(records, of, student, by)
+            gap = found.difference(ours, base)
+            if gap is not None and not math.isnan(gap.mean):
+                arms = (base, "distillation", ours)
+                cells = [plus_minus(found.scores(arm)) for arm in arms]
+                rows.append([of.title, STUDENTS[student], *cells, f"{gap.mean:+.2f}"])
+    if not rows:
+        return text
+    head = ["data", "student", "strongest baseline", "image-level distillation", "token labels",
+            "difference"]  # fmt: skip
+    return text[:start] + markdown(head, rows) + text[end:]
 
 
-def costs(records: dict[str, Values]) -> str:
-    """Seconds an epoch, and what each arm costs relative to ground truth alone."""
-    rows = []
-    for arm, options in ARMS.items():
-        cells = []
-        for student in STUDENTS:
-            base, mine = seconds(records, student, "labels"), seconds(records, student, arm)
-            cells.append(f"{mine:.0f} s ({mine / base:.2f}x)" if mine and base else "-")
-        rows.append([options.title, *cells])
-    return markdown(["trained with", *STUDENTS.values()], rows)
-
-
-def seconds(records: dict[str, Values], student: str, arm: str) -> float:
-    runs = [r for r in HEADLINE if (r.student, r.arm) == (student, arm) and r.name in records]
-    each = [records[run.name]["cpu_seconds"] / run.epochs for run in runs]
-    return statistics.median(each) if each else 0.0
-
-
-def ablations(records: dict[str, Values]) -> str:
-    base = of(records, ABLATED).scores(OURS)
-    rows = [["as in the table above", plus_minus(base), "", "", ""]]
-    if SEEDS[0] in base:
-        first = next(r for r in HEADLINE if (r.student, r.arm, r.seed) == (ABLATED, OURS, SEEDS[0]))
-        rows.append(["seed 0 of it", f"{base[SEEDS[0]]:.2f}", *heads(records, first), "0"])
-    for run in ABLATIONS:
-        if run.name in records:
-            value = accuracy(records[run.name])
-            rows.append(
-                [str(run.ablation), f"{value:.2f}", *heads(records, run),
-                 f"{value - base[SEEDS[0]]:+.2f}"]
-            )  # fmt: skip
-    return markdown(["changed", "class token", "best token", "fused", "difference"], rows)
-
-
-def every_run(records: dict[str, Values]) -> str:
-    rows = [
-        [
-            f"`{run.name}`",
-            f"{accuracy(records[run.name]):.2f}",
-            *heads(records, run),
-            f"{records[run.name]['cpu_seconds']:.0f}",
-            f"`{records[run.name]['command']}`",
-        ]
-        for run in RUNS
-        if run.name in records
-    ]
-    missing = [run.name for run in RUNS if run.name not in records]
-    note = f"\n\nPlanned but not run: {', '.join(missing)}." if missing else ""
-    return markdown(["run", "class token", "best token", "fused", "CPU s", "command"], rows) + note
-
-
-def heads(records: dict[str, Values], run: Run) -> list[str]:
-    """Accuracy of the best token alone and of both fused, where tokens were taught."""
-    measures = records[run.name]["measures"]
-    if "val/token_top1" not in measures:
-        return ["", ""]
-    return [f"{100 * measures[rule]:.2f}" for rule in ("val/token_top1", "val/top1")]
-
-
-def draw(records: dict[str, Values], file: Path) -> None:
-    """Every run of the headline arms as a point, every arm's mean as a line."""
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
-    for axes, (student, title) in zip(
-        figure.subplots(1, len(STUDENTS)), STUDENTS.items(), strict=True
+def draw(records: Records, file: Path) -> None:
+    """Learning curves of the first seed: one picture a student and data set, one line an arm."""
+    cells = [(of, by, s) for of, by in HEADLINES for s in students(records, of)]
+    if not cells:
+        return
+    columns = min(len(cells), 4)
+    rows = math.ceil(len(cells) / columns)
+    figure = Figure(figsize=(3.2 * columns, 2.6 * rows), layout="constrained")
+    for axes, (of, by, student) in zip(
+        figure.subplots(rows, columns, squeeze=False).flat, cells, strict=False
     ):
-        for place, arm in enumerate(ARMS):
-            values = list(of(records, student).scores(arm).values())
-            color = "C1" if arm.startswith("tokens") else "C0" if arm in DISTILLED else "C7"
-            axes.scatter(values, [place] * len(values), color=color, s=18, alpha=0.7)
-            if values:
-                axes.vlines(statistics.fmean(values), place - 0.3, place + 0.3, color=color)
-        axes.set(title=title, xlabel="top-1, %")
-        axes.set_yticks(range(len(ARMS)), [options.title for options in ARMS.values()])
-        axes.invert_yaxis()
+        for number, (arm, options) in enumerate(ARMS.items()):
+            record = records.get(Run(of, student, arm, SEEDS[0], by).name)
+            if record is not None:
+                curve = record.details["curve"]
+                epochs = sorted(map(int, curve))
+                top1 = [100 * curve[str(epoch)] for epoch in epochs]
+                axes.plot(epochs, top1, color=f"C{number}", label=options.title, linewidth=1.2)
+        axes.set_title(f"{STUDENTS[student].split(',')[0]}, {of.subset}", fontsize=8)
+        axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
-        if axes is not figure.axes[0]:
-            axes.set_yticklabels([])
+    figure.axes[0].legend(frameon=False, fontsize=6)
     file.parent.mkdir(exist_ok=True)
     figure.savefig(file, dpi=120)
 

@@ -1,123 +1,217 @@
 """The proof, from images to `docs/proof.md`; interrupted, the same command goes on.
 
-    python proof/run.py --data CIFAR10 [--jobs 2]
+    python proof/run.py --cifar10 FOLDER [--tinyimagenet100 FOLDER --annotator FILE] [--workers 2]
+                        [--per-class N] [--budget 10h] [--table annotators]
 
-CIFAR10 is a folder with train and val, each class folders or a tar of them. Every step is a command
-of the package (see `plan.py`); what stands is not made again. Finished runs leave a record in
-`proof/results/`, which is kept with the code.
+A FOLDER holds train and val, each class folders or a tar of them; FILE are weights of EfficientNet-Lite0
+from ImageNet. Every step is a command of the package (see `plan.py`); what stands is not made again.
+Finished runs leave a record in `proof/results/`, which is kept with the code. Without `--per-class` the
+number of images is chosen by the rate that is measured first, so that the runs that tell most fit into
+the budget; the choice and the rates stand in `proof/results/scale.json` and in the report.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import report
-from plan import ANNOTATORS, BASELINES, IMAGES, LABELS, OURS, RUNS, STUDENTS, WORK, Run, folder
-from report import RESULTS
+from plan import (
+    ANNOTATORS,
+    DATA,
+    PRETRAINED,
+    RESULTS,
+    SMALL_TABLES,
+    WORK,
+    Images,
+    Labels,
+    Run,
+    images,
+    stages,
+)
 
-WEIGHTS = Path("proof/weights")
+from tokenlabel.compare.budget import hours, measured_rates
+from tokenlabel.compare.plan import Job, make_records
+from tokenlabel.compare.record import Record, read_record
+from tokenlabel.data.names import ordered
+
+SCALE = RESULTS / "scale.json"
+FEW = {"cifar10": 1000, "tinyimagenet100": 100}  # images a class, where all are too many
+FIRST = (("lvvit", 4), ("vit", 4), ("resnet", 4), ("swin", 0))  # students, runs that must fit
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--data", type=Path, required=True, help="folder with train and val")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cifar10", type=Path, required=True, help="folder with train and val")
+    parser.add_argument("--tinyimagenet100", type=Path, help="the same of Tiny ImageNet's classes")
+    parser.add_argument("--annotator", type=Path, help="pretrained weights of EfficientNet-Lite0")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at a time")
+    parser.add_argument("--per-class", type=int, help="training images a class of CIFAR-10")
+    parser.add_argument("--budget", default="15h", help="wall-clock time of the runs: 10h, 90m")
+    parser.add_argument("--table", choices=sorted(SMALL_TABLES), help="a small table instead")
     parser.add_argument("--match", default="", help="only runs whose name contains this")
     options = parser.parse_args()
-    unpack(options.data)
-    wanted = [run for run in RUNS if options.match in run.name]
-    missing = [run for run in wanted if not recorded(run)]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        # by label store, in the order of the plan: a store may need a run that comes before it
-        for store in dict.fromkeys(run.labels for run in missing):
-            make_labels(store, options.jobs)
-            list(pool.map(train, [run for run in missing if run.labels == store]))
-    if wanted == RUNS:
-        keep_weights()
-        report.main()
+    unpack(options.cifar10, "cifar10")
+    tiny = None
+    if options.tinyimagenet100:
+        if options.annotator is None:
+            sys.exit("--tinyimagenet100 needs --annotator, weights of EfficientNet-Lite0")
+        unpack(options.tinyimagenet100, "tinyimagenet100")
+        link(options.annotator, Path(PRETRAINED))
+        tiny = images("tinyimagenet100", FEW["tinyimagenet100"])
+    ends = time.monotonic() + 3600 * hours(options.budget)
+    rates = measured(options.workers)
+    cifar = images("cifar10", options.per_class or affordable(rates, options))
+    plan = [SMALL_TABLES[options.table]] if options.table else stages(cifar, tiny, score)
+    for stage in plan:
+        wanted = [run for run in stage if options.match in run.name and not recorded(run)]
+        make([run for run in wanted if fits(run, rates, ends)], options.workers)
+    report.main()
 
 
-def unpack(data: Path) -> None:
+# -- how much there is time for --------------------------------------------------------------------
+
+
+def measured(workers: int) -> dict[str, float]:
+    """Images a second of each student, `workers` of them at a time."""
+    if SCALE.exists():
+        rates: dict[str, float] = json.loads(SCALE.read_text())["images_per_second"]
+        return rates
+    few = images("cifar10", FEW["cifar10"])
+    subset(few)
+    choices = {s: Run(few, s, "labels", 0).choices(few.epochs) for s, _ in FIRST}
+    return measured_rates(choices, Path(WORK, "rates"), workers)
+
+
+def affordable(rates: dict[str, float], options: argparse.Namespace) -> int:
+    """Images a class: all, if the runs that tell most then fit into the budget, else few."""
+    if SCALE.exists():
+        return int(json.loads(SCALE.read_text())["cifar10_per_class"])
+    whole = images("cifar10", DATA["cifar10"].per_class)
+    needed = sum(n * Run(whole, s, "labels", 0).passes / rates[s] for s, n in FIRST) / 3600
+    given = hours(options.budget) * options.workers
+    per_class = whole.per_class if needed <= given else FEW["cifar10"]
+    said = (
+        f"two arms with and without mixing of three students on all {whole.count:,} images need"
+        f" {needed:.1f} core-hours at the measured rates, and {given:.1f} are given: runs on"
+        f" {per_class * 10:,} images"
+    )
+    print(said, flush=True)
+    scale = {
+        "said": said,
+        "cifar10_per_class": per_class,
+        "images_per_second": rates,
+        "workers": options.workers,
+        "budget": options.budget,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    SCALE.write_text(json.dumps(scale, indent=2) + "\n")
+    return per_class
+
+
+def fits(run: Run, rates: dict[str, float], ends: float) -> bool:
+    """Whether a run that begins now ends in time; what does not is left out, and said."""
+    seconds = run.passes / rates[run.student]
+    if time.monotonic() + seconds <= ends:
+        return True
+    print(f"{run.name} needs {seconds / 3600:.1f} h, more than is left: not run", flush=True)
+    return False
+
+
+# -- the steps -------------------------------------------------------------------------------------
+
+
+def make(runs: Sequence[Run], workers: int) -> None:
+    """Labels first, then the runs, so many at a time."""
+    for run in runs:
+        subset(run.images)
+        if run.labels is not None:
+            make_labels(run.labels, workers)
+    jobs = [Job(r.name, r.seed, RESULTS / f"{r.name}.json", r.training) for r in runs]
+    make_records(jobs, workers, said)
+
+
+def said(record: Record) -> None:
+    print(f"{record.arm}: top-1 {record.score:.2f} % after {record.seconds / 60:.0f} minutes")
+    sys.stdout.flush()
+
+
+def unpack(given: Path, data: str) -> None:
     """Class folders of both parts, in the working folder."""
     for part in ("train", "val"):
-        target = Path(IMAGES) / part
+        target = Path(WORK, data, part)
         if target.exists():
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        found = sorted(data.glob(f"{part}*"))
+        found = sorted(given.glob(f"{part}*"))
         if not found:
-            sys.exit(f"{data} has no {part}: it must hold train and val, folders or tars of them")
+            sys.exit(f"{given} has no {part}: it must hold train and val, folders or tars of them")
         if found[0].is_dir():
             target.symlink_to(found[0].resolve())
             continue
         draft = target.with_name(f".{part}")
         with tarfile.open(found[0]) as archive:
             archive.extractall(draft, filter="data")
-        (draft / part).rename(target)
+        inner = draft / part
+        (inner if inner.is_dir() else draft).rename(target)
 
 
-def make_labels(store: str, threads: int) -> None:
-    """The store, and the annotator that it needs; `annotate` itself knows what is done."""
-    by = LABELS[store].by
-    if by in ANNOTATORS:
-        teach(by, threads)
-    tokenlabel(LABELS[store].annotate(f"{WORK}/{store}"), store, threads)
+def link(file: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    target.symlink_to(file.resolve(strict=True))
 
 
-def teach(annotator: str, threads: int) -> None:
-    """The annotator, and its record."""
-    place = f"{WORK}/{annotator}"
-    if not Path(place).exists():
-        tokenlabel(ANNOTATORS[annotator].teach(place), annotator, threads)
-    if not (RESULTS / f"{annotator}.json").exists():
-        judge = ["eval", "--data", f"{IMAGES}/val", "--checkpoint", place, "--workers", "0"]
-        tokenlabel([*judge, "--output", f"{place}-evaluation"], annotator)
-        judged = json.loads(Path(f"{place}-evaluation", "results.json").read_text())
-        command = spelled(ANNOTATORS[annotator].teach(place))
-        record(annotator, {"command": command, "top1": judged["rules"]["class"]["top1"]})
+def subset(of: Images) -> None:
+    """The list of its training images: of each class the first ones by name."""
+    target = Path(of.train)
+    if target.exists():
+        return
+    folder = target.parent / "train"
+    rows = [
+        (f"train/{kind}/{name}", kind)
+        for kind in names(folder)
+        for name in names(folder / kind)[: of.per_class]
+    ]
+    if len(rows) != of.count:
+        sys.exit(f"{folder} holds {len(rows)} of {of.count} images: is it another data set?")
+    draft = target.with_suffix(".draft")
+    with draft.open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label"), *rows])
+    draft.rename(target)
 
 
-def train(run: Run) -> None:
-    """Train, and leave a record."""
-    processor = tokenlabel(run.command, run.name)
-    done = json.loads(Path(folder(run.name), "results.json").read_text())
+def names(folder: Path) -> list[str]:
+    return ordered(path.name for path in folder.iterdir())
+
+
+def make_labels(labels: Labels, threads: int) -> None:
+    """The store, and the annotator that it needs; both verbs know what is done."""
+    done = RESULTS / f"annotator-{labels.name}.json"
+    if done.exists() and Path(labels.store, "manifest.json").exists():
+        return
+    commands = [labels.annotate()]
+    if not labels.as_it_is:
+        commands.insert(0, ANNOTATORS[labels.by].teach(labels.images, labels.annotator))
+    used = [tokenlabel(words, labels.name, threads) for words in commands]
+    tokenlabel(["labels", "verify", "--labels", labels.store], labels.name, threads)
     values = {
-        "command": spelled(run.command),
-        "measures": done["measures"],
-        "updates": done["updates"],
-        "cpu_seconds": round(processor, 1),
+        "commands": [" ".join(["tokenlabel", *words]) for words in commands],
+        "processor_seconds": [round(seconds, 1) for seconds in used],
+        **report.judged_labels(labels),
     }
-    record(run.name, values)
-    print(f"{run.name}: top-1 {report.accuracy(values):.2f} %", flush=True)
+    RESULTS.mkdir(exist_ok=True)
+    done.write_text(json.dumps(values, indent=2) + "\n")
 
 
-def keep_weights() -> None:
-    """Of every student the strongest baseline's best seed and ours, as timm folders with cards."""
-    records = report.read_records()
-    for student in STUDENTS:
-        found = report.of(records, student)
-        for arm in (found.strongest(BASELINES), OURS):
-            by_seed = found.scores(arm)
-            name = f"{student}-{arm}-{max(by_seed, key=by_seed.__getitem__)}"
-            target = WEIGHTS / name
-            if target.exists():
-                continue
-            run = ["--checkpoint", folder(name)]
-            tokenlabel(["eval", "--data", f"{IMAGES}/val", "--workers", "0", *run], name)
-            export = ["export", *run, "--output", str(target), "--dtype", "bfloat16"]
-            tokenlabel([*export, "--form", "timm"], name)
-
-
-def tokenlabel(arguments: Sequence[str], name: str, threads: int = 1) -> float:
+def tokenlabel(arguments: Sequence[str], name: str, threads: int) -> float:
     """One command of the package, its output in a log of its own; returns its processor seconds."""
     log = Path(WORK, "logs", f"{name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -130,25 +224,24 @@ def tokenlabel(arguments: Sequence[str], name: str, threads: int = 1) -> float:
         )
         _, status, used = os.wait4(process.pid, 0)
     if status:
-        sys.exit(f"{spelled(arguments)} failed:\n{log.read_text()[-2000:]}")
+        sys.exit(f"tokenlabel {' '.join(arguments)} failed:\n{log.read_text()[-2000:]}")
     return used.ru_utime + used.ru_stime
+
+
+# -- records ---------------------------------------------------------------------------------------
 
 
 def recorded(run: Run) -> bool:
     """Whether the run is done. A record made by another command is no result of the plan."""
     file = RESULTS / f"{run.name}.json"
-    if file.exists() and json.loads(file.read_text())["command"] != spelled(run.command):
-        sys.exit(f"{file} was made by another command: remove it and {folder(run.name)}")
+    if file.exists() and read_record(file).details["command"] != run.training.command:
+        sys.exit(f"{file} was made by another command: remove it and {run.training.folder}")
     return file.exists()
 
 
-def record(name: str, values: dict[str, Any]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n")
-
-
-def spelled(arguments: Sequence[str]) -> str:
-    return " ".join(["tokenlabel", *arguments])
+def score(run: Run) -> float | None:
+    file = RESULTS / f"{run.name}.json"
+    return read_record(file).score if file.exists() else None
 
 
 if __name__ == "__main__":

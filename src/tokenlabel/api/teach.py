@@ -24,6 +24,7 @@ def teach(
     model: str = "resnet50",
     split: str | None = None,
     pretrained: bool = True,
+    weights: str | Path | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     image_size: int | None = None,
     epochs: int = 20,
@@ -31,6 +32,9 @@ def teach(
     opt: str = "adamw",
     lr: float = 1e-3,
     weight_decay: float = 0.05,
+    loss: Literal["ce", "mse"] = "ce",
+    smoothing: float = 0.1,
+    stop_epoch: int | None = None,
     min_scale: float = 0.35,
     hflip: bool = True,
     holdout: float = 0.1,
@@ -45,15 +49,17 @@ def teach(
     """Fine-tune a timm classifier on labeled images and write it to `output`, as timm writes models.
 
     Random crops of at least `min_scale` of the image, flips, timm's optimizer `opt`, a cosine schedule
-    with one warm-up epoch. A share `holdout` of each class is not trained on and tells the accuracy.
+    with one warm-up epoch (`stop_epoch` ends it early). It starts from `weights` (a file, a run's or a
+    taught model's folder) or the model's pretrained ones. A share `holdout` of each class is not
+    trained on and tells the accuracy.
     The run lies in `output`/run; the same call goes on where it was stopped, bit for bit.
     `allow_changed` and `callbacks` are those of `tokenlabel.training.engine.fit`. Raises InputError.
     """
     import torch
 
     from tokenlabel.runs.recipe_file import from_mapping
-    from tokenlabel.training.classifier import TeachRecipe
     from tokenlabel.training.classifier import teach as run
+    from tokenlabel.training.teach_recipe import TeachRecipe
 
     if dtype == "auto":  # not by trying on a CPU: the same seed gives the same weights
         gpu = device == "auto" and torch.accelerator.is_available()
@@ -73,8 +79,12 @@ def teach(
             "name": model,
             "image_size": image_size,
             "pretrained": pretrained,
+            "weights": None if weights is None else str(weights),
             "kwargs": dict(model_kwargs or {}),
         },
+        "loss": loss,
+        "smoothing": smoothing,
+        "stop_epoch": stop_epoch,
         "min_scale": min_scale,
         "hflip": 0.5 * hflip,
         "optimizer": {"name": opt, "lr": lr, "weight_decay": weight_decay},

@@ -19,6 +19,7 @@ def teach(
     model: str = "resnet50",
     split: str | None = None,
     pretrained: bool = True,
+    weights: Path | None = None,
     model_kwargs: ModelArguments | None = None,
     image_size: int | None = None,
     epochs: int = 20,
@@ -26,6 +27,9 @@ def teach(
     opt: str = "adamw",
     lr: float = 1e-3,
     weight_decay: float = 0.05,
+    loss: Literal["ce", "mse"] = "ce",
+    smoothing: float = 0.1,
+    stop_epoch: int | None = None,
     min_scale: float = 0.35,
     hflip: bool = True,
     holdout: float = 0.1,
@@ -48,6 +52,8 @@ def teach(
         model: a timm classifier; convolutional ones make the best annotators.
         split: part of the data set, where it has parts; the training part by default.
         pretrained: start from the model's pretrained weights.
+        weights: start from these instead: a file, a run's folder or that of a taught model; a head of
+            other classes is made anew.
         model_kwargs: further arguments of the timm model, as name value pairs; lists as [64,128].
         image_size: side of the input in pixels; the model's own by default.
         epochs: passes over the images.
@@ -55,6 +61,10 @@ def teach(
         opt: an optimizer of timm; from random weights muon needs far fewer epochs than adamw.
         lr: peak learning rate; muon takes about twice that of adamw.
         weight_decay: of the optimizer.
+        loss: cross-entropy, or the squared error of the probabilities (mse), whose labels are softer.
+        smoothing: label smoothing of the cross-entropy; 0 for none.
+        stop_epoch: end after so many of the epochs: an early classifier is less accurate, and less sure
+            of the images that it has seen.
         min_scale: random crops cover at least this share of the image.
         hflip: mirror images at random; switch off where left and right differ (digits, text).
         holdout: share of the images that is kept back to tell the accuracy.

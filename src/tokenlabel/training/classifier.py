@@ -6,21 +6,18 @@ import dataclasses
 import filecmp
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import pydantic
 import torch
 from PIL import Image
-from pydantic import Field
 from safetensors.torch import load_file
 from timm.layers import to_2tuple
 from timm.models import save_for_hf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenlabel.choices import Cache
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.inputs import Normalize, Preprocessing
@@ -31,13 +28,11 @@ from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import class_titles
 from tokenlabel.evaluation.evaluator import Judged, evaluate_classifier
 from tokenlabel.files import replacing
-from tokenlabel.models import build_model
-from tokenlabel.options import STRICT, Count, Share
+from tokenlabel.models import build_model, load_weights
 from tokenlabel.output import DenseOutput
 from tokenlabel.pictures.answers import Answered, answer_sheet
 from tokenlabel.progress import first_process
-from tokenlabel.runs.open import Run, open_run
-from tokenlabel.runs.recipe import BaseRecipe, Ema, Engine, Optimizer, Schedule
+from tokenlabel.runs.open import Run, open_run, saved_weights
 from tokenlabel.training.batches import (
     LoaderBatches,
     held_out_batches,
@@ -49,57 +44,11 @@ from tokenlabel.training.engine import fit
 from tokenlabel.training.loop import Validation
 from tokenlabel.training.ranks import Ranks
 from tokenlabel.training.sheets import first_samples
+from tokenlabel.training.teach_recipe import TeachRecipe
 
-__all__ = ["ClassifierSpec", "TeachData", "TeachModel", "TeachRecipe", "Taught", "teach"]
+__all__ = ["ClassifierSpec", "Taught", "teach"]
 
 _RUN = "run"  # in a taught model's folder: the folder of its run
-
-
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
-class TeachData:
-    train: str = ""
-    """Images with classes, wherever `open_images` finds them."""
-    train_split: str | None = None
-    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of each class's images that is not trained on and tells the accuracy."""
-    workers: Annotated[int, Field(ge=0)] = 0
-    """Loader processes per rank. Never changes the result."""
-    cache: Cache = "none"
-    """Whether decoded images are kept, as in `tokenlabel.runs.recipe.Data`."""
-
-
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
-class TeachModel:
-    name: str = "resnet50"
-    image_size: Count | None = None
-    """Side in pixels; None takes the model's own training size."""
-    pretrained: bool = True
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the timm model."""
-
-
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
-class TeachRecipe(BaseRecipe):
-    """One classifier, to annotate with."""
-
-    name: str = "teach"
-    data: TeachData = TeachData()
-    model: TeachModel = TeachModel()
-    min_scale: Annotated[float, Field(gt=0, le=1)] = 0.35
-    """Least area of the random crops, as a share of the image: it learns to name parts."""
-    hflip: Share = 0.5
-    smoothing: Share = 0.1
-    optimizer: Optimizer = Optimizer(lr=1e-3)
-    schedule: Schedule = Schedule(
-        batch_size=64, epochs=20, warmup_epochs=1, cooldown_epochs=0, warmup_lr=1e-5, min_lr=0.0
-    )
-    ema: Ema = Ema(decay=None)
-    engine: Engine = Engine(device_batch=64, channels_last=True)
-    trackers: tuple[str, ...] = ()
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        return {"model": self.model.name}
 
 
 @dataclass(frozen=True)
@@ -164,15 +113,17 @@ class ClassifierSpec:
         self.source = source
         announce(source, data.train)
         batch = min(recipe.schedule.batch_size, len(source))
-        self.recipe = dataclasses.replace(
-            recipe, schedule=dataclasses.replace(recipe.schedule, batch_size=batch)
-        )
+        schedule = dataclasses.replace(recipe.schedule, batch_size=batch)
+        if recipe.stop_epoch is not None:
+            updates = recipe.stop_epoch * (len(source) // batch)
+            schedule = dataclasses.replace(schedule, max_steps=updates)
+        self.recipe = dataclasses.replace(recipe, schedule=schedule)
 
     def build(self, ranks: Ranks) -> nn.Module:  # noqa: ARG002
         torch.manual_seed(self.recipe.seed)
         network = _network(self.recipe, len(self.source.class_names), fresh=True)
         self.settings = _settings(self.recipe, network)
-        return ClassifierTask(network, self.settings, self.recipe.smoothing)
+        return ClassifierTask(network, self.settings, self.recipe)
 
     def batches(self, ranks: Ranks) -> LoaderBatches[Batch]:
         recipe, settings = self.recipe, self.settings
@@ -248,29 +199,35 @@ class ClassifierSpec:
 
 
 class ClassifierTask(nn.Module):
-    """Cross-entropy of a classifier (images [B, 3, H, W] to logits [B, C]) on the images' classes."""
+    """The loss of a classifier (images [B, 3, H, W] to logits [B, C]) on the images' classes."""
 
-    def __init__(self, student: nn.Module, settings: Preprocessing, smoothing: float) -> None:
+    def __init__(self, student: nn.Module, settings: Preprocessing, recipe: TeachRecipe) -> None:
         super().__init__()
         self.student = student
-        self.smoothing = smoothing
+        self.loss, self.smoothing = recipe.loss, recipe.smoothing
         self.normalize = Normalize(settings.mean, settings.std)
 
     def forward(self, batch: Batch, _step: object = None) -> dict[str, Tensor]:
         logits = self.student(self.normalize(batch.images)).float()
+        if self.loss == "mse":
+            truth = F.one_hot(batch.labels, logits.shape[1])
+            return {"loss": (logits.softmax(1) - truth).square().sum(1).mean()}
         return {"loss": F.cross_entropy(logits, batch.labels, label_smoothing=self.smoothing)}
 
 
 def _network(recipe: TeachRecipe, num_classes: int, *, fresh: bool = False) -> nn.Module:
     """The recipe's model; `fresh` gives it the weights that training starts from."""
     model = recipe.model
-    return build_model(
+    network = build_model(
         model.name,
         num_classes=num_classes,
         img_size=model.image_size,
-        pretrained=fresh and model.pretrained,
+        pretrained=fresh and model.pretrained and model.weights is None,
         **model.kwargs,
     )
+    if fresh and model.weights is not None:
+        load_weights(network, saved_weights(model.weights))
+    return network
 
 
 def _settings(recipe: TeachRecipe, network: nn.Module) -> Preprocessing:

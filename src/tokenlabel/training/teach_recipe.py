@@ -1,0 +1,71 @@
+"""`TeachRecipe`: the training of a classifier to annotate with, as data."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from tokenlabel.choices import Cache
+from tokenlabel.options import STRICT, Count, Share
+from tokenlabel.runs.recipe import BaseRecipe, Ema, Engine, Optimizer, Schedule
+
+__all__ = ["TeachData", "TeachModel", "TeachRecipe"]
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class TeachData:
+    train: str = ""
+    """Images with classes, wherever `open_images` finds them."""
+    train_split: str | None = None
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of each class's images that is not trained on and tells the accuracy."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Loader processes per rank. Never changes the result."""
+    cache: Cache = "none"
+    """Whether decoded images are kept, as in `tokenlabel.runs.recipe.Data`."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class TeachModel:
+    name: str = "resnet50"
+    image_size: Count | None = None
+    """Side in pixels; None takes the model's own training size."""
+    pretrained: bool = True
+    weights: str | None = None
+    """Weights to start from instead of timm's: a file, a run's folder or that of a taught model."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the timm model."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class TeachRecipe(BaseRecipe):
+    """One classifier, to annotate with."""
+
+    name: str = "teach"
+    data: TeachData = TeachData()
+    model: TeachModel = TeachModel()
+    min_scale: Annotated[float, Field(gt=0, le=1)] = 0.35
+    """Least area of the random crops, as a share of the image: it learns to name parts."""
+    hflip: Share = 0.5
+    smoothing: Share = 0.1
+    """Label smoothing of the cross-entropy."""
+    loss: Literal["ce", "mse"] = "ce"
+    """Cross-entropy, or the squared error of the probabilities, whose classifiers taught students
+    better (arXiv 2407.18041)."""
+    stop_epoch: Count | None = None
+    """End after so many epochs of the schedule: an early classifier is less sure of the images that
+    it has seen (Cho & Hariharan 2019, arXiv 1910.01348)."""
+    optimizer: Optimizer = Optimizer(lr=1e-3)
+    schedule: Schedule = Schedule(
+        batch_size=64, epochs=20, warmup_epochs=1, cooldown_epochs=0, warmup_lr=1e-5, min_lr=0.0
+    )
+    ema: Ema = Ema(decay=None)
+    engine: Engine = Engine(device_batch=64, channels_last=True)
+    trackers: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"model": self.model.name}
