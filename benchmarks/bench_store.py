@@ -12,8 +12,6 @@ depend on it. Reads are random, warm, on one thread, and the opponents take turn
 from __future__ import annotations
 
 import argparse
-import hashlib
-import resource
 import statistics
 import tempfile
 import time
@@ -27,13 +25,10 @@ from torch.nn import functional as F
 
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter
-from tokenlabel.labels.index import FILE_NAME, encode_index
-from tokenlabel.labels.manifest import Manifest, ShardInfo
 from tokenlabel.labels.released import export_released, read_released
 
 CELLS, CLASSES, K = 18, 1000, 5
 ROUNDS = 15
-MANY = 1_281_167
 
 
 def main() -> None:
@@ -50,7 +45,6 @@ def main() -> None:
     print(f"{len(maps)} maps, {palette:.0f} classes an image, mean best probability {best:.2f}")
     with tempfile.TemporaryDirectory() as folder:
         sizes_and_speeds(maps, Path(folder))
-        opening(Path(folder) / "many")
 
 
 def sizes_and_speeds(maps: list[LabelMap], folder: Path) -> None:
@@ -94,40 +88,6 @@ def sizes_and_speeds(maps: list[LabelMap], folder: Path) -> None:
     for codec, store in stores.items():
         error = [variation(m, store[key]) for m, key in zip(maps, keys, strict=True)]
         print(f"{codec}: total variation {statistics.mean(error):.5f}, mean over cells")
-
-
-def opening(folder: Path) -> None:
-    """A store of as many records as ImageNet has; its shards are not touched by opening it."""
-    folder.mkdir()
-    keys = [f"train/n{i % 1000:08d}/n{i % 1000:08d}_{i}.JPEG" for i in range(MANY)]
-    index = encode_index(keys, [i % 10_000 * 2100 for i in range(MANY)])
-    (folder / FILE_NAME).write_bytes(index)
-    shards = [
-        ShardInfo(file=f"shard-{n:05d}.tll", records=10_000, bytes=0, sha256="") for n in range(128)
-    ]
-    Manifest(
-        num_classes=CLASSES,
-        complete=True,
-        shards=tuple(shards),
-        index_sha256=hashlib.sha256(index).hexdigest(),
-    ).save(folder)
-    del index
-    before = _resident()
-    start = time.perf_counter()
-    store = LabelStore(folder)
-    found = keys[777_777] in store
-    seconds, grown = time.perf_counter() - start, _resident() - before
-    assert found
-    print(f"{len(store)} records open in {seconds:.2f} s and {grown / 1e6:.0f} MB, index included")
-    start = time.process_time()
-    for key in keys[::1000]:
-        assert key in store
-    print(f"finding a key: {1e6 * (time.process_time() - start) / len(keys[::1000]):.1f} us")
-
-
-def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
 
 
 def variation(a: LabelMap, b: LabelMap) -> float:

@@ -21,10 +21,10 @@ def test_names_numbers_and_nothing(make: type, tmp_path: Path) -> None:
     source = open_source(listed(make, tmp_path, text))
     assert source.keys == ["a/2.png", "b/1.png", "a/1.png"]
     assert source.class_names == ("cat", "dog")
-    assert source.labels == [1, 0, -1]
+    assert list(source.labels) == [1, 0, -1]
     assert source.read(1) == make.encoded(2)
     source = open_source(listed(make, tmp_path, "file_name,class\na/2.png,2\na/1.png,-1\n"))
-    assert source.labels == [2, -1]
+    assert list(source.labels) == [2, -1]
     assert source.class_names == ("0", "1", "2")
 
 

@@ -21,13 +21,13 @@ def test_names_with_dots_pair_with_their_own_notes(make: type, tmp_path: Path) -
         files |= {f"cam1.{i:03d}.jpg": b"image", f"cam1.{i:03d}.cls": str(i % 2).encode()}
     source = opened(make, tmp_path, files)
     assert source.keys == ["cam1.000.jpg", "cam1.001.jpg", "cam1.002.jpg", "cam1.003.jpg"]
-    assert source.labels == [0, 1, 0, 1]
+    assert list(source.labels) == [0, 1, 0, 1]
     assert source.class_names == ("0", "1")
 
 
 def test_the_first_dot_counts_where_it_pairs(make: type, tmp_path: Path) -> None:
     source = opened(make, tmp_path, {"01.left.jpg": b"", "01.right.jpg": b"", "01.cls": b"1"})
-    assert source.labels == [1, 1]
+    assert list(source.labels) == [1, 1]
 
 
 def test_notes_that_belong_to_no_image_are_an_error(make: type, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_numbers_names_and_nothing_in_notes(
     for i, note in enumerate(notes):
         files |= {f"{i}.jpg": b"", f"{i}.cls": note}
     source = opened(make, tmp_path, files)
-    assert source.labels == labels
+    assert list(source.labels) == labels
     assert source.class_names == class_names
     assert source.found.unlabeled == labels.count(-1)
 

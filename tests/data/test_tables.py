@@ -31,7 +31,7 @@ def saved(make: type, folder: Path, *arguments: Any, **options: Any) -> str:
 def test_minus_one_and_none_are_images_without_a_class(make: type, tmp_path: Path) -> None:
     kind = datasets.ClassLabel(names=["cat", "dog"])
     source = open_source(saved(make, tmp_path, [0, -1, 1, None, 0], kind))
-    assert source.labels == [0, -1, 1, -1, 0]
+    assert list(source.labels) == [0, -1, 1, -1, 0]
     assert source.found.unlabeled == 2
     labeled = require_labels(source, "D")
     assert labeled.keys == ["0.png", "2.png", "4.png"]
@@ -43,7 +43,7 @@ def test_strings_are_class_names(make: type, tmp_path: Path) -> None:
     place = saved(make, tmp_path, ["b", "A", None, "a"], datasets.Value("string"))
     source = open_source(place)
     assert source.class_names == ("A", "a", "b")
-    assert source.labels == [2, 0, -1, 1]
+    assert list(source.labels) == [2, 0, -1, 1]
 
 
 def test_a_table_without_any_class_is_for_verbs_that_need_none(make: type, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_rows_keep_their_images_where_a_table_was_shuffled(make: type, tmp_path:
     shuffled.save_to_disk(tmp_path / "saved")
     source = open_source(str(tmp_path / "saved"))
     assert source.keys == ["4.png", "1.png", "5.png"]
-    assert source.labels == [4, 1, 5]
+    assert list(source.labels) == [4, 1, 5]
     assert source.read(0) == make.encoded(4)
 
 

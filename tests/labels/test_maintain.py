@@ -65,3 +65,30 @@ def test_diff_measures_disagreement(tmp_path, make_map) -> None:
     torch.testing.assert_close(
         diff(LabelStore(tmp_path / "a"), LabelStore(tmp_path / "a")).total_variation, 0.0
     )
+
+
+def test_a_merge_keeps_what_was_left_out_and_goes_on(tmp_path, make_map, monkeypatch) -> None:
+    settings = {"dataset": {"decode": {"orientation": "apply"}, "samples": 3}}
+    for name, numbers in (("a", (0, 1)), ("b", (3, 4))):
+        with LabelStoreWriter(
+            tmp_path / name,
+            num_classes=20,
+            shard_size=2,
+            dataset=settings["dataset"] | {"fingerprint": name},
+        ) as writer:
+            writer.leave_out(f"broken-{name}", "unreadable")
+            for number in numbers:
+                writer.add(str(number), make_map(number))
+    stores = [LabelStore(tmp_path / name) for name in "ab"]
+    merge(stores, tmp_path / "c")
+    whole = LabelStore(tmp_path / "c").manifest
+    assert [left.key for left in whole.left_out] == ["broken-a", "broken-b"]
+    assert whole.dataset["decode"] == {"orientation": "apply"}
+    assert [d["fingerprint"] for d in whole.dataset["merged"]] == ["a", "b"]
+    payload = LabelStore.payload
+    monkeypatch.setattr(LabelStore, "payload", lambda s, k: payload(s, k) if k != "3" else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        merge(stores, tmp_path / "d")
+    monkeypatch.setattr(LabelStore, "payload", lambda s, k: payload(s, k) if k != "0" else 1 / 0)
+    merge(stores, tmp_path / "d")  # what is done is not done again
+    assert LabelStore(tmp_path / "d").manifest == whole

@@ -67,8 +67,8 @@ def test_unfinished_and_foreign_folders_are_refused(tmp_path, make_map) -> None:
 def test_a_newer_format_is_refused_by_name(write_store) -> None:
     folder = write_store()
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"format_version": 2}))
-    with pytest.raises(InputError, match="format version 2"):
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format_version": 3}))
+    with pytest.raises(InputError, match="format version 3"):
         LabelStore(folder)
 
 

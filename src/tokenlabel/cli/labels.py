@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from tokenlabel.errors import InputError
-
 __all__ = [
     "diff",
     "export_labels",
@@ -69,7 +67,7 @@ def verify(*, labels: str) -> int:
 
 
 def merge(*, labels: tuple[str, ...], output: Path, overwrite: bool = False) -> None:
-    """Join label stores of the same classes into one.
+    """Join label stores of the same classes into one; rewrite one store in the present format.
 
     Args:
         labels: folders of the stores to join, in this order.
@@ -80,8 +78,6 @@ def merge(*, labels: tuple[str, ...], output: Path, overwrite: bool = False) -> 
     from tokenlabel.labels.maintain import merge as join
     from tokenlabel.progress import console
 
-    if len(labels) < 2:
-        raise InputError("name at least two label stores to merge")
     count = join([LabelStore(location) for location in labels], output, overwrite=overwrite)
     console.print(f"{output}: {count} labels")
 

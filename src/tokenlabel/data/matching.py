@@ -55,7 +55,7 @@ def in_classes_of(
     note = f"no image of {len(missing)} classes of {training_name}: {', '.join(missing[:4])}"
     moved = [place[name] for name in held_out.class_names]
     subset = Subset.of(held_out, range(len(held_out)), note if missing else "")
-    labels = [UNLABELED if label == UNLABELED else moved[label] for label in subset.labels]
+    labels = np.array([*moved, UNLABELED])[np.asarray(subset.labels)].tolist()  # -1 is the last
     return dataclasses.replace(subset, labels=labels, class_names=training.class_names)
 
 

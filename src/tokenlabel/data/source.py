@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,9 @@ from functools import cached_property, partial
 from typing import Any, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tokenlabel.columns import Texts
 from tokenlabel.data.decode import AS_STORED, DecodeRules, Orientation
 from tokenlabel.data.survey import spread_indices, survey
 from tokenlabel.errors import InputError
@@ -135,6 +138,12 @@ class Listing:
     found: Found
     rules: DecodeRules = field(default=AS_STORED, kw_only=True)
 
+    def __post_init__(self) -> None:
+        # as arrays: workers share them, where each would make its own of a list's objects
+        object.__setattr__(self, "keys", Texts.of(self.keys))
+        labels = np.asarray(self.labels, np.int32)
+        object.__setattr__(self, "labels", array("i", labels.tobytes()))
+
     def __len__(self) -> int:
         return len(self.keys)
 
@@ -185,28 +194,31 @@ class Subset(Listing):
     """Some images of a source, with all of its classes."""
 
     source: ImageSource
-    indices: Sequence[int]
+    indices: NDArray[np.int64]
 
     @classmethod
-    def of(cls, source: ImageSource, indices: Sequence[int], note: str = "") -> Subset:
+    def of(
+        cls, source: ImageSource, indices: Sequence[int] | NDArray[np.int64], note: str = ""
+    ) -> Subset:
         """The images at `indices`; the account counts them, and says `note`."""
-        labels = [int(source.labels[i]) for i in indices]
+        numbers = np.asarray(indices, np.int64)
+        labels = np.asarray(source.labels, np.int32)[numbers]
         found = replace(
             source.found,
-            images=len(indices),
-            unlabeled=labels.count(UNLABELED),
+            images=len(numbers),
+            unlabeled=int((labels == UNLABELED).sum()),
             notes=(*source.found.notes, *filter(None, [note])),
         )
-        keys = [source.keys[i] for i in indices]
+        keys = Texts.of(source.keys).take(numbers)
         return cls(
-            keys, labels, source.class_names, found, source, tuple(indices), rules=source.rules
+            keys, labels.tolist(), source.class_names, found, source, numbers, rules=source.rules
         )
 
     def version(self) -> str:
         return self.source.version()
 
     def read(self, index: int) -> bytes:
-        return self.source.read(self.indices[index])
+        return self.source.read(int(self.indices[index]))
 
 
 def read_by(source: ImageSource, rules: DecodeRules) -> ImageSource:
@@ -226,7 +238,7 @@ def require_labels(source: ImageSource, where: str) -> ImageSource:
         return source
     if not len(kept):
         raise InputError(f"none of the {len(source)} images of {where} has a class")
-    subset = Subset.of(source, kept.tolist())
+    subset = Subset.of(source, kept)
     missing = len(source) - len(kept)
     left_out = Counter(source.found.left_out) + Counter({"without a class": missing})
     return replace(subset, found=replace(subset.found, left_out=dict(left_out)))

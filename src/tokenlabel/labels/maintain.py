@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +18,12 @@ from torch.nn import functional as F
 
 from tokenlabel.errors import InputError
 from tokenlabel.files import inside
+from tokenlabel.labels.index import FILE_NAME as INDEX_FILE
 from tokenlabel.labels.label_map import LabelMap
+from tokenlabel.labels.manifest import Manifest
+from tokenlabel.labels.shard import ShardWriter, shard_name
 from tokenlabel.labels.store import LabelStore
-from tokenlabel.labels.writer import LabelStoreWriter
+from tokenlabel.labels.writer import begin, complete
 
 __all__ = ["Difference", "diff", "merge", "verify"]
 
@@ -25,14 +31,15 @@ __all__ = ["Difference", "diff", "merge", "verify"]
 def verify(store: LabelStore) -> list[str]:
     """Read every byte and every label; what is wrong, one line each (empty: all is well)."""
     damage = []
-    for shard in store.manifest.shards:
-        path = inside(Path(store.location), shard.file, links=True)
+    files = [(shard.file, shard.sha256) for shard in store.manifest.shards]
+    for name, sha256 in [(INDEX_FILE, store.manifest.index_sha256), *files]:
+        path = inside(Path(store.location), name, links=True)
         if "://" in store.location:
             continue  # fetching compares the checksum
         if not path.exists():
-            damage.append(f"{shard.file} is missing")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != shard.sha256:
-            damage.append(f"{shard.file}: its checksum does not match the manifest")
+            damage.append(f"{name} is missing")
+        elif _sha256(path) != sha256:
+            damage.append(f"{name}: its checksum does not match the manifest")
     for key in store:
         try:
             store[key]
@@ -44,7 +51,9 @@ def verify(store: LabelStore) -> list[str]:
 def merge(stores: Sequence[LabelStore], output: Path, *, overwrite: bool = False) -> int:
     """Join stores of one class list and codec, in the order given; returns the number of labels.
 
-    Records are copied as they are. Raises InputError where stores do not fit or share a key.
+    Records are copied as they are, those of left-out images too. One store alone becomes one of the
+    present format. A merge that was interrupted goes on; it takes the memory of one shard. Raises
+    InputError where stores do not fit or share a key.
     """
     first = stores[0]
     for other in stores[1:]:
@@ -59,20 +68,56 @@ def merge(stores: Sequence[LabelStore], output: Path, *, overwrite: bool = False
         for other in stores[number + 1 :]:
             if (key := next((key for key in other if key in store), None)) is not None:
                 raise InputError(f"{store.location} and {other.location} both label {key!r}")
-    with LabelStoreWriter(
-        output,
+    size = first.manifest.shard_size
+    settings = Manifest(
         num_classes=first.num_classes,
         class_names=first.manifest.class_names,
         codec=first.manifest.codec,
-        shard_size=first.manifest.shard_size,
-        dataset={"merged": [store.manifest.dataset for store in stores]},
-        annotator={"merged": [store.manifest.annotator for store in stores]},
-        overwrite=overwrite,
-    ) as writer:
-        for store in stores:
-            for key in store:
-                writer.add_payload(key, store.payload(key))
+        shard_size=size,
+        dataset=_joined([store.manifest.dataset for store in stores]),
+        annotator=_joined([store.manifest.annotator for store in stores]),
+    )
+    begin(output, settings, overwrite=overwrite)
+    total = sum(len(store) + len(store.manifest.left_out) for store in stores)
+    shards = max(math.ceil(total / size), 1)
+    records = _records(stores)
+    for number in range(shards):
+        part = islice(records, size)
+        shard = ShardWriter.claim(output / shard_name(number))
+        try:
+            for place, (store, key, reason) in enumerate(part):
+                if shard is None or place < len(shard.keys):
+                    continue
+                if reason is None:
+                    shard.append(key, store.payload(key))
+                else:
+                    shard.append(key, reason.encode(), "left out")
+            if shard is not None:
+                shard.finish()
+        finally:
+            if shard is not None:
+                shard.release()
+    if complete(output, shards) is None:
+        raise InputError(f"another process is writing {output}: wait for it, and run this again")
     return sum(map(len, stores))
+
+
+def _records(stores: Sequence[LabelStore]) -> Iterator[tuple[LabelStore, str, str | None]]:
+    """Store and key of each label, and of each left-out image, with its reason, behind its store's."""
+    for store in stores:
+        yield from ((store, key, None) for key in store)
+        for missing in store.manifest.left_out:
+            if not any(missing.key in other for other in stores):
+                yield store, missing.key, missing.reason
+
+
+def _joined(descriptions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What all stores say alike, and, where they differ, what each says."""
+    first = descriptions[0]
+    if all(other == first for other in descriptions):
+        return first
+    alike = {k: v for k, v in first.items() if all(other.get(k) == v for other in descriptions)}
+    return {**alike, "merged": list(descriptions)}
 
 
 @dataclass(frozen=True)
@@ -147,6 +192,11 @@ def _planes(label: LabelMap, palette: Tensor, grid: tuple[int, int]) -> Tensor:
     planes = torch.zeros(len(palette), *label.grid)
     planes.scatter_(0, torch.searchsorted(palette, label.classes), label.probabilities())
     return F.adaptive_avg_pool2d(planes, grid)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _short(value: object) -> str:

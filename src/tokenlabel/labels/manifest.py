@@ -16,7 +16,8 @@ from tokenlabel.text import read_json
 
 __all__ = ["FORMAT_VERSION", "LeftOut", "Manifest", "ShardInfo"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # of what is written; the first version has another index
+_READ = (1, FORMAT_VERSION)
 FILE_NAME = "manifest.json"
 
 
@@ -65,6 +66,7 @@ class Manifest(_Strict):
         return self.model_dump(
             mode="json",
             exclude={
+                "format_version": True,  # shards are the same in all
                 "complete": True,
                 "shards": True,
                 "left_out": True,
@@ -97,9 +99,9 @@ class Manifest(_Strict):
         if content.get("format") != "tokenlabel-labels":
             raise InputError(f"{path} is not the manifest of a label store")
         version = content.get("format_version")
-        if version != FORMAT_VERSION:
+        if version not in _READ:
             raise InputError(
-                f"{path} has format version {version}; this tokenlabel reads {FORMAT_VERSION}:"
+                f"{path} has format version {version}; this tokenlabel reads {_READ[0]} to {_READ[-1]}:"
                 " install the version that wrote it"
             )
         if content.pop("checksum", None) != _checksum(content):

@@ -9,10 +9,11 @@ from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 
+from tokenlabel.columns import Texts
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.labels import index as index_file
 from tokenlabel.labels.codec import decode
-from tokenlabel.labels.index import Index, Keys
+from tokenlabel.labels.index import open_index
 from tokenlabel.labels.label_map import LabelMap
 from tokenlabel.labels.manifest import Manifest
 from tokenlabel.labels.remote import StoreFiles
@@ -41,7 +42,7 @@ class LabelStore:
                 " where it stopped"
             )
         path = self._files.path_of(index_file.FILE_NAME, sha256=self.manifest.index_sha256)
-        self._index = Index(path, self.manifest.index_sha256)
+        self._index = open_index(path, self.manifest.index_sha256)
         if len(self._index) != sum(shard.records for shard in self.manifest.shards):
             raise InputError(
                 f"{location} is damaged: its index has {len(self._index)} records, its manifest"
@@ -57,9 +58,9 @@ class LabelStore:
     def __len__(self) -> int:
         return len(self._index)
 
-    def keys(self) -> Keys:
+    def keys(self) -> Texts:
         """The keys in store order: a lazy sequence."""
-        return Keys(self._index)
+        return self._index.keys
 
     def __contains__(self, key: str) -> bool:
         return self._index.find(key) >= 0

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from tokenlabel.errors import InputError
-from tokenlabel.files import Locked, claim_folder, write_atomically
+from tokenlabel.files import Locked, claim_folder, replacing, scratch
 from tokenlabel.labels import index as index_file
 from tokenlabel.labels.codec import Codec, encode
+from tokenlabel.labels.index_writer import IndexWriter
 from tokenlabel.labels.label_map import LabelMap
-from tokenlabel.labels.manifest import LeftOut, Manifest, ShardInfo
+from tokenlabel.labels.manifest import FORMAT_VERSION, LeftOut, Manifest, ShardInfo
 from tokenlabel.labels.shard import BrokenRecord, ShardWriter, lock_of, scan, shard_name
 
 __all__ = ["LabelStoreWriter", "begin", "complete", "is_store_folder"]
@@ -55,48 +56,56 @@ def begin(folder: Path, settings: Manifest, *, overwrite: bool = False) -> Manif
 def complete(folder: Path, shards: int) -> Manifest | None:
     """Index the store if all its shards are finished, and mark it complete; else None.
 
-    Any number of processes may call this: all write the same bytes.
+    Any number of processes may call this: all write the same bytes. It takes the memory of one shard.
     """
     paths = [folder / shard_name(number) for number in range(shards)]
     if not all(path.exists() for path in paths):
         return None
     for path in paths:  # of writers that were killed; nobody starts on a finished shard
         lock_of(path).unlink(missing_ok=True)
-    keys: list[str] = []
-    offsets: list[int] = []
     left_out: list[LeftOut] = []
     infos = []
-    for path in paths:
-        before, data = len(keys), path.read_bytes()
-        try:
-            for start, _, record in scan(memoryview(data)):
-                if record.kind == "label":
-                    keys.append(record.key)
-                    offsets.append(start)
-                else:
-                    left_out.append(LeftOut(key=record.key, reason=bytes(record.payload).decode()))
-        except BrokenRecord as error:
-            raise InputError(f"{path} is damaged: {error}; delete it and run again") from None
-        infos.append(
-            ShardInfo(
-                file=path.name,
-                records=len(keys) - before,
-                bytes=len(data),
-                sha256=hashlib.sha256(data).hexdigest(),
+    with scratch(folder) as aside:
+        index = IndexWriter(aside)
+        for path in paths:
+            data = path.read_bytes()
+            keys, offsets, missing = _contents(path, data)
+            index.extend(keys, offsets)
+            left_out += missing
+            sha256 = hashlib.sha256(data).hexdigest()
+            infos.append(
+                ShardInfo(file=path.name, records=len(keys), bytes=len(data), sha256=sha256)
             )
-        )
-    index = index_file.encode_index(keys, offsets)
-    write_atomically(folder / index_file.FILE_NAME, index)
+        with replacing(folder / index_file.FILE_NAME) as file:
+            index_sha256 = index.write(file)
     manifest = Manifest.load(folder).model_copy(
         update={
+            "format_version": FORMAT_VERSION,
             "complete": True,
             "shards": tuple(infos),
             "left_out": tuple(left_out),
-            "index_sha256": hashlib.sha256(index).hexdigest(),
+            "index_sha256": index_sha256,
         }
     )
     manifest.save(folder)
     return manifest
+
+
+def _contents(path: Path, data: bytes) -> tuple[list[str], list[int], list[LeftOut]]:
+    """Keys and offsets of a shard's labels, and the samples that it says were left out."""
+    keys: list[str] = []
+    offsets: list[int] = []
+    left_out: list[LeftOut] = []
+    try:
+        for start, _, record in scan(memoryview(data)):
+            if record.kind == "label":
+                keys.append(record.key)
+                offsets.append(start)
+            else:
+                left_out.append(LeftOut(key=record.key, reason=bytes(record.payload).decode()))
+    except BrokenRecord as error:
+        raise InputError(f"{path} is damaged: {error}; delete it and run again") from None
+    return keys, offsets, left_out
 
 
 class LabelStoreWriter:
