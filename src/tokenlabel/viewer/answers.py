@@ -57,14 +57,13 @@ class Answers:
             "store": store.location,
             "other": None if self.other is None else self.other.location,
             "student": None if self.student is None else self.student.facts["model"],
+            "grid": None if self.student is None else self._grid(self.student),
         }
 
     def list(self, words: Mapping[str, str]) -> dict[str, Any]:
         found = self.catalog.find(
             Query(
-                label=_number(words, "class", len(self.catalog.source.class_names))
-                if words.get("class")
-                else None,
+                labels=self._called(words["class"]) if words.get("class") else None,
                 text=words.get("text", ""),
                 sort=words.get("sort", "key"),
                 descending=words.get("descending") == "1",
@@ -129,6 +128,22 @@ class Answers:
         return buffer.getvalue()
 
     # -- what they share -------------------------------------------------------------------------
+
+    def _called(self, text: str) -> list[int]:
+        """The classes of that name or title; where there is none, those whose title contains it."""
+        names = self.catalog.source.class_names
+        titles, wanted = class_titles(names), text.casefold()
+        both = [
+            (number, {name.casefold(), title.casefold()})
+            for number, (name, title) in enumerate(zip(names, titles, strict=True))
+        ]
+        exact = [number for number, called in both if wanted in called]
+        return exact or [n for n, called in both if any(wanted in name for name in called)]
+
+    @staticmethod
+    def _grid(student: Classifier) -> int:
+        """Tokens on a side of the student's input."""
+        return student.model.grid(student.preprocessing.image_size)[0]
 
     def _label_names(self) -> Sequence[str]:
         """The store's classes: as it names them, the images' where there are as many, or numbers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ def entropy(label_map: LabelMap) -> float:
 class Query:
     """Which images, in which order; `limit` of them from `offset` on."""
 
-    label: int | None = None
+    labels: Collection[int] | None = None  # classes; None: all, and images without one
     text: str = ""  # a part of the key
     sort: str = "key"  # or the name of a score
     descending: bool = False
@@ -95,8 +95,8 @@ class Catalog:
         if query.sort != "key" and query.sort not in self.scores:
             raise InputError(f"cannot sort by {query.sort!r}")
         chosen = np.arange(len(self.source))
-        if query.label is not None:
-            chosen = chosen[self.labels == query.label]
+        if query.labels is not None:
+            chosen = chosen[np.isin(self.labels, list(query.labels))]
         if query.text:
             keys, text = self.source.keys, query.text.casefold()
             chosen = chosen[[text in keys[i].casefold() for i in chosen.tolist()]]
