@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from tokenlabel.errors import InputError
+from tokenlabel.evaluation.classifier import class_titles
+from tokenlabel.labels import LabelStore
+from tokenlabel.pictures.colors import visible_classes
 from tokenlabel.quickstart.run import run
 from tokenlabel.quickstart.settings import ARMS, Annotator, Settings
 
@@ -27,7 +30,11 @@ def test_the_demo_runs_once(tmp_path: Path, capsys) -> None:
     assert all(len(r.details["curve"]) == TINY.epochs for r in results)
     assert set(results[-1].details["accuracy"]) == {"class", "token", "fused"}
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3  # curves, scenes, photographs
+    store = LabelStore(tmp_path / "photographs" / "labels")
+    assert store.manifest.class_names is not None
+    names = class_titles(store.manifest.class_names)
+    assert names[visible_classes([store["china.jpg"]])[0]] == "bell cote"
     assert "http" not in page  # self-contained
     record = json.loads((tmp_path / "results.json").read_text())
     assert [r["arm"] for r in record["runs"]] == [arm.name for arm in ARMS]

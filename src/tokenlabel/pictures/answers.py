@@ -71,7 +71,8 @@ def answer_sheet(
             if tokens is not None:
                 share, classes = tokens[0].float().softmax(-1).max(-1)
                 shown.append((classes, share))
-                panels.append(cells_over(panels[-1], classes, share, colors))
+                gray = panels[-1].convert("L").convert("RGB")
+                panels.append(cells_over(gray, classes, share, colors))
         strip = row(panels, cell, head=2 * LINE, columns=_COLUMNS)
         width = each * (cell[0] + MARGIN)
         for column, place in enumerate(group):

@@ -33,9 +33,20 @@ class Example:
 
 
 def write_report(
-    path: Path, found: Comparison, examples: Sequence[Example], facts: dict[str, str]
+    path: Path,
+    found: Comparison,
+    examples: Sequence[Example],
+    facts: dict[str, str],
+    photographs: Path | None = None,
 ) -> None:
-    """Write the page; `facts` are name and value of everything else that was measured or set."""
+    """Write the page; `facts` are name and value of everything else that was measured or set.
+
+    `photographs` is a picture (PNG) of photographs with their label maps.
+    """
+    shown = []
+    if photographs is not None:
+        tag = image_tag(photographs.read_bytes(), "photographs and their label maps")
+        shown = ["<h2>Label maps of photographs</h2>", _PHOTOGRAPHS, tag]
     lines = [
         (
             line.arm,
@@ -68,6 +79,7 @@ def write_report(
         "<h2>Every run</h2>",
         _RULES,
         table(("training", "seed", "class", "token", "fused", "judged by", "time"), runs),
+        *shown,
         "<details open><summary>Settings and measurements</summary>",
         table(("what", "value"), list(facts.items())),
         "</details>",
@@ -133,6 +145,9 @@ optimizer. Accuracy is on held-out scenes made of held-out scans.</p>"""
 
 _MAPS = """<p>Top: the scene. Middle: the annotator's best class of each cell, as opaque as it is
 probable. Bottom: the digits that are really there; the students never see them.</p>"""
+
+_PHOTOGRAPHS = """<p>What an annotator says of real photographs. EfficientNet-Lite0, trained on ImageNet,
+names each of 13 x 13 regions. ImageNet has no dahlias: there the classifier names what it knows.</p>"""
 
 _RULES = """<p>Accuracy in % by the class token alone, by the best token alone, and by both fused (class
 logits + 0.5 x best token's). An arm is judged by the rule named beside it, fixed before training.</p>"""

@@ -34,6 +34,8 @@ from tokenlabel.evaluation.classifier import Classifier, load_classifier
 from tokenlabel.evaluation.evaluator import evaluate_source
 from tokenlabel.files import write_atomically
 from tokenlabel.labels import LabelStore
+from tokenlabel.progress import console
+from tokenlabel.quickstart.photographs import label_photographs
 from tokenlabel.quickstart.report import Example, write_report
 from tokenlabel.quickstart.scenes import BACKGROUND, split_scans, write_scenes
 from tokenlabel.quickstart.settings import ARMS, Arm, Settings, student_recipe
@@ -48,6 +50,9 @@ _DEFAULT = Settings()
 def run(output: Path, seeds: int, settings: Settings = _DEFAULT) -> Comparison:
     """Write report.html and results.json to `output` and print the table."""
     _claim(output, settings)
+    photographs = label_photographs(output / "photographs")
+    if photographs is not None:
+        console.print(f"two photographs and their label maps: {photographs}", soft_wrap=True)
     scenes, labels = output / "scenes", output / "labels"
     _compose(scenes, settings)
     pictures = open_source(str(scenes / "train" / "images"))
@@ -75,7 +80,7 @@ def run(output: Path, seeds: int, settings: Settings = _DEFAULT) -> Comparison:
     )
     spread = [len(pictures) * n // 7 for n in range(7)]
     examples = [_example(pictures, scenes, store, index) for index in spread]
-    write_report(output / "report.html", found, examples, facts)
+    write_report(output / "report.html", found, examples, facts, photographs)
     content = {"facts": facts, "arms": found.lines(), "runs": found.records}
     write_atomically(output / "results.json", _plain(content))
     _print(found, output)
@@ -219,7 +224,7 @@ def _print(found: Comparison, output: Path) -> None:
         accuracy = plus_minus(found.scores(line.arm), 1)
         against = f"{line.versus.mean:+.1f}" if line.versus else "-"
         table.add_row(line.arm, accuracy, against, f"{line.seconds:.0f} s")
-    console = Console()
-    console.print(table)
-    console.print(found.verdict())
-    console.print(f"the report: {output / 'report.html'}", soft_wrap=True)
+    shown = Console()
+    shown.print(table)
+    shown.print(found.verdict())
+    shown.print(f"the report: {output / 'report.html'}", soft_wrap=True)
