@@ -1,4 +1,4 @@
-"""mkdocs hook: the page of all verbs, from the help that each prints."""
+"""mkdocs hook: the page of all verbs, from the help that each prints, and that of all recipes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import io
 import os
 from typing import Any
 
-PLACE = "<!-- every verb -->"
-
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    return markdown.replace(PLACE, every_verb()) if PLACE in markdown else markdown
+    for place, made in (
+        ("<!-- every verb -->", every_verb),
+        ("<!-- every recipe -->", every_recipe),
+    ):
+        if place in markdown:
+            markdown = markdown.replace(place, made())
+    return markdown
 
 
 def every_verb() -> str:
@@ -21,6 +25,27 @@ def every_verb() -> str:
     return "\n\n".join(
         f"## {verb}\n\n{line}\n\n```text\n{help_of(verb)}\n```" for verb, (_, line) in VERBS.items()
     )
+
+
+def every_recipe() -> str:
+    """A table of all recipes, for each verb that takes them."""
+    from tokenlabel.recipes import catalog
+
+    entries = catalog()
+    lines = []
+    for verb in dict.fromkeys(entry.verb for entry in entries.values()):
+        lines += [
+            f"## For `{verb}`",
+            "",
+            "| recipe | what it is | on | result |",
+            "|---|---|---|---|",
+        ]
+        for name, entry in entries.items():
+            about = entry.recipe.about
+            if entry.verb == verb:
+                lines.append(f"| `{name}` | {entry.title} | {about.hardware} | {about.accuracy} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def help_of(verb: str) -> str:

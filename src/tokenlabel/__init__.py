@@ -59,6 +59,7 @@ _MODULES = {
     "labels": "tokenlabel.labels",
     "losses": "tokenlabel.losses",
     "models": "tokenlabel.models",
+    "recipes": "tokenlabel.recipes",
     "segment": "tokenlabel.api.segment",  # its verbs are tl.segment.train, .evaluate, .predict
 }
 

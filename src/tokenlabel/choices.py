@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["Arithmetic", "Benchmark", "Cache", "Codec", "Fit", "ModelArguments", "Orientation"]
+__all__ = [
+    "PRECISION",
+    "Arithmetic",
+    "Benchmark",
+    "Cache",
+    "Codec",
+    "Device",
+    "Fit",
+    "ModelArguments",
+    "Orientation",
+]
 
 Arithmetic = Literal["auto", "float32", "bfloat16", "float16"]
-"""Of a network: auto is bfloat16 on CUDA, float32 elsewhere."""
+"""Of a network: auto is half precision on GPUs, and the quicker one by a short trial on a CPU."""
+
+PRECISION = {"auto": "auto", "float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+"""The same as recipes name it (`engine.precision`)."""
 
 Benchmark = Literal[
     "folder",
@@ -25,6 +38,9 @@ Cache = Literal["none", "ram", "disk"]
 
 Codec = Literal["compact", "exact", "raw"]
 """How a label store keeps a map; see `tokenlabel.labels.codec`."""
+
+Device = Literal["auto", "cpu"]
+"""auto takes a GPU where there is one."""
 
 Fit = Literal["crop", "squash", "keep"]
 """How an image of any shape becomes an input; see `tokenlabel.data.inputs.Preprocessing`."""

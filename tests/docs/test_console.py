@@ -26,9 +26,10 @@ READERS = {
     "tutorial": ["docs/index.md", "docs/tutorial.md", "docs/judging.md"],
     "segmentation": ["docs/segmentation.md"],
     "imagenet": ["docs/imagenet.md"],
+    "recipes": ["docs/recipes.md"],
 }
 # blocks that a page says are not run
-NOT_RUN = {"README": 1, "tutorial": 2, "segmentation": 3, "imagenet": 5}
+NOT_RUN = {"README": 1, "tutorial": 2, "segmentation": 3, "imagenet": 5, "recipes": 0}
 
 SUBSTITUTED = {
     "resnet50": "test_resnet",  # 0.5 M parameters, as timm's own tests use
@@ -93,7 +94,11 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     "reader",
-    ["README", pytest.param("tutorial", marks=[pytest.mark.slow, pytest.mark.timeout(1800)])],
+    [
+        "README",
+        "recipes",
+        pytest.param("tutorial", marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+    ],
 )
 @pytest.mark.usefixtures("desk")
 def test_every_console_block_runs(reader: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStoreWriter
 from tokenlabel.pictures import curves
 from tokenlabel.runs import checkpoints
-from tokenlabel.runs.recipe_file import read_recipe
+from tokenlabel.runs.recipe_file import read_recipe, to_yaml
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.training import loop, student
 from tokenlabel.training.callbacks import Callback
@@ -202,19 +202,37 @@ def test_changing_the_batch_size_says_what_becomes_of_the_rate(
 ) -> None:
     recipe = train_recipe(data=str(data / "images"), batch_size=32)
     told = " ".join(capsys.readouterr().err.split())
-    assert "batch size 64 -> 32: learning rate 0.0005 -> 0.00025 (rule: linear" in told
+    assert "batch size 64 -> 32: learning rate 0.0005 -> 0.00025 (--scale linear" in told
     assert recipe.optimizer.lr == 0.00025
 
 
-def test_a_warm_up_that_takes_all_epochs_shrinks_and_is_said(
-    data: Path, capsys: pytest.CaptureFixture[str]
+def test_warm_up_is_a_tenth_of_other_epochs_at_most_and_a_run_keeps_its_own(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = train_recipe(data=str(data / "images"), epochs=2)
-    assert recipe.schedule.warmup_epochs == pytest.approx(0.2)
-    assert "warm-up of 5 epochs does not fit into 2: warming up for 0.2" in " ".join(
-        capsys.readouterr().err.split()
-    )
-    assert train_recipe(data=str(data / "images"), epochs=6).schedule.warmup_epochs == 5
+    def warmup(epochs: int, *settings: str) -> float:
+        recipe = train_recipe(
+            data=str(data / "images"), epochs=epochs, output=tmp_path, settings=settings
+        )
+        return recipe.schedule.warmup_epochs
+
+    assert [warmup(epochs) for epochs in (2, 20, 60, 100)] == pytest.approx([0.2, 2, 5, 5])
+    told = " ".join(capsys.readouterr().err.split())
+    assert "epochs 100 -> 2: warm-up 5 -> 0.2 epochs" in told
+    assert "100 -> 60" not in told
+    assert warmup(2, "schedule.warmup_epochs=1") == 1
+    begun = train_recipe(data=str(data / "images"), epochs=20)
+    (tmp_path / "recipe.yaml").write_text(to_yaml(begun))
+    assert warmup(40) == 2
+
+
+def test_what_is_chosen_by_an_option_is_in_the_recipe(data: Path) -> None:
+    recipe = train_recipe(
+        data=str(data / "images"), split="val", val_split="train", lr=1e-4, max_steps=3,
+        batch_size=32, device="cpu", dtype="bfloat16",
+    )  # fmt: skip
+    assert (recipe.data.train_split, recipe.data.val_split) == ("val", "train")
+    assert (recipe.optimizer.lr, recipe.schedule.max_steps) == (1e-4, 3)
+    assert (recipe.engine.device, recipe.engine.precision) == ("cpu", "bf16")
 
 
 def test_images_without_labels_are_counted_and_said(

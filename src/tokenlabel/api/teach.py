@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from tokenlabel.choices import Cache
+from tokenlabel.choices import PRECISION, Arithmetic, Cache, Device
 
 if TYPE_CHECKING:
     from tokenlabel.training.callbacks import Callback
     from tokenlabel.training.classifier import Taught
 
 __all__ = ["teach"]
-
-_PRECISION = {"float32": "fp32", "bfloat16": "bf16"}
 
 
 def teach(
@@ -39,8 +37,8 @@ def teach(
     hflip: bool = True,
     holdout: float = 0.1,
     seed: int = 0,
-    device: Literal["auto", "cpu"] = "auto",
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    device: Device = "auto",
+    dtype: Arithmetic = "auto",
     workers: int = 0,
     cache: Cache = "none",
     allow_changed: Iterable[str] = (),
@@ -55,17 +53,10 @@ def teach(
     The run lies in `output`/run; the same call goes on where it was stopped, bit for bit.
     `allow_changed` and `callbacks` are those of `tokenlabel.training.engine.fit`. Raises InputError.
     """
-    import torch
-
     from tokenlabel.runs.recipe_file import from_mapping
     from tokenlabel.training.classifier import teach as run
     from tokenlabel.training.teach_recipe import TeachRecipe
 
-    if dtype == "auto":  # not by trying on a CPU: the same seed gives the same weights
-        gpu = device == "auto" and torch.accelerator.is_available()
-        precision = "auto" if gpu else "fp32"
-    else:
-        precision = _PRECISION[dtype]
     content = {
         "seed": seed,
         "data": {
@@ -99,7 +90,7 @@ def teach(
         "engine": {
             "device": device,
             "device_batch": batch_size,
-            "precision": precision,
+            "precision": PRECISION[dtype],
             "channels_last": True,
         },
     }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tokenlabel.choices import Cache
+from tokenlabel.choices import PRECISION, Arithmetic, Cache, Device
 from tokenlabel.errors import InputError
 from tokenlabel.progress import console
 from tokenlabel.runs.recipe import Recipe
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["train", "train_recipe"]
 
 _HOLDOUT = 0.1  # of the training images, where the data has no validation part
-_WARMUP = 0.1  # of the epochs, where the recipe's warm-up would take them all
+_WARMUP = 0.1  # of another number of epochs than the recipe's: the longest warm-up
 
 
 def train(
@@ -68,11 +68,17 @@ def train_recipe(
     online: bool = False,
     supervision: str | None = None,
     mix: str | None = None,
+    split: str | None = None,
     val: str | None = None,
+    val_split: str | None = None,
     epochs: int | None = None,
+    max_steps: int | None = None,
     batch_size: int | None = None,
+    lr: float | None = None,
     scale: Literal["linear", "sqrt", "none"] = "linear",
     seed: int | None = None,
+    device: Device | None = None,
+    dtype: Arithmetic | None = None,
     workers: int | None = None,
     cache: Cache | None = None,
     settings: Sequence[str] = (),
@@ -80,17 +86,20 @@ def train_recipe(
     """The recipe that `train` follows: a recipe, by name or YAML file, with values replaced.
 
     `settings` are further ones, "section.key=value". What follows from them is said: the learning
-    rate at another batch size (by the rule `scale`), and a warm-up that does not fit the epochs.
+    rate at another batch size (by the rule `scale`), and the warm-up of another number of epochs, at
+    most a tenth of them.
     Raises InputError for values that do not fit.
     """
-    chosen = _located(_find(recipe), data, val, Path(output))
+    base, begun = _find(recipe), _begun(Path(output))
+    chosen = _located(base, data, split, val, val_split, begun)
     if batch_size is not None and batch_size != chosen.schedule.batch_size:
         before = chosen
         chosen = scaled(chosen, batch_size, scale)
-        console.print(
-            f"batch size {before.schedule.batch_size} -> {batch_size}: learning rate"
-            f" {before.optimizer.lr:.3g} -> {chosen.optimizer.lr:.3g} (rule: {scale}; see --scale)"
-        )
+        if lr is None:
+            console.print(
+                f"batch size {before.schedule.batch_size} -> {batch_size}: learning rate"
+                f" {before.optimizer.lr:.3g} -> {chosen.optimizer.lr:.3g} (--scale {scale})"
+            )
     chosen = override(
         chosen,
         [
@@ -104,27 +113,36 @@ def train_recipe(
             *_given("supervision.online", online or None),
             *_given("mixing.kind", mix),
             *_given("schedule.epochs", epochs),
+            *_given("schedule.max_steps", max_steps),
+            *_given("optimizer.lr", lr),
+            *_given("engine.device", device),
+            *_given("engine.precision", None if dtype is None else PRECISION[dtype]),
             *_given("seed", seed),
             *settings,
         ],
     )
-    asked = any(text.startswith("schedule.warmup_epochs=") for text in settings)
-    return chosen if asked else _warmed_up(chosen)
+    if any(text.startswith("schedule.warmup_epochs=") for text in settings):
+        return chosen
+    return _warmed_up(chosen, base, begun)
 
 
-def _warmed_up(recipe: Recipe) -> Recipe:
-    """The recipe with a shorter warm-up, where its own leaves nothing of the epochs."""
+def _warmed_up(recipe: Recipe, base: Recipe, begun: Recipe | None) -> Recipe:
+    """The recipe with a warm-up that fits, where the number of epochs is not that of the recipe `base`.
+
+    At most a tenth of the epochs; a run that goes on keeps what it was begun with.
+    """
     schedule = recipe.schedule
-    if schedule.warmup_epochs < schedule.epochs:
+    if schedule.epochs == base.schedule.epochs:
         return recipe
-    shorter = round(_WARMUP * schedule.epochs, 6)
-    console.print(
-        f"the recipe's warm-up of {schedule.warmup_epochs:g} epochs does not fit into"
-        f" {schedule.epochs}: warming up for {shorter:g}"
-    )
-    return dataclasses.replace(
-        recipe, schedule=dataclasses.replace(schedule, warmup_epochs=shorter)
-    )
+    warmup = min(schedule.warmup_epochs, round(_WARMUP * schedule.epochs, 6))
+    if begun is not None:
+        warmup = begun.schedule.warmup_epochs
+    elif warmup < schedule.warmup_epochs:
+        console.print(
+            f"epochs {base.schedule.epochs} -> {schedule.epochs}: warm-up"
+            f" {schedule.warmup_epochs:g} -> {warmup:g} epochs"
+        )
+    return dataclasses.replace(recipe, schedule=dataclasses.replace(schedule, warmup_epochs=warmup))
 
 
 def _find(recipe: str | Recipe) -> Recipe:
@@ -136,11 +154,28 @@ def _find(recipe: str | Recipe) -> Recipe:
     return read_recipe(recipe) if recipe.endswith((".yaml", ".yml")) else recipes.get(recipe)
 
 
-def _located(recipe: Recipe, data: str, val: str | None, output: Path) -> Recipe:
-    """The recipe with its images: its validation part, where it has one, is used."""
+def _begun(output: Path) -> Recipe | None:
+    """The recipe of the run that is to go on; None for a new one."""
+    known = output / "recipe.yaml"
+    return read_recipe(known) if known.is_file() else None
+
+
+def _located(
+    recipe: Recipe,
+    data: str,
+    split: str | None,
+    val: str | None,
+    val_split: str | None,
+    begun: Recipe | None,
+) -> Recipe:
+    """The recipe with its images: the validation part of the data, where it has one, is used."""
     from tokenlabel.data.open import open_validation
 
     images = dataclasses.replace(recipe.data, train=data)
+    if split is not None:
+        images = dataclasses.replace(images, train_split=split)
+    if val_split is not None:
+        images = dataclasses.replace(images, val_split=val_split)
     if val is not None:
         images = dataclasses.replace(images, val=val)
     elif images.val is None and images.val_split is not None:
@@ -148,14 +183,9 @@ def _located(recipe: Recipe, data: str, val: str | None, output: Path) -> Recipe
     elif images.val is None and (found := open_validation(data)) is not None:
         images = dataclasses.replace(images, val=data, val_split=found.found.part)
     elif images.val is None and images.holdout is None:
-        images = dataclasses.replace(images, holdout=_held_out_before(output))
+        share = _HOLDOUT if begun is None else begun.data.holdout
+        images = dataclasses.replace(images, holdout=share)
     return dataclasses.replace(recipe, data=images)
-
-
-def _held_out_before(output: Path) -> float | None:
-    """The share that a run held out which is to go on; for a new run the usual one."""
-    known = output / "recipe.yaml"
-    return read_recipe(known).data.holdout if known.is_file() else _HOLDOUT
 
 
 def _given(path: str, value: Any) -> list[str]:

@@ -82,6 +82,15 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "labels push": ("tokenlabel.cli.labels:push", "Publish a label store, with a card."),
     "labels pull": ("tokenlabel.cli.labels:pull", "Fetch a published label store."),
+    "recipes list": (
+        "tokenlabel.cli.recipes:listed",
+        "List all recipes and what to expect of them.",
+    ),
+    "recipes show": ("tokenlabel.cli.recipes:show", "Print a recipe with all its values."),
+    "recipes copy": (
+        "tokenlabel.cli.recipes:copy",
+        "Write a recipe to a file, to change it there.",
+    ),
     "models": ("tokenlabel.cli.models:models", "List students: parameters, FLOPs, throughput."),
     "convert": (
         "tokenlabel.cli.convert:convert",
@@ -163,14 +172,14 @@ def _run(words: list[str]) -> int:
 
 
 def _call(verb: str, rest: list[str]) -> Any:
-    import tyro
+    from tokenlabel.cli.options import call
 
     module, _, name = VERBS[verb][0].partition(":")
     for option, instead in RENAMED.get(verb, {}).items():
         if any(word.partition("=")[0] == option for word in rest):
             raise InputError(f"{verb} {option} is now: tokenlabel {instead}")
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return tyro.cli(function, prog=f"tokenlabel {verb}", args=rest)
+    return call(function, prog=f"tokenlabel {verb}", words=rest)
 
 
 def _find_verb(words: list[str]) -> tuple[str, list[str]]:

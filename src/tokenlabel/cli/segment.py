@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from tokenlabel.choices import Arithmetic, Device
 from tokenlabel.cli.settings import Settings, all_of
 from tokenlabel.progress import first_process
 from tokenlabel.segmentation.recipe import HeadKind, Layout
@@ -25,9 +26,14 @@ def train(
     classes: Path | None = None,
     ignore_index: int | None = None,
     layout: Layout | None = None,
+    split: str | None = None,
     updates: int | None = None,
+    max_steps: int | None = None,
     batch_size: int | None = None,
+    lr: float | None = None,
     seed: int | None = None,
+    device: Device | None = None,
+    dtype: Arithmetic | None = None,
     workers: int | None = None,
     allow_changed: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     settings: Settings = (),
@@ -54,9 +60,15 @@ def train(
             line. Without it, classes.json, classes.txt or objectInfo150.txt of the data folder.
         ignore_index: the mask value of pixels without class: 0 for ADE20K, elsewhere 255.
         layout: how the folder is laid out, where it does not show by itself.
-        updates: length of the training, in place of the recipe's.
-        batch_size: images per update over all GPUs together, in place of the recipe's.
-        seed: of initial weights, order and augmentation.
+        split: part of the data to train on; the training part by default.
+        updates: length of the training.
+        max_steps: stop after so many updates, for a trial.
+        batch_size: images per update over all GPUs together.
+        lr: peak learning rate.
+        seed: seed of the initial weights, the order of the images and their augmentation.
+        device: auto takes a GPU where there is one.
+        dtype: arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of
+            float32 and bfloat16, by a short trial.
         workers: processes per GPU that load images.
         allow_changed: a value that may differ from that of the run that is to go on, such as
             optimizer.lr or schedule.updates; may be given several times, and is recorded.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from tokenlabel.choices import Cache, ModelArguments
+from tokenlabel.choices import Arithmetic, Cache, Device, ModelArguments
 
 __all__ = ["teach"]
 
@@ -34,8 +34,8 @@ def teach(
     hflip: bool = True,
     holdout: float = 0.1,
     seed: int = 0,
-    device: Literal["auto", "cpu"] = "auto",
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    device: Device = "auto",
+    dtype: Arithmetic = "auto",
     workers: int = 0,
     cache: Cache = "none",
     allow_changed: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
@@ -60,7 +60,7 @@ def teach(
         batch_size: images a step.
         opt: an optimizer of timm; from random weights muon needs far fewer epochs than adamw.
         lr: peak learning rate; muon takes about twice that of adamw.
-        weight_decay: of the optimizer.
+        weight_decay: weight decay of the optimizer.
         loss: cross-entropy, or the squared error of the probabilities (mse), whose labels are softer.
         smoothing: label smoothing of the cross-entropy; 0 for none.
         stop_epoch: end after so many of the epochs: an early classifier is less accurate, and less sure
@@ -68,9 +68,10 @@ def teach(
         min_scale: random crops cover at least this share of the image.
         hflip: mirror images at random; switch off where left and right differ (digits, text).
         holdout: share of the images that is kept back to tell the accuracy.
-        seed: of all random choices.
-        device: auto takes the accelerator if there is one.
-        dtype: arithmetic of the network; auto is half precision on GPUs, float32 on CPUs.
+        seed: seed of all random choices.
+        device: auto takes a GPU where there is one.
+        dtype: arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of
+            float32 and bfloat16, by a short trial.
         workers: processes that read images; 0 reads in this one. Never changes the result.
         cache: keep decoded images: `ram`, `disk` (a file in TOKENLABEL_CACHE that later runs find again)
             or `none`. Never changes the result.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from tokenlabel.choices import Cache
+from tokenlabel.choices import Arithmetic, Cache, Device
 from tokenlabel.cli.said import left_out
 from tokenlabel.cli.settings import Settings, all_of
 from tokenlabel.errors import InputError
@@ -37,11 +37,17 @@ def train(
     online: bool = False,
     supervision: Kind | None = None,
     mix: Literal["none", "mixtoken", "cutmix", "mixup", "cutmix-or-mixup"] | None = None,
+    split: str | None = None,
     val: str | None = None,
+    val_split: str | None = None,
     epochs: int | None = None,
+    max_steps: int | None = None,
     batch_size: int | None = None,
+    lr: float | None = None,
     scale: Literal["linear", "sqrt", "none"] = "linear",
     seed: int | None = None,
+    device: Device | None = None,
+    dtype: Arithmetic | None = None,
     workers: int | None = None,
     cache: Cache | None = None,
     allow_changed: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
@@ -72,12 +78,19 @@ def train(
         supervision: what to learn from: token-labels is the method; labels (ground truth only) and
             distillation (the annotator's label of the whole image) are what to compare it with.
         mix: how the images of a batch are mixed.
+        split: part of the data to train on; the training part by default.
         val: validation images, if they are not in a val/ folder beside train/. Where there are none, a
             tenth of each class is held out for validation (--set data.holdout=0 holds out nothing).
-        epochs: passes over the images, in place of the recipe's.
-        batch_size: images per update over all GPUs together, in place of the recipe's.
-        scale: how the learning rate follows a changed batch size.
-        seed: of initial weights, order and augmentation.
+        val_split: part of the data to validate on; the validation part by default.
+        epochs: passes over the images; the warm-up of the recipe then takes a tenth of them at most.
+        max_steps: stop after so many updates, for a trial.
+        batch_size: images per update over all GPUs together.
+        lr: peak learning rate.
+        scale: how the recipe's learning rate follows a changed batch size.
+        seed: seed of the initial weights, the order of the images and their augmentation.
+        device: auto takes a GPU where there is one.
+        dtype: arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of
+            float32 and bfloat16, by a short trial.
         workers: processes per GPU that load images.
         cache: keep decoded images: `ram` (each GPU's process its own), `disk` (one file for all and for
             later runs, in TOKENLABEL_CACHE), or `none`. Never changes the result.

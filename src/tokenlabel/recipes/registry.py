@@ -10,7 +10,7 @@ from collections.abc import Callable
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.runs.recipe import Model, Recipe
 
-__all__ = ["get", "names", "recipe", "smoke"]
+__all__ = ["get", "names", "recipe", "registered", "smoke"]
 
 _FOUND: dict[str, tuple[Callable[[], Recipe], Model]] = {}
 
@@ -27,12 +27,12 @@ def recipe(smoke: Model) -> Callable[[Callable[[], Recipe]], Callable[[], Recipe
 
 def names() -> list[str]:
     """The names of all recipes."""
-    return sorted(_all())
+    return sorted(registered())
 
 
 def get(name: str) -> Recipe:
     """The recipe of a name. Raises InputError, with the nearest name, if there is none."""
-    found = _all()
+    found = registered()
     if name not in found:
         raise InputError(
             f"no recipe {name!r}{nearest(name, found)}; there are: {', '.join(sorted(found))}"
@@ -46,7 +46,7 @@ def smoke(name: str) -> Recipe:
     return dataclasses.replace(
         whole,
         name=f"{name}_smoke",
-        model=_all()[name][1],
+        model=registered()[name][1],
         data=dataclasses.replace(whole.data, workers=0),
         schedule=dataclasses.replace(whole.schedule, batch_size=4, max_steps=2),
         engine=dataclasses.replace(
@@ -57,7 +57,8 @@ def smoke(name: str) -> Recipe:
     )
 
 
-def _all() -> dict[str, tuple[Callable[[], Recipe], Model]]:
+def registered() -> dict[str, tuple[Callable[[], Recipe], Model]]:
+    """Every recipe's function and small model, by name."""
     from tokenlabel import recipes
 
     for module in pkgutil.iter_modules(recipes.__path__):

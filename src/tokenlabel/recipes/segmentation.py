@@ -25,7 +25,7 @@ from tokenlabel.segmentation.recipe import (
     UpdateSchedule,
 )
 
-__all__ = ["get_segmentation_recipe", "segmentation_recipe_names"]
+__all__ = ["RECIPES", "get_segmentation_recipe", "segmentation_recipe_names"]
 
 
 _RELEASED_NORM = {"norm_eps": 1e-6}
@@ -128,7 +128,7 @@ def camvid_transfer() -> SegmentationRecipe:
     )
 
 
-_RECIPES: dict[str, Callable[[], SegmentationRecipe]] = {
+RECIPES: dict[str, Callable[[], SegmentationRecipe]] = {
     function.__name__: function
     for function in (
         lvvit_s_upernet_ade20k,
@@ -143,7 +143,7 @@ _RECIPES: dict[str, Callable[[], SegmentationRecipe]] = {
 
 def segmentation_recipe_names() -> list[str]:
     """The names of all segmentation recipes, each also with `_smoke`."""
-    return list(_RECIPES)
+    return list(RECIPES)
 
 
 def get_segmentation_recipe(name: str) -> SegmentationRecipe:
@@ -152,12 +152,12 @@ def get_segmentation_recipe(name: str) -> SegmentationRecipe:
     NAME_smoke is the same recipe on a CPU, with a thin backbone, small crops and four updates.
     """
     base = name.removesuffix("_smoke")
-    if base not in _RECIPES:
+    if base not in RECIPES:
         raise InputError(
-            f"no segmentation recipe {name!r}{nearest(base, _RECIPES)};"
-            f" there are: {', '.join(_RECIPES)}"
+            f"no segmentation recipe {name!r}{nearest(base, RECIPES)};"
+            f" there are: {', '.join(RECIPES)}"
         )
-    recipe = dataclasses.replace(_RECIPES[base](), name=name)
+    recipe = dataclasses.replace(RECIPES[base](), name=name)
     return recipe if name == base else _smoke(recipe)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from tokenlabel.choices import PRECISION, Arithmetic, Device
 from tokenlabel.errors import InputError
 from tokenlabel.runs.recipe_file import override, read_recipe
 from tokenlabel.runs.results import TrainResult
@@ -32,25 +33,36 @@ class Choices(TypedDict, total=False):
     classes: str | Path | None
     ignore_index: int | None
     layout: Layout | None
+    split: str | None
     updates: int | None
+    max_steps: int | None
     batch_size: int | None
+    lr: float | None
     seed: int | None
+    device: Device | None
+    dtype: Arithmetic | None
     workers: int | None
     settings: Sequence[str]  # any other values, as "section.key=value"
 
 
 def compose_recipe(**choices: Unpack[Choices]) -> SegmentationRecipe:
     """The recipe of a training with all that was chosen. Raises InputError for what does not fit."""
+    dtype = choices.get("dtype")
     given = {
         "data.root": _text(choices.get("data")),
         "data.classes": _text(choices.get("classes")),
         "data.ignore_index": choices.get("ignore_index"),
         "data.layout": choices.get("layout"),
+        "data.train_split": choices.get("split"),
         "data.workers": choices.get("workers"),
         "model.backbone": choices.get("backbone"),
         "model.head": choices.get("head"),
         "schedule.updates": choices.get("updates"),
+        "schedule.max_steps": choices.get("max_steps"),
         "schedule.batch_size": choices.get("batch_size"),
+        "optimizer.lr": choices.get("lr"),
+        "engine.device": choices.get("device"),
+        "engine.precision": None if dtype is None else PRECISION[dtype],
         "seed": choices.get("seed"),
     }
     changes = _start(choices.get("weights"))
