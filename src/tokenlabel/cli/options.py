@@ -34,7 +34,7 @@ _GROUPS = {
     "labels": ("annotator", "labels", "online", "supervision", "mix"),
     "schedule": (
         "epochs", "updates", "max_steps", "patience", "batch_size", "scale", "opt", "lr",
-        "weight_decay", "min_scale", "hflip",
+        "weight_decay", "loss", "smoothing", "stop_epoch", "min_scale", "hflip",
     ),
     "machine": ("device", "dtype", "device_batch", "workers", "cache"),
 }  # fmt: skip
