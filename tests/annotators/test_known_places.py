@@ -11,6 +11,8 @@ from PIL import Image
 
 from tokenlabel.annotators.boxes import BoxAnnotator, BoxesSpec
 from tokenlabel.annotators.masks import MaskAnnotator, MasksSpec
+from tokenlabel.annotators.run import run
+from tokenlabel.data.open import open_source
 from tokenlabel.data.orientation import turned
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelMap
@@ -66,6 +68,37 @@ def test_masks_that_do_not_fit_are_refused(tmp_path) -> None:
         annotator.prepare("cat/a.jpg", np.zeros((8, 13, 3), np.uint8))
     with pytest.raises(InputError, match="no folder of masks"):
         masks(tmp_path / "none", 5)
+
+
+def test_images_of_one_name_are_not_given_one_mask(tmp_path) -> None:
+    """A mask found by the last part of a name belongs to one image, or nobody knows to which."""
+    Image.fromarray(np.zeros((8, 12), np.uint8)).save(tmp_path / "x.png")
+    annotator = masks(tmp_path, 2)
+    annotator.check_names(["a/x.jpg", "b/y.jpg"])
+    with pytest.raises(
+        InputError, match=r"a/x\.jpg and b/x\.jpg would both take the mask .*x\.png"
+    ):
+        annotator.check_names(["a/x.jpg", "b/x.jpg"])
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("RGB", (12, 8)).save(tmp_path / "images" / name / "x.png")
+    with pytest.raises(InputError, match="would both take"):
+        run(open_source(str(tmp_path / "images")), annotator, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.zeros((8, 12), np.uint8)).save(tmp_path / name / "x.png")
+    annotator.check_names(["a/x.jpg", "b/x.jpg"])
+
+
+def test_images_of_one_name_are_not_given_one_list_of_boxes(tmp_path) -> None:
+    file = write_coco(tmp_path / "coco.json", [(10, [0, 0, 6, 4], {})])
+    annotator = boxes(file, ["cat", "dog"])
+    annotator.check_names(["a/a.jpg", "b/other.jpg", "c/other.jpg"])
+    with pytest.raises(
+        InputError, match=r"a/a\.jpg and b/a\.jpg would both take the boxes of a\.jpg"
+    ):
+        annotator.check_names(["a/a.jpg", "b/a.jpg"])
 
 
 def test_an_empty_mask_says_nothing(tmp_path) -> None:

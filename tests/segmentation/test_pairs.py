@@ -156,11 +156,46 @@ def test_many_classes_take_sixteen_bits(tmp_path: Path) -> None:
 # -- what users get wrong --------------------------------------------------------------------------
 
 
-def test_missing_masks_are_counted_and_the_first_is_named(scenes: Path) -> None:
+def test_scenes_without_masks_and_masks_without_scenes_are_counted(scenes: Path) -> None:
+    masks, images = (scenes / part / "training" for part in ("annotations", "images"))
     for name in ("s3.png", "s5.png"):
-        (scenes / "annotations" / "training" / name).unlink()
-    with pytest.raises(InputError, match=r"2 of 8 images .*no mask.*s3\.png"):
+        (masks / name).unlink()
+    (images / "s1.png").unlink()
+    (images / "notes.txt").write_text("not an image")
+    pairs = open_pairs(scenes, "training")
+    assert [pair.key for pair in pairs.unmasked] == ["s3.png", "s5.png"]
+    assert [pair.key for pair in pairs.items] == [f"s{i}.png" for i in (0, 2, 4, 6, 7)]
+    assert pairs.line() == (
+        "5 scenes with masks; 2 without a mask, such as s3.png; left out: 1 files ending in .txt,"
+        " 1 masks without an image"
+    )
+    for mask in masks.iterdir():
+        mask.unlink()
+    with pytest.raises(InputError, match=r"none of 7 images .*mask: that of .*s0\.png should be"):
         open_pairs(scenes, "training")
+
+
+def test_beside_each_other_too_what_has_no_partner_is_counted(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "a_mask.png", "c_mask.png"):
+        picture(tmp_path / "train" / name, mode="L")
+    (tmp_path / "classes.json").write_text('["one", "two"]')
+    pairs = open_pairs(tmp_path, "training")
+    assert [pair.key for pair in pairs.items] == ["a.png"]
+    assert [pair.key for pair in pairs.unmasked] == ["b.png"]
+    assert dict(pairs.passed_over) == {"masks without an image": 1}
+
+
+def test_cityscapes_masks_of_other_kinds_are_no_lonely_masks(tmp_path: Path) -> None:
+    images, masks = tmp_path / "leftImg8bit/train/ulm", tmp_path / "gtFine/train/ulm"
+    for stem in ("ulm_0", "ulm_1"):
+        picture(images / f"{stem}_leftImg8bit.png")
+    for stem in ("ulm_0", "ulm_2"):
+        for ending in ("labelTrainIds", "color"):
+            picture(masks / f"{stem}_gtFine_{ending}.png", mode="L")
+    pairs = open_pairs(tmp_path, "training")
+    assert [pair.key for pair in pairs.items] == ["ulm/ulm_0_leftImg8bit.png"]
+    assert len(pairs.unmasked) == 1
+    assert dict(pairs.passed_over) == {"masks without an image": 1}
 
 
 def first_pair(root: Path) -> None:

@@ -400,6 +400,24 @@ def test_training_takes_the_student_of_a_folder(scenes: Path, tmp_path: Path) ->
         assert torch.allclose(weight, wanted, atol=1e-6)
 
 
+def test_a_run_does_not_go_on_with_other_images_or_masks(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (scenes / "annotations" / "training" / "s7.png").unlink()
+    train(scenes, tmp_path / "run", 3)
+    assert "training: 7 scenes with masks; 1 without a mask, such as s7.png" in (
+        capsys.readouterr().err
+    )
+    (tmp_path / "run" / "results.json").unlink()
+    file = scenes / "annotations" / "training" / "s1.png"
+    mask = Image.open(file).copy()
+    Image.new("L", mask.size, 1).save(file)
+    with pytest.raises(InputError, match="begun with other training images"):
+        train(scenes, tmp_path / "run", 3)
+    mask.save(file)
+    assert train(scenes, tmp_path / "run", 3)["left_out"] == {"images without a mask": 1}
+
+
 # -- what users get wrong --------------------------------------------------------------------------
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from pathlib import PurePosixPath
 
 import torch
 from torch import Tensor
 
+from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap
 
-__all__ = ["map_of_areas"]
+__all__ = ["map_of_areas", "require_one_each"]
 
 
 def map_of_areas(areas: Tensor, classes: Sequence[int], num_classes: int, top_k: int) -> LabelMap:
@@ -30,3 +32,22 @@ def map_of_areas(areas: Tensor, classes: Sequence[int], num_classes: int, top_k:
         extent=Box(),
         num_classes=num_classes,
     )
+
+
+def require_one_each(keys: Iterable[str], place: Callable[[str], Hashable], what: str) -> None:
+    """Raise InputError where two images find their `what` at one place: whose it is, is unknown.
+
+    Only images whose names are equal but for folder and suffix are looked at.
+    """
+    by_stem: dict[str, list[str]] = {}
+    for key in keys:
+        by_stem.setdefault(PurePosixPath(key).stem, []).append(key)
+    for alike in by_stem.values():
+        found: dict[Hashable, str] = {}
+        for key in alike if len(alike) > 1 else ():
+            other = found.setdefault(place(key), key)
+            if other != key and place(key) is not None:
+                raise InputError(
+                    f"{other} and {key} would both take {what} {place(key)}: give each its own, in"
+                    " folders as the images have them"
+                )

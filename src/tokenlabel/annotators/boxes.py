@@ -84,16 +84,27 @@ class BoxAnnotator:
     def batch_size(self) -> int:
         return 32
 
+    def check_names(self, keys: Sequence[str]) -> None:
+        from tokenlabel.annotators.areas import require_one_each
+
+        require_one_each(keys, self._listed_as, "the boxes of")
+
     def prepare(self, key: str, pixels: Pixels, orientation: int = 1) -> ImageBoxes:
         from tokenlabel.data.orientation import turned_box, turned_size
 
-        found = self._of_image.get(key, self._of_image.get(PurePosixPath(key).name))
-        if found is None:
+        name = self._listed_as(key)
+        if name is None:
             raise InputError(f"the annotation file does not list {key}")
+        found = self._of_image[name]
         shown = (pixels.shape[0], pixels.shape[1])
         if found.size == shown != turned_size(shown, orientation):
             return found  # drawn on the turned image
         return ImageBoxes(shown, [(c, turned_box(box, orientation)) for c, box in found.boxes])
+
+    def _listed_as(self, key: str) -> str | None:
+        """The name of an image in the annotation file: its key, or the key's last part."""
+        names = (key, PurePosixPath(key).name)
+        return next((name for name in names if name in self._of_image), None)
 
     def annotate(self, batch: Sequence[ImageBoxes]) -> list[LabelMap]:
         return [self._map(image) for image in batch]

@@ -80,6 +80,11 @@ class MaskAnnotator:
     def batch_size(self) -> int:
         return 32
 
+    def check_names(self, keys: Sequence[str]) -> None:
+        from tokenlabel.annotators.areas import require_one_each
+
+        require_one_each(keys, self._path, "the mask")
+
     def prepare(self, key: str, pixels: Pixels, orientation: int = 1) -> Mask:
         from tokenlabel.data.decode import decode_mask
         from tokenlabel.data.orientation import turned_like, turned_size

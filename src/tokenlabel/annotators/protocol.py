@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.labels import LabelMap
 
-__all__ = ["Annotator", "Pixels"]
+__all__ = ["Annotator", "FindsByName", "Pixels"]
 
 Pixels = NDArray[np.uint8]  # [H, W, 3], RGB
 Item = TypeVar("Item")
@@ -55,4 +55,13 @@ class Annotator(Protocol[Item]):
 
     def annotate(self, batch: Sequence[Item]) -> list[LabelMap]:
         """One label map for each prepared image, of the part of the image that its extent says."""
+        ...
+
+
+@runtime_checkable
+class FindsByName(Protocol):
+    """An annotator that looks up what is known of an image by the image's name."""
+
+    def check_names(self, keys: Sequence[str]) -> None:
+        """Before the work: raises InputError where two of all images would get the same labels."""
         ...

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from tokenlabel.annotators.protocol import Annotator
+from tokenlabel.annotators.protocol import Annotator, FindsByName
 from tokenlabel.data.decode import AS_STORED, decode_image, read_header
 from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.data.reading import StorageError
@@ -55,6 +55,8 @@ def run(
     those again. Interrupted runs go on where they stopped. By default the annotator chooses the
     batch size; a run that goes on keeps the one it began with.
     """
+    if isinstance(annotator, FindsByName):
+        annotator.check_names(source.keys)
     folder = claim_folder(Path(output), ours=_is_store)
     rank, world = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
     batch_size = batch_size or _begun_with(folder) or annotator.batch_size()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from tokenlabel.data.decode import AS_STORED, DecodeRules, Orientation
 from tokenlabel.data.names import ordered
@@ -26,11 +28,11 @@ _CITY_MASKS = ("_gtFine_labelTrainIds.png", "_gtFine_labelIds.png")
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its mask; `key` names both in messages and predictions."""
+    """An image and its mask; `key` names both in messages, predictions and label stores."""
 
     key: str
     image: Path
-    mask: Path
+    mask: Path  # where it should be, of a scene that has none
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,36 @@ class Pairs:
     items: tuple[Pair, ...]
     classes: ClassList
     rules: DecodeRules = AS_STORED  # how images become pixels
+    unmasked: tuple[Pair, ...] = ()  # scenes without a mask
+    passed_over: Mapping[str, int] = field(default_factory=dict)  # reason -> files
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def line(self) -> str:
+        """What is there and what is not used, for a line to print."""
+        said = [f"{len(self):,} scenes with masks"]
+        if self.unmasked:
+            said.append(f"{len(self.unmasked):,} without a mask, such as {self.unmasked[0].key}")
+        if self.passed_over:
+            counts = sorted(self.passed_over.items(), key=lambda item: (-item[1], item[0]))
+            said.append("left out: " + ", ".join(f"{count:,} {reason}" for reason, count in counts))
+        return "; ".join(said)
+
+    def fingerprint(self, *more: str) -> str:
+        """sha256 (hex) of keys, class names and what else is given: tells data sets of one name
+        apart.
+        """
+        keys = (pair.key for pair in self.items)
+        names = "\0".join((*self.classes.names, "", *keys, *(("", *more) if more else ())))
+        return hashlib.sha256(names.encode()).hexdigest()
+
+
+class _Found(NamedTuple):
+    """What a layout's folders hold."""
+
+    pairs: list[Pair]
+    passed_over: Counter[str]
 
 
 def open_pairs(
@@ -65,27 +94,39 @@ def open_pairs(
     None finds the layout by these folders. "training" and "validation" also stand for their usual
     short names. `class_file` defaults to the class list lying in `root`; `ignore_index` to the
     layout's. `orientation` says whether EXIF orientations are applied, to images and masks alike; the
-    range of the values of deep images is found among some of them. Raises InputError naming what is
-    missing.
+    range of the values of deep images is found among some of them. Scenes without a mask are kept
+    apart, masks without a scene counted. Raises InputError naming what is missing.
     """
     if not root.is_dir():
         raise InputError(f"no data set at {root}: it is no folder")
     layout = layout or _detect(root)
-    pairs = _FINDERS[layout](root, split)
-    if not pairs:
+    found = _FINDERS[layout](root, split)
+    if not found.pairs:
         raise InputError(f"no images in {root} for the split {split!r} (layout {layout!r})")
-    _require_masks(pairs, root)
-    looked_into = [pairs[i] for i in spread_indices(len(pairs))]
-    found = survey((pair.key, pair.image.read_bytes) for pair in looked_into)
-    classes = _classes(root, layout, pairs, class_file, ignore_index)
-    return Pairs(tuple(pairs), classes, found.rules(orientation))
+    masked = [pair for pair in found.pairs if pair.mask.is_file()]
+    if not masked:
+        image, mask = (p.relative_to(root) for p in (found.pairs[0].image, found.pairs[0].mask))
+        raise InputError(
+            f"none of {len(found.pairs)} images in {root} for the split {split!r} has a mask: that of"
+            f" {image} should be {mask}"
+        )
+    looked_into = [found.pairs[i] for i in spread_indices(len(found.pairs))]
+    seen = survey((pair.key, pair.image.read_bytes) for pair in looked_into)
+    with_mask = set(masked)
+    return Pairs(
+        tuple(masked),
+        _classes(root, layout, masked[0], class_file, ignore_index),
+        seen.rules(orientation),
+        tuple(pair for pair in found.pairs if pair not in with_mask),
+        dict(sorted(found.passed_over.items())),
+    )
 
 
 def find_images(place: Path) -> list[Path]:
     """One image, or all images of a folder and its subfolders, in natural order."""
     if place.is_file():
         return [place]
-    found = _images(place) if place.is_dir() else []
+    found = _images(place, Counter()) if place.is_dir() else []
     if not found:
         raise InputError(f"no images at {place}: give an image or a folder of images")
     return found
@@ -102,51 +143,58 @@ def _detect(root: Path) -> Layout:
 def _classes(
     root: Path,
     layout: Layout,
-    pairs: list[Pair],
+    first: Pair,
     class_file: Path | None,
     ignore_index: int | None,
 ) -> ClassList:
     if layout == "cityscapes" and class_file is None and ignore_index is None:
-        return cityscapes_classes(train_ids=pairs[0].mask.name.endswith(_CITY_MASKS[0]))
+        return cityscapes_classes(train_ids=first.mask.name.endswith(_CITY_MASKS[0]))
     default = 0 if layout == "ade20k" else 255
     names = read_class_names(class_file or root)
     return ClassList.counted(names, default if ignore_index is None else ignore_index)
 
 
-def _require_masks(pairs: list[Pair], root: Path) -> None:
-    lacking = [pair for pair in pairs if not pair.mask.is_file()]
-    if lacking:
-        image, mask = (path.relative_to(root) for path in (lacking[0].image, lacking[0].mask))
-        raise InputError(
-            f"{len(lacking)} of {len(pairs)} images in {root} have no mask, the first is {image}:"
-            f" its mask should be {mask}; add the masks or move these images away"
-        )
-
-
 # -- layouts ---------------------------------------------------------------------------------------
 
 
-def _ade20k(root: Path, split: str) -> list[Pair]:
+def _ade20k(root: Path, split: str) -> _Found:
     base = _split_folder(root / "images", split)
     masks = root / "annotations" / base.relative_to(root / "images")
-    return [
-        Pair(_key(image, base), image, _mask_at(masks / image.relative_to(base)))
-        for image in _images(base)
+    passed_over: Counter[str] = Counter()
+    by_stem = _by_stem(masks)
+    images = {
+        image: image.relative_to(base).with_suffix("") for image in _images(base, passed_over)
+    }
+    pairs = [
+        Pair(_key(image, base), image, by_stem.get(stem, masks / f"{stem}{_MASK_SUFFIXES[0]}"))
+        for image, stem in images.items()
     ]
+    return _Found(pairs, passed_over + _lonely(len(by_stem.keys() - images.values())))
 
 
-def _mask_at(place: Path) -> Path:
-    """The mask of the image's name with the suffix that is there; `.png` if none is."""
-    candidates = [place.with_suffix(suffix) for suffix in _MASK_SUFFIXES]
-    return next((path for path in candidates if path.is_file()), candidates[0])
+def _by_stem(masks: Path) -> dict[Path, Path]:
+    """The masks below a folder by their path without suffix; of several, the first kind."""
+    files = _images(masks, Counter()) if masks.is_dir() else []
+    found: dict[Path, Path] = {}
+    for suffix in reversed(_MASK_SUFFIXES):
+        for mask in files:
+            if mask.suffix.lower() == suffix:
+                found[mask.relative_to(masks).with_suffix("")] = mask
+    return found
 
 
-def _cityscapes(root: Path, split: str) -> list[Pair]:
+def _lonely(masks: int) -> Counter[str]:
+    return Counter({"masks without an image": masks} if masks else {})
+
+
+def _cityscapes(root: Path, split: str) -> _Found:
     base = _split_folder(root / "leftImg8bit", split)
     fine = root / "gtFine" / base.relative_to(root / "leftImg8bit")
-    images = [path for path in _images(base) if path.name.endswith(_CITY_IMAGE)]
-    ending = _city_masks(fine)
-    return [
+    passed_over: Counter[str] = Counter()
+    images = [p for p in _images(base, passed_over) if p.name.endswith(_CITY_IMAGE)]
+    masks = set(_images(fine, Counter()) if fine.is_dir() else [])
+    ending = _city_masks(masks)
+    pairs = [
         Pair(
             _key(image, base),
             image,
@@ -154,18 +202,21 @@ def _cityscapes(root: Path, split: str) -> list[Pair]:
         )
         for image in images
     ]
+    lonely = {mask for mask in masks if mask.name.endswith(ending)} - {p.mask for p in pairs}
+    return _Found(pairs, passed_over + _lonely(len(lonely)))
 
 
-def _city_masks(folder: Path) -> str:
-    present = (ending for ending in _CITY_MASKS if any(folder.rglob(f"*{ending}")))
+def _city_masks(masks: Iterable[Path]) -> str:
+    names = [mask.name for mask in masks]
+    present = (ending for ending in _CITY_MASKS if any(name.endswith(ending) for name in names))
     return next(present, _CITY_MASKS[0])
 
 
-def _folder(root: Path, split: str) -> list[Pair]:
+def _folder(root: Path, split: str) -> _Found:
     base = _split_folder(root, split)
-    files = _images(base)
+    passed_over: Counter[str] = Counter()
     by_stem: dict[Path, list[Path]] = {}
-    for path in files:
+    for path in _images(base, passed_over):
         by_stem.setdefault(path.with_suffix(""), []).append(path)
     pairs, masks = [], set()
     for stem, found in by_stem.items():
@@ -175,10 +226,17 @@ def _folder(root: Path, split: str) -> list[Pair]:
         masks.update(beside)
         mask = beside[0] if beside else image.with_name(f"{image.stem}{_MASK_ENDINGS[0]}.png")
         pairs.append(Pair(_key(image, base), image, mask))
-    return [pair for pair in pairs if pair.image not in masks]
+    pairs = [pair for pair in pairs if pair.image not in masks]
+    scenes = [pair for pair in pairs if not _named_as_mask(pair)]
+    return _Found(scenes, passed_over + _lonely(len(pairs) - len(scenes)))
 
 
-_FINDERS: dict[Layout, Callable[[Path, str], list[Pair]]] = {
+def _named_as_mask(pair: Pair) -> bool:
+    """Whether what seems to be an image has the name of a mask, and no mask of its own."""
+    return pair.image.stem.endswith(_MASK_ENDINGS) and not pair.mask.is_file()
+
+
+_FINDERS: dict[Layout, Callable[[Path, str], _Found]] = {
     "ade20k": _ade20k,
     "cityscapes": _cityscapes,
     "folder": _folder,
@@ -201,9 +259,9 @@ def _split_folder(base: Path, split: str) -> Path:
     return base
 
 
-def _images(base: Path) -> list[Path]:
+def _images(base: Path, passed_over: Counter[str]) -> list[Path]:
     """The visible image files of a folder and its subfolders, in the one order of names."""
-    return [base / path for path in ordered(walk(base, Counter()))]
+    return [base / path for path in ordered(walk(base, passed_over))]
 
 
 def _key(image: Path, base: Path) -> str:

@@ -20,7 +20,7 @@ from tokenlabel.progress import console
 from tokenlabel.runs.open import open_run, saved_weights
 from tokenlabel.runs.recipe_file import override
 from tokenlabel.runs.results import TrainResult
-from tokenlabel.segmentation.account import MaskAccount, account_of
+from tokenlabel.segmentation.account import account_of
 from tokenlabel.segmentation.augment import PairAugmentation
 from tokenlabel.segmentation.checkpoints import load_segmentation_weights
 from tokenlabel.segmentation.classes import ClassList
@@ -77,11 +77,10 @@ class SegmentationSpec:
         recipe = self.recipe
         self.accounts = {
             part: account_of(found, workers=max(recipe.data.workers, 1), show=ranks.first)
-            for part, found in (("training", self.pairs), ("validation", self.held_out))
-            if found is not None
+            for part, found in self._parts().items()
         }
         if ranks.first:
-            _say(recipe, self.accounts)
+            self._say()
         balance = recipe.loss.class_balance
         counts = self.accounts["training"].pixels
         torch.manual_seed(recipe.seed)
@@ -134,6 +133,10 @@ class SegmentationSpec:
 
     def facts(self) -> dict[str, Any]:
         classes = self.pairs.classes
+        fingerprints = {
+            part: found.fingerprint(repr(self.accounts[part].as_dict()))
+            for part, found in self._parts().items()
+        }
         return {
             "images": len(self.pairs),
             "classes": classes.names,
@@ -141,7 +144,37 @@ class SegmentationSpec:
             "ignored": classes.ignored,
             "decode": self.pairs.rules.as_dict(),
             "masks": {part: account.as_dict() for part, account in self.accounts.items()},
-        }
+            "left_out": self._left_out(),
+            "images_fingerprint": fingerprints["training"],
+            "held_out": None if self.held_out is None else {
+                "images": len(self.held_out), "fingerprint": fingerprints["validation"]
+            },
+        }  # fmt: skip
+
+    def _parts(self) -> dict[str, Pairs]:
+        parts = {"training": self.pairs, "validation": self.held_out}
+        return {part: found for part, found in parts.items() if found is not None}
+
+    def _left_out(self) -> dict[str, int]:
+        """Reason -> number of what the training data holds and the run does not use."""
+        unmasked = {"images without a mask": len(self.pairs.unmasked)}
+        return dict(self.pairs.passed_over) | {k: n for k, n in unmasked.items() if n}
+
+    def _say(self) -> None:
+        """What a user should know before hours are spent."""
+        recipe = self.recipe
+        if recipe.model.weights is None:
+            console.print(
+                f"note: {recipe.model.backbone} starts from RANDOM weights; published results start"
+                " from a trained backbone: --weights RUN (a folder of `tokenlabel train`), or"
+                " pretrained",
+                soft_wrap=True,
+            )
+        applied = recipe.data.orientation == "apply"
+        for part, found in self._parts().items():
+            lines = self.accounts[part].lines(part, orientation_applied=applied)
+            for line in (f"{part}: {found.line()}", *lines):
+                console.print(line, soft_wrap=True, markup=False)
 
     def first_batch(self) -> Image.Image:
         return first_pairs(self.loader, self.pairs.classes)
@@ -165,20 +198,6 @@ def open_split(recipe: SegmentationRecipe, split: str) -> Pairs:
         ignore_index=data.ignore_index,
         orientation=data.orientation,
     )
-
-
-def _say(recipe: SegmentationRecipe, accounts: dict[str, MaskAccount]) -> None:
-    """What a user should know before hours are spent."""
-    if recipe.model.weights is None:
-        console.print(
-            f"note: {recipe.model.backbone} starts from RANDOM weights; published results start from"
-            " a trained backbone: --weights RUN (a folder of `tokenlabel train`), or pretrained",
-            soft_wrap=True,
-        )
-    applied = recipe.data.orientation == "apply"
-    for part, account in accounts.items():
-        for line in account.lines(part, orientation_applied=applied):
-            console.print(line, soft_wrap=True)
 
 
 def create_segmenter(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from tokenlabel.segmentation.recipe import Layout, SegmentationRecipe
 
 if TYPE_CHECKING:
     from tokenlabel.segmentation.metrics import SegmentationCounts
-    from tokenlabel.segmentation.pairs import Pairs
     from tokenlabel.segmentation.run import TrainedSegmenter
 
 __all__ = ["SegmentEvaluation", "evaluate"]
@@ -131,7 +129,7 @@ def evaluate(
         "scales": tuple(shown.scales),
         "flip": "flip" if shown.flip else None,
         "orientation": None if pairs.rules.orientation == "ignore" else "oriented",
-        "images": _fingerprint(pairs),
+        "images": pairs.fingerprint(),
     }
     if output is None and trained.run is not None:
         output = evaluation_folder(trained.run, measured, unnamed=("images",))
@@ -141,7 +139,10 @@ def evaluate(
         images=len(pairs),
         class_iou=_class_iou(counts, pairs.classes.names),
         absent=account.absent,
-        notes=tuple(account.lines(split, orientation_applied=pairs.rules.orientation == "apply")),
+        notes=(
+            f"{split}: {pairs.line()}",
+            *account.lines(split, orientation_applied=pairs.rules.orientation == "apply"),
+        ),
         measured=measured,
         folder=None if output is None else Path(output),
     )
@@ -175,12 +176,6 @@ def _name_of(weights: Path) -> str:
     """A file of weights by name; one of a run's by its checkpoint too."""
     in_run = weights.parent.name.startswith("step-")
     return f"{weights.parent.name}-{weights.stem}" if in_run else weights.stem
-
-
-def _fingerprint(pairs: Pairs) -> str:
-    """sha256 (hex) of keys and class names: tells data sets of one name apart."""
-    names = "\0".join((*pairs.classes.names, "", *(pair.key for pair in pairs.items)))
-    return hashlib.sha256(names.encode()).hexdigest()
 
 
 def _class_iou(counts: SegmentationCounts, names: Sequence[str]) -> dict[str, float]:
