@@ -70,6 +70,12 @@ CASES: dict[str, Case] = {
     "annotate masks": Case(
         "annotate masks --data WORLD/data --output OUT --folder WORLD/masks --grid 4 4", "masks"
     ),
+    "annotate segmenter": Case(
+        "annotate segmenter --data WORLD/seg/images/training --output OUT --model WORLD/segrun"
+        " --grid 4 4 --device cpu",
+        "segmented",
+        slow=True,
+    ),
     "annotate text": Case(
         "annotate text", why_not="writes as annotate does; its weights are downloads"
     ),
@@ -126,6 +132,12 @@ CASES: dict[str, Case] = {
     "segment eval": Case(
         "segment eval --data WORLD/seg --checkpoint WORLD/segrun --device cpu --output OUT",
         "segeval",
+        slow=True,
+    ),
+    "segment compare": Case(
+        "segment compare --data WORLD/seg --checkpoints WORLD/segrun --against WORLD/segrun"
+        " --device cpu --output OUT",
+        "compared.json",
         slow=True,
     ),
     "segment predict": Case(

@@ -18,7 +18,7 @@ from tokenlabel.geometry.render import render
 from tokenlabel.segmentation.account import account_of
 from tokenlabel.segmentation.augment import PairAugmentation, distort_colors, scaled_size
 from tokenlabel.segmentation.classes import IGNORED
-from tokenlabel.segmentation.dataset import pair_loader
+from tokenlabel.segmentation.loader import pair_loader
 from tokenlabel.segmentation.pairs import open_pairs
 
 
@@ -109,7 +109,7 @@ def test_unlabelled_pixels_do_not_count_as_a_class() -> None:
     labels[20:28, 20:28], labels[20:28, 28:36] = 0, 1
     augment = PairAugmentation(crop=(64, 64), short_side=None, scale=(1, 1))
     rng = np.random.default_rng(0)
-    augment.draw_view(labels, rng)
+    augment.draw_view(labels.shape, labels, rng)
     expected = np.random.default_rng(0)
     expected.uniform()  # scale
     expected.integers(7), expected.integers(7)  # one crop

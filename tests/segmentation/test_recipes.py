@@ -11,7 +11,7 @@ from torch import nn
 from tokenlabel.api import segment
 from tokenlabel.recipes.segmentation import get_segmentation_recipe, segmentation_recipe_names
 from tokenlabel.runs.recipe_file import from_mapping, to_mapping
-from tokenlabel.segmentation.run import create_segmenter
+from tokenlabel.segmentation.trained import create_segmenter
 
 
 @pytest.mark.parametrize(

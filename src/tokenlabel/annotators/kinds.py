@@ -33,6 +33,10 @@ KINDS: dict[str, tuple[str, str]] = {
         "tokenlabel.annotators.masks:MasksSpec",
         "The same from segmentation masks, one PNG an image.",
     ),
+    "segmenter": (
+        "tokenlabel.segmentation.annotator:SegmenterSpec",
+        "The same with a network of `tokenlabel segment train`.",
+    ),
     "boxes": (
         "tokenlabel.annotators.boxes:BoxesSpec",
         "The same from the boxes of a COCO annotation file.",

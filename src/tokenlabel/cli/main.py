@@ -108,6 +108,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "tokenlabel.cli.segment:evaluate",
         "Mean IoU of a segmentation model, with a table of its classes.",
     ),
+    "segment compare": (
+        "tokenlabel.cli.segment:compare",
+        "Whether one segmentation network is better than another, scene by scene.",
+    ),
     "segment predict": (
         "tokenlabel.cli.segment:predict",
         "Classes of every pixel of a folder of pictures, as labels and overlays.",

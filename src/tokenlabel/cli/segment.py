@@ -1,4 +1,4 @@
-"""`tokenlabel segment train | eval | predict`: from a backbone to the class of every pixel."""
+"""`tokenlabel segment train | eval | compare | predict`: from a backbone to the class of every pixel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tokenlabel.cli.settings import Settings, all_of
 from tokenlabel.progress import first_process
 from tokenlabel.segmentation.recipe import HeadKind, Layout
 
-__all__ = ["evaluate", "predict", "train"]
+__all__ = ["compare", "evaluate", "predict", "train"]
 
 
 def train(
@@ -23,6 +23,8 @@ def train(
     backbone: str | None = None,
     weights: str | None = None,
     head: HeadKind | None = None,
+    freeze_backbone: bool = False,
+    labels: str | None = None,
     classes: Path | None = None,
     ignore_index: int | None = None,
     layout: Layout | None = None,
@@ -55,7 +57,11 @@ def train(
         backbone: the network below the head: lvvit_s, or any name that timm knows.
         weights: start from these weights: a folder of `tokenlabel train` or of `tokenlabel export`,
             which says itself which backbone it holds; a file of weights; or `pretrained`.
-        head: upernet or fcn.
+        head: upernet, fcn, or linear: a batch norm and a 1x1 convolution on the backbone's last map
+            (linear4: on four maps).
+        freeze_backbone: train the head alone. The features of 4 views of each image are made once and
+            kept in memory (augment.views sets their number; null keeps none and draws without end).
+        labels: a store of `tokenlabel annotate segmenter`: soft labels of the scenes without a mask.
         classes: file with the class names, in the order of their mask values: JSON list, or one a
             line. Without it, classes.json, classes.txt or objectInfo150.txt of the data folder.
         ignore_index: the mask value of pixels without class: 0 for ADE20K, elsewhere 255.
@@ -115,11 +121,12 @@ def evaluate(
     batch_size: int = 4,
     device: Literal["auto", "cpu"] = "auto",
 ) -> None:
-    """Measure a segmentation model: mean IoU, mean class accuracy, pixel accuracy.
+    """Measure a segmentation model: mean IoU, boundary IoU, mean class accuracy, pixel accuracy.
 
     tokenlabel segment eval --data ADEChallengeData2016 --checkpoint runs/segment
 
-    writes the table of classes as CSV and as a picture. Released checkpoints of mmsegmentation's
+    writes the tables of classes and of scenes as CSV, and a picture. Each mean has a 95 % confidence
+    interval over scenes. Released checkpoints of mmsegmentation's
     layout are read too: --checkpoint FILE --recipe lvvit_s_upernet_ade20k. Start it with torchrun
     to use several processes or GPUs: the numbers are the same.
 
@@ -130,7 +137,8 @@ def evaluate(
             needs --recipe too.
         recipe: name or YAML file of the recipe that says the shape of a file's model.
         split: which part of the data set.
-        output: folder for table.csv, table.png and results.json (default: one in evaluation/ of the
+        output: folder for table.csv, table.png, scenes.csv and results.json (default: one in
+            evaluation/ of the
             run's folder, named by weights, data, size and scales; nothing is written for a file).
         window: side of the sliding window in pixels, in place of the recipe's.
         stride: pixels from one window to the next.
@@ -157,14 +165,78 @@ def evaluate(
         return
     for note in result.notes:
         print(note)
-    print("  ".join(f"{name} {value:.4f}" for name, value in result.summary().items()))
+    for name, value in result.summary().items():
+        low, high = result.intervals[name]
+        print(f"{name} {value:.4f}  ({low:.4f} to {high:.4f})")
     if result.miou_all != result.miou:
         print(
             f"miou is the mean over the {len(result.class_iou)} classes that occur or are predicted;"
             " miou_all counts the others as 0"
         )
     if result.folder is not None:
-        print(f"{result.folder}: results.json, table.csv, table.png")
+        print(f"{result.folder}: results.json, table.csv, table.png, scenes.csv")
+
+
+def compare(
+    *,
+    data: Path,
+    checkpoints: tuple[Path, ...],
+    against: tuple[Path, ...],
+    output: Path | None = None,
+    split: str = "validation",
+    window: int | None = None,
+    stride: int | None = None,
+    whole: bool = False,
+    scales: tuple[float, ...] = (1.0,),
+    flip: bool = False,
+    classes: Path | None = None,
+    ignore_index: int | None = None,
+    layout: Layout | None = None,
+    batch_size: int = 4,
+    device: Literal["auto", "cpu"] = "auto",
+) -> None:
+    """Compare two segmentation networks on the same scenes.
+
+    tokenlabel segment compare --data camvid --checkpoints runs/a --against runs/b
+
+    Differences are paired by scene, so that scenes that are hard for both do not hide them; the
+    intervals and p-values are those of scenes drawn again with replacement. Give several runs a side,
+    one a seed, and these are drawn again too.
+
+    Args:
+        data: a data set as for `segment train`.
+        checkpoints: folders of runs.
+        against: folders of the runs that they are compared with.
+        output: a JSON file of all numbers, the difference of every scene among them.
+        split: which part of the data set.
+        window: side of the sliding window in pixels, in place of the recipe's.
+        stride: pixels from one window to the next.
+        whole: show each image whole, without a window.
+        scales: average over these scales.
+        flip: average over mirror images.
+        classes: file with the class names.
+        ignore_index: the mask value of pixels without class.
+        layout: how the folder is laid out.
+        batch_size: windows at once; does not change the result.
+        device: auto takes a GPU where there is one.
+    """
+    given = dict(locals())
+    from tokenlabel.api import segment
+
+    result = segment.compare(**given)
+    if not first_process():
+        return
+    for name, gap in result.differences.items():
+        low, high = gap.interval
+        print(
+            f"{name}  {result.first[name]:.4f} against {result.second[name]:.4f}:"
+            f" {gap.mean:+.4f}  ({low:+.4f} to {high:+.4f}, p = {gap.p:.3f})"
+        )
+    print(
+        f"of {len(result.scenes)} scenes, {result.ahead} are better and {result.behind} are worse"
+    )
+    if output is not None:
+        print(f"{output}: all numbers")
 
 
 def predict(

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN
+from torch import Tensor
 
 from tokenlabel.geometry import Box, View
 from tokenlabel.geometry.nearest import render_nearest
 from tokenlabel.geometry.render import Pixels, render
+from tokenlabel.labels import LabelMap, token_targets
 from tokenlabel.segmentation.classes import IGNORED, Labels
 
 __all__ = ["PairAugmentation", "distort_colors", "scaled_size"]
@@ -25,6 +27,7 @@ _BRIGHTNESS = 32.0  # gray levels up or down
 _CONTRAST = (0.5, 1.5)
 _SATURATION = (0.5, 1.5)
 _HUE = 18.0 / 180  # of the circle, to either side
+_CELL = 4  # pixels on a side of the cells of soft targets: the finest stride of the heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,22 +58,37 @@ class PairAugmentation:
         self, image: Pixels, labels: Labels, rng: np.random.Generator
     ) -> tuple[Pixels, Labels]:
         """Pixels [h, w, 3] and labels [h, w] of one random view."""
-        view = self.draw_view(labels, rng)
-        pixels = render(image, view, self.crop, fill=self.fill)
-        if self.color:
-            pixels = distort_colors(pixels, rng)
-        return pixels, render_nearest(labels, view, self.crop, IGNORED)
+        view = self.draw_view((image.shape[0], image.shape[1]), labels, rng)
+        return self._pixels(image, view, rng), render_nearest(labels, view, self.crop, IGNORED)
 
-    def draw_view(self, labels: Labels, rng: np.random.Generator) -> View:
-        """A random scale, crop and flip of an image with labels [H, W]."""
+    def soft(
+        self, image: Pixels, label_map: LabelMap, rng: np.random.Generator
+    ) -> tuple[Pixels, Tensor]:
+        """Pixels [h, w, 3] of one random view and the class probabilities [C, h / 4, w / 4] of its
+        cells, all zero where the label map says nothing.
+        """
+        best = label_map.classes[0].numpy().astype(np.int16)
+        view = self.draw_view((image.shape[0], image.shape[1]), best, rng)
+        rows, cols = (max(side // _CELL, 1) for side in self.crop)
+        target = token_targets([label_map], [view], (rows, cols), smoothing=0.0)
+        cells = (target.dense() * target.mask[..., None])[0, 1:]
+        return self._pixels(image, view, rng), cells.T.reshape(-1, rows, cols)
+
+    def _pixels(self, image: Pixels, view: View, rng: np.random.Generator) -> Pixels:
+        pixels = render(image, view, self.crop, fill=self.fill)
+        return distort_colors(pixels, rng) if self.color else pixels
+
+    def draw_view(self, size: tuple[int, int], labels: Labels, rng: np.random.Generator) -> View:
+        """A random scale, crop and flip of an image of `size` = (height, width) pixels.
+
+        `labels` [H, W] are its classes, in whatever resolution.
+        """
         scale = rng.uniform(*self.scale)
-        size = scaled_size((labels.shape[0], labels.shape[1]), self.short_side, self.longest, scale)
+        size = scaled_size(size, self.short_side, self.longest, scale)
         view = self._crop(size, rng)
         for _ in range(_ATTEMPTS - 1):
-            if (
-                _largest_share(render_nearest(labels, view, self.crop, IGNORED))
-                < self.largest_share
-            ):
+            shown = render_nearest(labels, view, self.crop, IGNORED)
+            if _largest_share(shown) < self.largest_share:
                 break
             view = self._crop(size, rng)
         return view.then(View.hflip()) if rng.random() < self.hflip else view

@@ -2,89 +2,145 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tokenlabel.data.loader import BatchMaker, Loader
-from tokenlabel.data.order import BatchOrder, Request
+from tokenlabel.data.loader import BatchMaker
+from tokenlabel.data.order import Request
 from tokenlabel.errors import InputError
+from tokenlabel.labels import LabelStore
 from tokenlabel.segmentation.augment import PairAugmentation
-from tokenlabel.segmentation.files import read_pair
-from tokenlabel.segmentation.pairs import Pairs
+from tokenlabel.segmentation.classes import IGNORED
+from tokenlabel.segmentation.files import read_image, read_pair
+from tokenlabel.segmentation.pairs import Pair, Pairs
 
-__all__ = ["PairBatch", "pair_loader"]
+__all__ = ["PairBatch", "Sample", "Samples", "SoftScenes", "soft_scenes"]
 
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Images as bytes with the label of every pixel."""
+    """Images as bytes with the label of every pixel, or with soft labels of their cells."""
 
-    images: Tensor  # [B, 3, H, W] uint8, channels last in memory
+    images: Tensor  # [B, 3, H, W] uint8, channels last in memory; empty beside `features`
     labels: Tensor  # [B, H, W] int16: classes from 0, `IGNORED` where there is none
     keys: tuple[str, ...]
+    soft: Tensor | None = None  # [B, C, h, w] probabilities of equal cells; 0 where there are none
+    features: tuple[Tensor, ...] = ()  # of a frozen backbone, [B, D, h, w] each, if they are known
 
     def __len__(self) -> int:
-        return self.images.shape[0]
+        return self.labels.shape[0]
 
     def first(self, count: int) -> PairBatch:
-        """The first `count` pairs."""
-        return PairBatch(self.images[:count], self.labels[:count], self.keys[:count])
+        """The first `count` scenes."""
+        return replace(
+            self,
+            images=self.images[:count],
+            labels=self.labels[:count],
+            keys=self.keys[:count],
+            soft=None if self.soft is None else self.soft[:count],
+            features=tuple(x[:count] for x in self.features),
+        )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
-        return PairBatch(
-            self.images.to(device, non_blocking=non_blocking),
-            self.labels.to(device, non_blocking=non_blocking),
-            self.keys,
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=non_blocking),
+            labels=self.labels.to(device, non_blocking=non_blocking),
+            soft=None if self.soft is None else self.soft.to(device, non_blocking=non_blocking),
+            features=tuple(x.to(device, non_blocking=non_blocking) for x in self.features),
         )
 
     def pin_memory(self) -> PairBatch:
-        return PairBatch(self.images.pin_memory(), self.labels.pin_memory(), self.keys)
-
-
-def pair_loader(
-    pairs: Pairs,
-    augmentation: PairAugmentation,
-    *,
-    batch_size: int,
-    seed: int = 0,
-    workers: int = 0,
-    rank: int = 0,
-    world: int = 1,
-    pin_memory: bool = False,
-) -> Loader[PairBatch]:
-    """Shuffled, augmented batches of `batch_size` pairs a rank.
-
-    What a batch holds depends on (seed, epoch, step, rank) and on nothing else. Raises InputError
-    where the pairs are fewer than one step of all ranks takes.
-    """
-    if len(pairs) < batch_size * world:
-        raise InputError(
-            f"{len(pairs)} images are fewer than one batch of {batch_size * world}:"
-            " choose a smaller batch size"
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            labels=self.labels.pin_memory(),
+            soft=None if self.soft is None else self.soft.pin_memory(),
         )
-    order = BatchOrder(np.arange(len(pairs)), batch_size, seed=seed, rank=rank, world=world)
-    return Loader(_Samples(pairs, augmentation, seed), order, workers, pin_memory)
 
 
 @dataclass(frozen=True)
-class _Samples(BatchMaker[PairBatch]):
+class SoftScenes:
+    """Scenes without a mask that have a record in a label store."""
+
+    scenes: tuple[Pair, ...]
+    store: LabelStore
+    threshold: float = 0.0  # cells whose best class is less probable have no target
+
+
+def soft_scenes(pairs: Pairs, store: LabelStore, threshold: float = 0.0) -> SoftScenes:
+    """The scenes of `pairs` that have no mask, but a label. Raises InputError for other classes."""
+    names = store.manifest.class_names
+    if store.num_classes != len(pairs.classes) or names not in (None, pairs.classes.names):
+        raise InputError(
+            f"the labels in {store.location} are of {store.num_classes} classes, the masks of"
+            f" {len(pairs.classes)}, or of other names: label with a network trained on these masks"
+        )
+    return SoftScenes(tuple(p for p in pairs.unmasked if p.key in store), store, threshold)
+
+
+class Sample(NamedTuple):
+    """One view of a scene."""
+
+    image: Tensor  # [H, W, 3] uint8; of no pixels where its features are known
+    labels: Tensor  # [H, W] int16
+    soft: Tensor | None  # [C, h, w]
+
+
+@dataclass(frozen=True)
+class Samples(BatchMaker[PairBatch]):
+    """Makes batches: scenes with masks first, then those with soft labels.
+
+    `views` limits how many views are drawn of a scene; they are shown in turn, epoch by epoch.
+    """
+
     pairs: Pairs
     augmentation: PairAugmentation
-    seed: int
+    seed: int = 0
+    views: int | None = None
+    soft: SoftScenes | None = None
+
+    def __len__(self) -> int:
+        return len(self.pairs) + (0 if self.soft is None else len(self.soft.scenes))
 
     def make(self, requests: list[Request]) -> PairBatch:
-        items = [self.pairs.items[request.image] for request in requests]
-        images, labels = [], []
-        for item, request in zip(items, requests, strict=True):
-            rng = np.random.default_rng((self.seed, request.epoch, request.image))
-            sample = self.augmentation(*read_pair(item, self.pairs.classes, self.pairs.rules), rng)
-            images.append(torch.from_numpy(sample[0]))
-            labels.append(torch.from_numpy(sample[1]))
+        return self.batch(requests, [self.sample(request) for request in requests])
+
+    def batch(self, requests: Sequence[Request], samples: Sequence[Sample]) -> PairBatch:
+        soft = [sample.soft for sample in samples]
+        none = next((torch.zeros_like(x) for x in soft if x is not None), None)
+        images = torch.stack([sample.image for sample in samples])
         return PairBatch(
-            images=torch.stack(images).permute(0, 3, 1, 2),
-            labels=torch.stack(labels),
-            keys=tuple(item.key for item in items),
+            images=images.permute(0, 3, 1, 2) if images.ndim == 4 else images,
+            labels=torch.stack([sample.labels for sample in samples]),
+            keys=tuple(self._scene(request.image).key for request in requests),
+            soft=None if none is None else torch.stack([none if x is None else x for x in soft]),
         )
+
+    def sample(self, request: Request) -> Sample:
+        """The view of a scene that an epoch shows."""
+        rng = np.random.default_rng((self.seed, self.view(request), request.image))
+        scene, rules = self._scene(request.image), self.pairs.rules
+        if request.image < len(self.pairs):
+            pixels, labels = self.augmentation(*read_pair(scene, self.pairs.classes, rules), rng)
+            return Sample(torch.from_numpy(pixels), torch.from_numpy(labels), None)
+        assert self.soft is not None
+        label_map = self.soft.store[scene.key]
+        pixels, soft = self.augmentation.soft(read_image(scene.image, rules), label_map, rng)
+        sure = soft.amax(0, keepdim=True) >= self.soft.threshold
+        none = torch.full(pixels.shape[:2], IGNORED, dtype=torch.int16)
+        return Sample(torch.from_numpy(pixels), none, soft * sure)
+
+    def view(self, request: Request) -> int:
+        """The number of the view that an epoch shows."""
+        return request.epoch if self.views is None else request.epoch % self.views
+
+    def _scene(self, number: int) -> Pair:
+        if self.soft is None or number < len(self.pairs):
+            return self.pairs.items[number]
+        return self.soft.scenes[number - len(self.pairs)]

@@ -79,8 +79,24 @@ class Segmenter:
     @torch.inference_mode()
     def __call__(self, image: Pixels) -> NDArray[np.int16]:
         """The class [H, W] of every pixel of an image [H, W, 3]."""
+        labels = np.empty(image.shape[:2], np.int16)
+        for rows, cols, probabilities in self._tiles(image):
+            labels[rows, cols] = probabilities.argmax(0).short().cpu().numpy()
+        return labels
+
+    @torch.inference_mode()
+    def cells(self, image: Pixels, grid: tuple[int, int]) -> Tensor:
+        """Class probabilities [C, h, w] of an image [H, W, 3], averaged over `grid` = (h, w) cells."""
+        height, width = image.shape[:2]
+        mean = WindowMean((0, height), (0, width), grid)
+        for rows, cols, probabilities in self._tiles(image):
+            size = (rows.stop - rows.start, cols.stop - cols.start)
+            mean.add(probabilities.cpu(), rows.start, cols.start, size)
+        return mean.mean()
+
+    def _tiles(self, image: Pixels) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Rows, columns and class probabilities [C, h, w] of each piece of the output."""
         size = (image.shape[0], image.shape[1])
-        labels = np.empty(size, np.int16)
         appearances = list(self._appearances(image))
         for rows in _pieces(size[0], self.inference.tile):
             for cols in _pieces(size[1], self.inference.tile):
@@ -88,8 +104,7 @@ class Segmenter:
                 for shown, flipped in appearances:
                     total = total + self._probabilities(shown, flipped, rows, cols, size)
                 assert isinstance(total, Tensor)
-                labels[rows, cols] = total.argmax(0).short().cpu().numpy()
-        return labels
+                yield rows, cols, total / len(appearances)
 
     def _appearances(self, image: Pixels) -> Iterator[tuple[Pixels, bool]]:
         """The image at each size, as it is and mirrored."""

@@ -1,10 +1,11 @@
-"""A backbone with a segmentation head: UPerNet or FCN, and the auxiliary FCN beside it."""
+"""A backbone with a segmentation head: UPerNet or FCN with the auxiliary FCN beside it, or linear."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,15 +32,17 @@ class SegmentationOutput(NamedTuple):
     """Class scores of every pixel, by both heads: [B, C, H, W] of images [B, 3, H, W]."""
 
     logits: Tensor
-    auxiliary: Tensor
+    auxiliary: Tensor | None  # linear heads have no other beside them
 
 
 class SegmentationModel(nn.Module):
     """Pixel-wise class scores from any timm backbone (see `Pyramid` for what it needs).
 
     - `head`: "upernet" (Xiao et al. 2018) or "fcn" (Long et al. 2015) on the last map; both have an
-      auxiliary FCN head on the third map, of which training makes a second loss.
-    - `channels`: width of the heads. Published: 256 for LV-ViT-S and -M, 512 for -L.
+      auxiliary FCN head on the third map, of which training makes a second loss. "linear" and
+      "linear4" are a batch norm and a 1x1 convolution on the last map or on four (Oquab et al. 2023).
+    - `channels`: width of the heads. Published: 256 for LV-ViT-S and -M, 512 for -L. Linear heads are
+      as wide as their maps.
     - `dropout`: probability of dropping a channel before each classifier.
 
     Images [B, 3, H, W] of any size; sides that the backbone's stride does not divide are padded with
@@ -58,38 +61,47 @@ class SegmentationModel(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.pyramid = Pyramid(backbone, head)
-        self.decode_head = _head(head, self.pyramid.channels, channels)
-        self.auxiliary_head = _auxiliary_head(self.pyramid.channels, channels)
+        inputs = self.pyramid.channels
+        linear = head in ("linear", "linear4")
+        self.decode_head = _LinearHead(inputs) if linear else _head(head, inputs, channels)
+        self.auxiliary_head = None if linear else _auxiliary_head(inputs, channels)
         for part in (self.pyramid.side_layers, self.decode_head, self.auxiliary_head):
             if part is not None:
                 initialize_convolutions(part)
+        width = sum(inputs) if linear else channels
         for part in (self.decode_head, self.auxiliary_head):
-            part.classifier = _Classifier(channels, num_classes, dropout)
+            if part is not None:
+                part.classifier = _Classifier(width, num_classes, dropout)
 
     def forward(self, images: Tensor) -> Tensor:
         """Class scores [B, C, H, W] of normalized images [B, 3, H, W]."""
-        return self._scores(self.decode_head, self._maps(images), images)
+        maps = self.pyramid.enlarged(self.features(images))
+        return self._scores(self.decode_head, maps, _size(images))
 
     def forward_heads(self, images: Tensor) -> SegmentationOutput:
         """The scores of both heads, for training."""
-        maps = self._maps(images)
+        return self.heads_on(self.features(images), _size(images))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """What a frozen backbone needs to say of images only once: its maps, before the heads."""
+        bottom, right = (-side % self.pyramid.divisor for side in images.shape[2:])
+        return self.pyramid.features(F.pad(images, (0, right, 0, bottom)))
+
+    def heads_on(self, features: list[Tensor], size: tuple[int, int]) -> SegmentationOutput:
+        """The scores of both heads on the `features` of images of `size` = (H, W)."""
+        maps = self.pyramid.enlarged(features)
+        auxiliary = self.auxiliary_head
         return SegmentationOutput(
-            self._scores(self.decode_head, maps, images),
-            self._scores(self.auxiliary_head, maps, images),
+            self._scores(self.decode_head, maps, size),
+            None if auxiliary is None else self._scores(auxiliary, maps, size),
         )
 
-    def _maps(self, images: Tensor) -> list[Tensor]:
-        bottom, right = (-side % self.pyramid.divisor for side in images.shape[2:])
-        maps: list[Tensor] = self.pyramid(F.pad(images, (0, right, 0, bottom)))
-        return maps
-
-    def _scores(self, head: nn.Module, maps: list[Tensor], images: Tensor) -> Tensor:
+    def _scores(self, head: nn.Module, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
         """A head's scores at the resolution of the images."""
-        height, width = images.shape[2:]
         divisor = self.pyramid.divisor
-        padded = (height + -height % divisor, width + -width % divisor)
+        padded = [side + -side % divisor for side in size]
         scores = F.interpolate(head(maps), padded, mode="bilinear", align_corners=False)
-        return scores[:, :, :height, :width]
+        return scores[:, :, : size[0], : size[1]]
 
     # -- what timm's optimizers ask ----------------------------------------------------------------
 
@@ -115,6 +127,30 @@ def _head(kind: HeadKind, inputs: tuple[int, ...], channels: int) -> nn.Module:
 def _auxiliary_head(inputs: tuple[int, ...], channels: int) -> nn.Module:
     config = UperNetConfig(auxiliary_channels=channels)
     return UperNetFCNHead(config, inputs, in_index=_AUXILIARY_LEVEL)
+
+
+class _LinearHead(nn.Module):
+    """A batch norm on maps of any sizes, resized to the finest; the classifier is yet to be put in."""
+
+    def __init__(self, inputs: Sequence[int]) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(sum(inputs))
+        self.classifier: nn.Module
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        finest = max((x.shape[2:] for x in maps), key=lambda size: size[0])
+        resized = [
+            F.interpolate(x, finest, mode="bilinear", align_corners=False)
+            if x.shape[2:] != finest
+            else x
+            for x in maps
+        ]
+        scores: Tensor = self.classifier(self.norm(torch.cat(resized, 1)))
+        return scores
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[2], images.shape[3]
 
 
 class _Classifier(nn.Conv2d):

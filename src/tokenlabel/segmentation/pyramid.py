@@ -17,6 +17,7 @@ from tokenlabel.segmentation.recipe import HeadKind
 __all__ = ["Pyramid", "initialize_convolutions"]
 
 _LEVELS = 4
+_LINEAR_MAPS: dict[HeadKind, int] = {"linear": 1, "linear4": _LEVELS}
 _BLOCKS_BETWEEN = 3  # taps of a plain backbone, as published: blocks 6, 9, 12, 15 of LV-ViT-S
 _UPERNET_WIDTH = 2048  # of the published fourth side layer
 _FCN_WIDTH = 768
@@ -25,14 +26,17 @@ _FCN_WIDTH = 768
 class Pyramid(nn.Module):
     """A timm backbone and, where all its blocks have one resolution, the published side layers.
 
-    Maps images [B, 3, H, W], of sides divisible by `divisor`, to four maps [B, channels[i], h, w].
+    Maps images [B, 3, H, W], of sides divisible by `divisor`, to maps [B, channels[i], h, w].
 
     - hierarchical backbones give the deepest map at each of their four coarsest strides;
     - plain ones give every third block, counted from the last, through `side_layers`. For UPerNet
       these make strides 4, 8, 16, 16 of a stride of 16; for FCN the fourth comes out at stride 8.
       Backbones of finer patches are enlarged less: no map becomes finer than these (or the patches).
+    - for linear heads there are no side layers: plain backbones give their last block or their last
+      four, each behind the final norm (as DINOv2 is evaluated), hierarchical ones the last of their
+      maps or all four.
 
-    What the maps do not need (final norm, heads) is taken off the backbone. Raises InputError for a
+    What the maps do not need (heads, final norm) is taken off the backbone. Raises InputError for a
     backbone that has neither kind of maps.
     """
 
@@ -41,22 +45,36 @@ class Pyramid(nn.Module):
         shapes = _map_shapes(backbone)
         strides = [max(image_shape(backbone)[1:]) // max(shape[1:]) for shape in shapes]
         plain = len(set(strides)) == 1
-        taps = _plain_taps(len(strides)) if plain else _hierarchical_taps(strides)
+        linear = _LINEAR_MAPS.get(head)
+        if plain:
+            taps = _last_taps(len(strides), linear) if linear else _plain_taps(len(strides))
+        else:
+            taps = _hierarchical_taps(strides, linear or _LEVELS)
         channels = [shapes[index][0] for index in taps]
         model: Any = backbone
-        self.indices = list(model.prune_intermediate_layers(taps, prune_norm=True))
+        self.norm = plain and linear is not None
+        self.indices = list(model.prune_intermediate_layers(taps, prune_norm=not self.norm))
         self.backbone = backbone
-        self.side_layers = _side_layers(channels, head, strides[0]) if plain else None
-        if plain:
+        self.side_layers = None
+        if plain and not linear:
+            self.side_layers = _side_layers(channels, head, strides[0])
             channels[-1] = _UPERNET_WIDTH if head == "upernet" else _FCN_WIDTH
         self.channels = tuple(channels)
         self.divisor = max(strides[index] for index in taps)
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        return self.enlarged(self.features(images))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The backbone's own maps."""
         backbone: Any = self.backbone
         maps: list[Tensor] = backbone.forward_intermediates(
-            images, indices=self.indices, norm=False, intermediates_only=True
+            images, indices=self.indices, norm=self.norm, intermediates_only=True
         )
+        return maps
+
+    def enlarged(self, maps: list[Tensor]) -> list[Tensor]:
+        """The backbone's maps through the side layers, if there are any."""
         if self.side_layers is None:
             return maps
         return [layer(x) for layer, x in zip(self.side_layers, maps, strict=True)]
@@ -95,10 +113,14 @@ def _plain_taps(blocks: int) -> list[int]:
     return [blocks - 1 - step * back for back in reversed(range(_LEVELS))]
 
 
-def _hierarchical_taps(strides: Sequence[int]) -> list[int]:
+def _last_taps(blocks: int, count: int) -> list[int]:
+    return list(range(max(blocks - count, 0), blocks))
+
+
+def _hierarchical_taps(strides: Sequence[int], count: int) -> list[int]:
     deepest = {stride: index for index, stride in enumerate(strides)}
-    coarsest = sorted(deepest)[-_LEVELS:]
-    if len(coarsest) < _LEVELS:
+    coarsest = sorted(deepest)[-count:]
+    if len(coarsest) < count:
         raise InputError(
             f"the backbone has maps of strides {sorted(deepest)}: segmentation takes four strides,"
             " or a single one"

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 Layout = Literal["ade20k", "cityscapes", "folder"]
-HeadKind = Literal["upernet", "fcn"]
+HeadKind = Literal["upernet", "fcn", "linear", "linear4"]
 Updates = Annotated[int, Field(ge=0)]
 Index = Annotated[int, Field(ge=0, le=65535)]
 
@@ -54,6 +54,8 @@ class SegmentationData:
     """The mask value of unlabeled pixels; None takes the layout's: 0 for ADE20K, else 255."""
     orientation: Literal["ignore", "apply"] = "ignore"
     """Whether EXIF orientations are applied, to images and masks alike."""
+    labels: str | None = None
+    """Label store made by `tokenlabel annotate`: soft labels of training scenes without a mask."""
     workers: Annotated[int, Field(ge=0)] = 4
     """Loader processes per rank. Never changes the result."""
 
@@ -71,6 +73,9 @@ class SegmentationAugment:
     hflip: Share = 0.5
     color: bool = True
     """Photometric distortion."""
+    views: Count | None = None
+    """How many views are drawn of each image, and then shown in turn; None draws new ones without
+    end. Of a frozen backbone the features of these views are kept in memory."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -83,6 +88,9 @@ class SegmentationModelChoice:
     """Where to start from: a checkpoint file or the folder of a run, of a classifier or student, or
     "pretrained" for timm's own weights."""
     head: HeadKind = "upernet"
+    """Linear ones are a batch norm and a 1x1 convolution on the last map, or on four."""
+    freeze: bool = False
+    """Let the backbone stay as it is. Where `augment.views` limits the views, it sees each once."""
     channels: Count = 256
     """Width of the heads."""
     dropout: Share = 0.1
@@ -96,6 +104,10 @@ class SegmentationLoss:
     """Cross-entropy of both heads."""
 
     auxiliary_weight: NotNegative = 0.4
+    soft_weight: NotNegative = 1.0
+    """What a pixel of `data.labels` counts, beside one of a mask."""
+    soft_threshold: Share = 0.0
+    """Regions whose best class is less probable than this have no soft label; 0 keeps all."""
     class_balance: Share = 0.0
     """Weigh pixels by class frequency to this negative power: 0 not at all, 1 all classes alike."""
 

@@ -1,53 +1,45 @@
-"""From a recipe to a segmentation model, and from a run's folder back to one."""
+"""What `segment train` trains, and on what."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
-from tokenlabel.data.decode import AS_STORED, DecodeRules
-from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
-from tokenlabel.models import build_model, load_weights
+from tokenlabel.labels import LabelStore
 from tokenlabel.progress import console
-from tokenlabel.runs.open import open_run, saved_weights
-from tokenlabel.runs.recipe_file import override
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.segmentation.account import account_of
 from tokenlabel.segmentation.augment import PairAugmentation
-from tokenlabel.segmentation.checkpoints import load_segmentation_weights
-from tokenlabel.segmentation.classes import ClassList
-from tokenlabel.segmentation.dataset import PairBatch, pair_loader
+from tokenlabel.segmentation.dataset import PairBatch, soft_scenes
 from tokenlabel.segmentation.evaluate import evaluate_pairs
-from tokenlabel.segmentation.inference import Inference, Segmenter
+from tokenlabel.segmentation.features import Features, require_memory
+from tokenlabel.segmentation.loader import pair_loader
 from tokenlabel.segmentation.model import SegmentationModel
 from tokenlabel.segmentation.pairs import Pairs, open_pairs
 from tokenlabel.segmentation.recipe import SegmentationRecipe
 from tokenlabel.segmentation.sheets import answered_pairs, first_pairs
 from tokenlabel.segmentation.task import SegmentationTask, class_weights
+from tokenlabel.segmentation.trained import (
+    create_segmenter,
+    inference_of,
+    load_segmenter,
+    normalization,
+    segmenter_of,
+)
 from tokenlabel.training.batches import LoaderBatches, update_batches
 from tokenlabel.training.callbacks import Callback
 from tokenlabel.training.engine import fit
 from tokenlabel.training.loop import Validation
 from tokenlabel.training.ranks import Ranks
 
-__all__ = [
-    "SegmentationSpec",
-    "TrainedSegmenter",
-    "create_segmenter",
-    "load_checkpoint",
-    "load_segmenter",
-    "normalization",
-    "open_split",
-    "train",
-]
+__all__ = ["SegmentationSpec", "open_split", "train"]
 
 
 def train(
@@ -68,10 +60,14 @@ class SegmentationSpec:
     def __init__(self, recipe: SegmentationRecipe) -> None:
         """Opens the images. Raises InputError for what the recipe lacks."""
         recipe.schedule.course(1)
-        _inference(recipe)
+        inference_of(recipe)
         self.recipe = recipe
         self.pairs = open_split(recipe, recipe.data.train_split)
         self.held_out = _held_out(recipe, self.pairs)
+        self.store = None if recipe.data.labels is None else LabelStore(recipe.data.labels)
+        self.soft = None
+        if self.store is not None:
+            self.soft = soft_scenes(self.pairs, self.store, recipe.loss.soft_threshold)
 
     def build(self, ranks: Ranks) -> SegmentationTask:
         recipe = self.recipe
@@ -85,39 +81,63 @@ class SegmentationSpec:
         counts = self.accounts["training"].pixels
         torch.manual_seed(recipe.seed)
         self.model = create_segmenter(recipe, len(self.pairs.classes), fresh=True)
-        return SegmentationTask(
+        self.task = SegmentationTask(
             self.model,
             **normalization(self.model),
             auxiliary_weight=recipe.loss.auxiliary_weight,
+            soft_weight=recipe.loss.soft_weight,
             class_weights=class_weights(counts, balance) if balance else None,
         )
+        return self.task
 
     def batches(self, ranks: Ranks) -> LoaderBatches[PairBatch]:
         recipe, augment = self.recipe, self.recipe.augment
         red, green, blue = (round(255 * value) for value in normalization(self.model)["mean"])
+        augmentation = PairAugmentation(
+            crop=augment.crop,
+            short_side=recipe.test.short_side,
+            scale=augment.scale,
+            largest_share=augment.largest_share,
+            hflip=augment.hflip,
+            color=augment.color,
+            fill=(red, green, blue),
+        )
         batches = update_batches(
             pair_loader,
             self.pairs,
-            PairAugmentation(
-                crop=augment.crop,
-                short_side=recipe.test.short_side,
-                scale=augment.scale,
-                largest_share=augment.largest_share,
-                hflip=augment.hflip,
-                color=augment.color,
-                fill=(red, green, blue),
-            ),
+            augmentation,
             recipe=recipe,
             workers=recipe.data.workers,
             ranks=ranks,
+            views=augment.views,
+            soft=self.soft,
+            features=self._features(ranks),
         )
         if not batches.updates_per_epoch:
             raise InputError(
-                f"{len(self.pairs)} images do not fill one batch of {recipe.schedule.batch_size}:"
+                f"{self._scenes} images do not fill one batch of {recipe.schedule.batch_size}:"
                 " choose a smaller schedule.batch_size"
             )
         self.loader, self.device = batches.loader, ranks.device
         return batches
+
+    def _features(self, ranks: Ranks) -> Features | None:
+        """What makes features to keep, where the backbone and the views stay the same."""
+        views = self.recipe.augment.views
+        if not self.recipe.model.freeze or views is None:
+            return None
+        said = require_memory(self.model, self.recipe.augment.crop, self._scenes * views)
+        if ranks.first:
+            console.print(
+                f"features of {self._scenes:,} images x {views} views are made once, and kept in {said}",
+                soft_wrap=True,
+            )
+
+        def features(images: Tensor) -> list[Tensor]:
+            with ranks.autocast():
+                return self.task.features(images)
+
+        return features
 
     def evaluator(self, ranks: Ranks) -> Validation | None:
         held_out = self.held_out
@@ -126,7 +146,7 @@ class SegmentationSpec:
 
         def measure(model: nn.Module) -> dict[str, float]:
             assert isinstance(model, SegmentationModel)
-            segmenter = _segmenter(model, self.recipe, ranks.device)
+            segmenter = segmenter_of(model, self.recipe, ranks.device)
             return evaluate_pairs(segmenter, held_out, ranks, show=False).summary()
 
         return measure
@@ -138,18 +158,30 @@ class SegmentationSpec:
             for part, found in self._parts().items()
         }
         return {
-            "images": len(self.pairs),
+            "images": self._scenes,
+            "soft": self._soft_count,
             "classes": classes.names,
             "values": classes.values,
             "ignored": classes.ignored,
             "decode": self.pairs.rules.as_dict(),
             "masks": {part: account.as_dict() for part, account in self.accounts.items()},
             "left_out": self._left_out(),
+            "labels": None if self.store is None else {
+                "location": self.store.location, "index_sha256": self.store.manifest.index_sha256
+            },
             "images_fingerprint": fingerprints["training"],
             "held_out": None if self.held_out is None else {
                 "images": len(self.held_out), "fingerprint": fingerprints["validation"]
             },
         }  # fmt: skip
+
+    @property
+    def _soft_count(self) -> int:
+        return 0 if self.soft is None else len(self.soft.scenes)
+
+    @property
+    def _scenes(self) -> int:
+        return len(self.pairs) + self._soft_count
 
     def _parts(self) -> dict[str, Pairs]:
         parts = {"training": self.pairs, "validation": self.held_out}
@@ -157,17 +189,20 @@ class SegmentationSpec:
 
     def _left_out(self) -> dict[str, int]:
         """Reason -> number of what the training data holds and the run does not use."""
-        unmasked = {"images without a mask": len(self.pairs.unmasked)}
+        lost = len(self.pairs.unmasked) - self._soft_count
+        unmasked = {
+            "images without a mask or label" if self.soft else "images without a mask": lost
+        }
         return dict(self.pairs.passed_over) | {k: n for k, n in unmasked.items() if n}
 
     def _say(self) -> None:
         """What a user should know before hours are spent."""
         recipe = self.recipe
         if recipe.model.weights is None:
+            how = "is frozen with" if recipe.model.freeze else "starts from"
             console.print(
-                f"note: {recipe.model.backbone} starts from RANDOM weights; published results start"
-                " from a trained backbone: --weights RUN (a folder of `tokenlabel train`), or"
-                " pretrained",
+                f"note: {recipe.model.backbone} {how} RANDOM weights; published results start from a"
+                " trained backbone: --weights RUN (a folder of `tokenlabel train`), or pretrained",
                 soft_wrap=True,
             )
         applied = recipe.data.orientation == "apply"
@@ -175,6 +210,13 @@ class SegmentationSpec:
             lines = self.accounts[part].lines(part, orientation_applied=applied)
             for line in (f"{part}: {found.line()}", *lines):
                 console.print(line, soft_wrap=True, markup=False)
+        if self.soft is not None:
+            lost = len(self.pairs.unmasked) - self._soft_count
+            console.print(
+                f"training: {self._soft_count:,} scenes without a mask have soft labels,"
+                f" {lost:,} have neither and are left out",
+                soft_wrap=True,
+            )
 
     def first_batch(self) -> Image.Image:
         return first_pairs(self.loader, self.pairs.classes)
@@ -200,54 +242,6 @@ def open_split(recipe: SegmentationRecipe, split: str) -> Pairs:
     )
 
 
-def create_segmenter(
-    recipe: SegmentationRecipe, num_classes: int, *, fresh: bool = False
-) -> SegmentationModel:
-    """The recipe's model; `fresh` gives its backbone the weights that training starts from."""
-    choice = recipe.model
-    options = dict(choice.kwargs)
-    if choice.drop_path:
-        options["drop_path_rate"] = choice.drop_path
-    backbone: Any = build_model(
-        choice.backbone,
-        any_size=True,
-        img_size=recipe.augment.crop,
-        pretrained=fresh and choice.weights == "pretrained",
-        **options,
-    )
-    if fresh and choice.weights not in (None, "pretrained"):
-        load_weights(backbone, saved_weights(choice.weights))
-    if recipe.engine.activation_checkpointing:
-        backbone.set_grad_checkpointing(True)
-    return SegmentationModel(
-        backbone,
-        num_classes,
-        head=choice.head,
-        channels=choice.channels,
-        dropout=choice.dropout,
-    )
-
-
-def normalization(model: SegmentationModel) -> dict[str, tuple[float, ...]]:
-    """Mean and standard deviation of pixels in [0, 1], as the backbone takes them."""
-    settings = Preprocessing.of_timm(model.pyramid.backbone)
-    return {"mean": settings.mean, "std": settings.std}
-
-
-def _segmenter(
-    model: SegmentationModel, recipe: SegmentationRecipe, device: torch.device, **changes: Any
-) -> Segmenter:
-    """A model shown images as the recipe says, with changes of its `Inference`."""
-    plan = _inference(recipe, **changes)
-    return Segmenter(model, **normalization(model), inference=plan, device=device)
-
-
-def _inference(recipe: SegmentationRecipe, **changes: Any) -> Inference:
-    test = recipe.test
-    own = {"short_side": test.short_side, "window": test.window, "stride": test.stride}
-    return Inference(**(own | changes))
-
-
 def _held_out(recipe: SegmentationRecipe, pairs: Pairs) -> Pairs | None:
     """The pairs of the validation, none of them among those of the training."""
     if recipe.data.val_split is None:
@@ -259,48 +253,3 @@ def _held_out(recipe: SegmentationRecipe, pairs: Pairs) -> Pairs | None:
             " name, or set data.val_split to null"
         )
     return dataclasses.replace(held_out, rules=pairs.rules)  # one data set, one range of values
-
-
-@dataclass(frozen=True)
-class TrainedSegmenter:
-    """A trained model with all that is needed to use it."""
-
-    model: SegmentationModel  # in evaluation mode, on the CPU
-    recipe: SegmentationRecipe
-    classes: ClassList
-    weights: Path  # the file that they were read from
-    run: Path | None = None  # the folder of its run
-    rules: DecodeRules = AS_STORED  # how the images that it was trained on became pixels
-
-    def segmenter(self, device: torch.device, **changes: Any) -> Segmenter:
-        """The model on a device, shown images as its recipe says, with changes."""
-        return _segmenter(self.model.to(device), self.recipe, device, **changes)
-
-
-def load_segmenter(run: Path, settings: Sequence[str] = ()) -> TrainedSegmenter:
-    """The model of a run's folder: its best checkpoint, or else its newest one; or one checkpoint's.
-
-    The moving average of the weights is taken where the run keeps one. `settings` replace values of
-    the run's recipe ("test.short_side=640"). Raises InputError if the folder holds no run, or one
-    that has saved nothing yet.
-    """
-    if run.is_file():
-        raise InputError(
-            f"{run} is a file of weights: give its run's folder, or (to eval) --recipe"
-        )
-    opened = open_run(run, SegmentationRecipe)
-    known = opened.facts
-    classes = ClassList(tuple(known["classes"]), tuple(known["values"]), tuple(known["ignored"]))
-    recipe = override(opened.recipe, settings)
-    rules = DecodeRules.of_dict(known.get("decode", {}))
-    trained = load_checkpoint(opened.weights(), recipe, classes)
-    return dataclasses.replace(trained, run=opened.folder, rules=rules)
-
-
-def load_checkpoint(
-    weights: Path, recipe: SegmentationRecipe, classes: ClassList
-) -> TrainedSegmenter:
-    """A model of the recipe's shape with the weights of a file, ours or mmsegmentation's."""
-    model = create_segmenter(recipe, len(classes))
-    load_segmentation_weights(model, weights)
-    return TrainedSegmenter(model.eval(), recipe, classes, weights)

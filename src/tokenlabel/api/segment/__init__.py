@@ -1,5 +1,7 @@
 """`tl.segment`: networks that give every pixel a class, trained, measured and used."""
 
+from tokenlabel.api.segment.comparison import SegmentComparison as SegmentComparison
+from tokenlabel.api.segment.comparison import compare as compare
 from tokenlabel.api.segment.evaluation import SegmentEvaluation as SegmentEvaluation
 from tokenlabel.api.segment.evaluation import evaluate as evaluate
 from tokenlabel.api.segment.prediction import Segmented as Segmented

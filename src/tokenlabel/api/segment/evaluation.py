@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, Unpack
 
 from tokenlabel.api.segment.training import find_recipe
 from tokenlabel.errors import InputError
@@ -18,9 +18,10 @@ from tokenlabel.segmentation.recipe import Layout, SegmentationRecipe
 
 if TYPE_CHECKING:
     from tokenlabel.segmentation.metrics import SegmentationCounts
-    from tokenlabel.segmentation.run import TrainedSegmenter
+    from tokenlabel.segmentation.pairs import Pairs
+    from tokenlabel.segmentation.trained import TrainedSegmenter
 
-__all__ = ["SegmentEvaluation", "evaluate"]
+__all__ = ["How", "Measured", "SegmentEvaluation", "evaluate", "measure"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class SegmentEvaluation:
     """Mean over all listed classes; those that never come up count as 0."""
     class_accuracy: float
     pixel_accuracy: float
+    boundary_iou: float
+    """As `miou`, of the pixels near the boundaries of classes (Cheng et al. 2021)."""
+    intervals: dict[str, tuple[float, float]]
+    """95 % confidence intervals of the means, over scenes (bootstrap)."""
     images: int
     class_iou: dict[str, float]
     """Of the classes that occur or are predicted."""
@@ -46,9 +51,32 @@ class SegmentEvaluation:
     """Where the results, the table and its picture are."""
 
     def summary(self) -> dict[str, float]:
-        """The four means."""
-        names = ("miou", "miou_all", "class_accuracy", "pixel_accuracy")
-        return {name: getattr(self, name) for name in names}
+        """The means."""
+        return {name: getattr(self, name) for name in self.intervals}
+
+
+class Measured(NamedTuple):
+    """An evaluation with what it is made of."""
+
+    result: SegmentEvaluation
+    counts: SegmentationCounts
+    pairs: Pairs
+
+
+class How(TypedDict, total=False):
+    """How a model is shown the images of an evaluation; see `evaluate`."""
+
+    split: str
+    window: int | None
+    stride: int | None
+    whole: bool
+    scales: Sequence[float]
+    flip: bool
+    classes: str | Path | None
+    ignore_index: int | None
+    layout: Layout | None
+    batch_size: int
+    device: Literal["auto", "cpu"]
 
 
 def evaluate(
@@ -56,8 +84,27 @@ def evaluate(
     data: str | Path,
     checkpoint: str | Path,
     recipe: str | SegmentationRecipe | None = None,
-    split: str = "validation",
     output: str | Path | None = None,
+    settings: Sequence[str] = (),
+    **how: Unpack[How],
+) -> SegmentEvaluation:
+    """Measure a segmentation model on a split of a data set; every rank of a torchrun may call it.
+
+    `checkpoint` is a run's folder, one of its checkpoints, or (with `recipe`) a file of weights. The
+    first rank writes results.json, table.csv, table.png and scenes.csv to `output`, by default a
+    folder of the run that is named by all that the numbers depend on. Raises InputError.
+    """
+    return measure(data, checkpoint, recipe, output, settings, **how).result
+
+
+def measure(
+    data: str | Path,
+    checkpoint: str | Path,
+    recipe: str | SegmentationRecipe | None = None,
+    output: str | Path | None = None,
+    settings: Sequence[str] = (),
+    *,
+    split: str = "validation",
     window: int | None = None,
     stride: int | None = None,
     whole: bool = False,
@@ -66,23 +113,18 @@ def evaluate(
     classes: str | Path | None = None,
     ignore_index: int | None = None,
     layout: Layout | None = None,
-    settings: Sequence[str] = (),
     batch_size: int = 4,
     device: Literal["auto", "cpu"] = "auto",
-) -> SegmentEvaluation:
-    """Measure a segmentation model on a split of a data set; every rank of a torchrun may call it.
-
-    `checkpoint` is a run's folder, one of its checkpoints, or (with `recipe`) a file of weights. The
-    first rank writes results.json, table.csv and table.png to `output`, by default a folder of the
-    run that is named by all that the numbers depend on. Raises InputError.
-    """
+) -> Measured:
+    """As `evaluate`, with the counts of every scene."""
     from tokenlabel.pictures.segmentation import draw_class_table
     from tokenlabel.runs.recipe import Engine
     from tokenlabel.segmentation.account import account_of
+    from tokenlabel.segmentation.bootstrap import intervals
     from tokenlabel.segmentation.evaluate import evaluate_pairs
-    from tokenlabel.segmentation.metrics import write_table
+    from tokenlabel.segmentation.metrics import write_scenes, write_table
     from tokenlabel.segmentation.pairs import open_pairs
-    from tokenlabel.segmentation.run import load_checkpoint, load_segmenter
+    from tokenlabel.segmentation.trained import load_checkpoint, load_segmenter
     from tokenlabel.training.ranks import Ranks
 
     checkpoint, plan = Path(checkpoint), _window(window, stride, whole)
@@ -136,6 +178,7 @@ def evaluate(
     summary = counts.summary()
     result = SegmentEvaluation(
         **summary,
+        intervals=intervals(counts),
         images=len(pairs),
         class_iou=_class_iou(counts, pairs.classes.names),
         absent=account.absent,
@@ -149,6 +192,7 @@ def evaluate(
     if ranks.first and result.folder is not None:
         result.folder.mkdir(parents=True, exist_ok=True)
         write_table(counts, pairs.classes.names, result.folder / "table.csv")
+        write_scenes(counts, [pair.key for pair in pairs.items], result.folder / "scenes.csv")
         draw_class_table(
             pairs.classes.names,
             counts.class_iou().nan_to_num().tolist(),
@@ -158,7 +202,7 @@ def evaluate(
         )
         written = dataclasses.asdict(result) | {"folder": None, "classes": len(pairs.classes)}
         write_atomically(result.folder / "results.json", json.dumps(written, indent=2))
-    return result
+    return Measured(result, counts, pairs)
 
 
 def _window(window: int | None, stride: int | None, whole: bool) -> dict[str, int | None]:

@@ -43,7 +43,7 @@ def predict(
     from tokenlabel.runs.recipe import Engine
     from tokenlabel.segmentation.files import read_image
     from tokenlabel.segmentation.pairs import find_images
-    from tokenlabel.segmentation.run import load_segmenter
+    from tokenlabel.segmentation.trained import load_segmenter
     from tokenlabel.training.ranks import Ranks
 
     images, output = Path(images), Path(output)

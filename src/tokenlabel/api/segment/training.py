@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Choices", "compose_recipe", "find_recipe", "train"]
 
+_FROZEN_VIEWS = 4  # of each image, whose features are kept
 _NOT_BACKBONE = ("img_size", "num_classes", "global_pool", "heads")  # a student's, gone from here
 
 
@@ -30,6 +31,8 @@ class Choices(TypedDict, total=False):
     backbone: str | None
     weights: str | None
     head: HeadKind | None
+    freeze_backbone: bool | None
+    labels: str | Path | None
     classes: str | Path | None
     ignore_index: int | None
     layout: Layout | None
@@ -57,6 +60,7 @@ def compose_recipe(**choices: Unpack[Choices]) -> SegmentationRecipe:
         "data.workers": choices.get("workers"),
         "model.backbone": choices.get("backbone"),
         "model.head": choices.get("head"),
+        "data.labels": _text(choices.get("labels")),
         "schedule.updates": choices.get("updates"),
         "schedule.max_steps": choices.get("max_steps"),
         "schedule.batch_size": choices.get("batch_size"),
@@ -66,6 +70,8 @@ def compose_recipe(**choices: Unpack[Choices]) -> SegmentationRecipe:
         "seed": choices.get("seed"),
     }
     changes = _start(choices.get("weights"))
+    if choices.get("freeze_backbone"):
+        changes |= {"model.freeze": True, "augment.views": _FROZEN_VIEWS}
     changes |= {name: value for name, value in given.items() if value is not None}
     texts = [f"{name}={json.dumps(value)}" for name, value in changes.items()]
     base = find_recipe(choices.get("recipe", "lvvit_s_upernet_ade20k"))

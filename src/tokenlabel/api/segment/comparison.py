@@ -1,0 +1,92 @@
+"""`tl.segment.compare`: whether one network segments better than another, on the same scenes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from tokenlabel.api.segment.evaluation import How, Measured, measure
+from tokenlabel.errors import InputError
+from tokenlabel.files import write_atomically
+
+if TYPE_CHECKING:
+    from tokenlabel.segmentation.bootstrap import Difference
+
+__all__ = ["SegmentComparison", "compare"]
+
+
+@dataclass(frozen=True)
+class SegmentComparison:
+    """Two sides, each of one run or of several (seeds): fractions, first side minus second."""
+
+    first: dict[str, float]
+    """The means of the first side over its runs, by measure."""
+    second: dict[str, float]
+    differences: dict[str, Difference]
+    """By measure, over scenes drawn again (and over runs, where a side has several)."""
+    scenes: dict[str, float]
+    """The difference of each scene's own mean IoU, over the runs of each side."""
+
+    @property
+    def ahead(self) -> int:
+        """On how many scenes the first side is better."""
+        return sum(gap > 0 for gap in self.scenes.values())
+
+    @property
+    def behind(self) -> int:
+        return sum(gap < 0 for gap in self.scenes.values())
+
+
+def compare(
+    *,
+    data: str | Path,
+    checkpoints: Sequence[str | Path],
+    against: Sequence[str | Path],
+    output: str | Path | None = None,
+    **how: Unpack[How],
+) -> SegmentComparison:
+    """Measure runs on a split of a data set and compare two sides of them scene by scene.
+
+    `checkpoints` and `against` are runs' folders; equally many on both sides are pairs, by seed say.
+    Each run's evaluation is kept in its folder (see `evaluate`), the comparison as JSON in the file
+    `output`, if one is given. Raises InputError where a side has no run, or the scenes differ.
+    """
+    from tokenlabel.progress import first_process
+    from tokenlabel.segmentation.bootstrap import paired_differences
+    from tokenlabel.segmentation.metrics import measures
+
+    if not checkpoints or not against:
+        raise InputError("a comparison needs a run, and one against which it is compared")
+    sides = [[measure(data, run, **how) for run in side] for side in (checkpoints, against)]
+    keys = _scenes(sides[0] + sides[1])
+    counts = [[measured.counts for measured in side] for side in sides]
+    first, second = (
+        {name: _mean([m.result.summary()[name] for m in side]) for name in side[0].result.summary()}
+        for side in sides
+    )
+    own = [sum(measures(c.scenes)["miou"] for c in side) / len(side) for side in counts]
+    gaps: Any = own[0] - own[1]
+    found = SegmentComparison(
+        first, second, paired_differences(*counts), dict(zip(keys, gaps.tolist(), strict=True))
+    )
+    if output is not None and first_process():
+        sources = {"checkpoints": list(map(str, checkpoints)), "against": list(map(str, against))}
+        written = sources | dataclasses.asdict(found)
+        write_atomically(Path(output), json.dumps(written, indent=2) + "\n")
+    return found
+
+
+def _scenes(runs: Sequence[Measured]) -> list[str]:
+    """The keys of the scenes, which are the same for all runs."""
+    first, *others = ([pair.key for pair in measured.pairs.items] for measured in runs)
+    if any(other != first for other in others):
+        raise InputError("the runs were measured on different scenes: the data changed meanwhile")
+    return first
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,108 @@
+"""A trained segmentation network as annotator: soft labels, on cells of a chosen size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic.dataclasses import dataclass
+
+from tokenlabel.annotators.spec import Cells, File
+from tokenlabel.options import STRICT, Count, Positive
+
+if TYPE_CHECKING:
+    import torch
+
+    from tokenlabel.annotators.protocol import Pixels
+    from tokenlabel.labels import LabelMap
+    from tokenlabel.segmentation.inference import Segmenter
+    from tokenlabel.segmentation.trained import TrainedSegmenter
+
+__all__ = ["SegmenterAnnotator", "SegmenterSpec"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SegmenterSpec:
+    """A segmentation network: a cell's probabilities are the mean of its pixels'.
+
+    Cells have the network's own classes. `tokenlabel segment train --labels` learns from them where a
+    scene has no mask, `tokenlabel train` where a class is a folder of that name.
+    """
+
+    kind: ClassVar[str] = "segmenter"
+
+    model: File
+    """A run of `tokenlabel segment train`; its best checkpoint is taken."""
+    grid: Cells = (64, 64)
+    """Rows and columns of cells."""
+    top_k: Count = 5
+    """Classes kept in each cell, if there are so many."""
+    flip: bool = False
+    """Average with the mirrored image."""
+    scales: tuple[Positive, ...] = (1.0,)
+    """Average over the image at these multiples of its size in training."""
+    device: str = "auto"
+    """cpu, cuda, mps, ...; auto takes the accelerator if there is one."""
+
+    def build(
+        self,
+        class_names: Sequence[str],  # noqa: ARG002 (the network has classes of its own)
+        device: torch.device | None = None,
+    ) -> SegmenterAnnotator:
+        from tokenlabel.annotators.device import resolve_device
+        from tokenlabel.segmentation.trained import load_segmenter
+
+        place, _ = resolve_device(str(device or self.device), "float32")
+        trained = load_segmenter(self.model)
+        segmenter = trained.segmenter(place, flip=self.flip, scales=self.scales)
+        return SegmenterAnnotator(trained, segmenter, self.grid, self.top_k)
+
+
+class SegmenterAnnotator:
+    """Labels cells with the mean class probabilities of their pixels."""
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(
+        self, trained: TrainedSegmenter, segmenter: Segmenter, grid: tuple[int, int], top_k: int
+    ) -> None:
+        self.class_names = trained.classes.names
+        self.num_classes = len(trained.classes)
+        self._trained, self._segmenter = trained, segmenter
+        self.grid, self.top_k = grid, min(top_k, self.num_classes)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        from tokenlabel.annotators.image_model import weights_hash
+
+        shown = self._segmenter.inference
+        return {
+            "kind": "segmenter",
+            "model": self._trained.recipe.model.backbone,
+            "weights_sha256": weights_hash(self._trained.model),
+            "grid": list(self.grid),
+            "top_k": self.top_k,
+            "short_side": shown.short_side,
+            "window": shown.window,
+            "stride": shown.stride,
+            "scales": list(shown.scales),
+            "flip": shown.flip,
+        }
+
+    def batch_size(self) -> int:
+        return 8
+
+    def prepare(self, key: str, pixels: Pixels, orientation: int = 1) -> Pixels:  # noqa: ARG002
+        return pixels
+
+    def annotate(self, batch: Sequence[Pixels]) -> list[LabelMap]:
+        from tokenlabel.geometry import Box
+        from tokenlabel.labels import LabelMap
+
+        maps = []
+        for pixels in batch:
+            probabilities = self._segmenter.cells(pixels, self.grid)
+            maps.append(
+                LabelMap.from_logits(probabilities.clamp(min=1e-8).log(), self.top_k, Box())
+            )
+        return maps

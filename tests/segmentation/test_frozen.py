@@ -1,0 +1,154 @@
+"""Linear heads and frozen backbones: what trains, what is kept, what is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tokenlabel.api import segment
+from tokenlabel.errors import InputError
+from tokenlabel.models import build_model
+from tokenlabel.runs.results import read_metrics
+from tokenlabel.segmentation.model import SegmentationModel
+from tokenlabel.segmentation.recipe import HeadKind
+from tokenlabel.segmentation.trained import load_segmenter
+
+FROZEN = (
+    "augment.crop=[32, 32]", "augment.color=false", "test.short_side=48", "test.window=null",
+    "model.kwargs={depth: 4, embed_dim: 24, num_heads: 2, stem_width: 8, patch_size: 8}",
+    "schedule.batch_size=4", "schedule.warmup_updates=0", "loss.class_balance=0",
+    "optimizer.lr=0.05", "engine.precision=fp32", "data.workers=0", "trackers=[]",
+)  # fmt: skip
+
+
+def train(scenes: Path, output: Path, *more: str, **choices: Any) -> dict[str, Any]:
+    given = {"head": "linear", "backbone": "lvvit_t", "updates": 30, "freeze_backbone": True}
+    result = segment.train(
+        data=scenes, output=output, recipe="camvid_cpu", settings=(*FROZEN, *more),
+        **(given | choices),
+    )  # fmt: skip
+    return result.results
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_segmenter(run).model.state_dict()
+
+
+def test_a_head_learns_on_a_frozen_backbone(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = train(scenes, tmp_path / "run")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "lvvit_t is frozen with RANDOM weights" in said
+    assert "features of 8 images x 4 views are made once, and kept in 0.0 GB" in said
+    assert results["measures"]["val/pixel_accuracy"] > 0.6
+    train(scenes, tmp_path / "start", "schedule.max_steps=1", "optimizer.lr=1e-9")
+    before, after = weights(tmp_path / "start"), weights(tmp_path / "run")
+    changed = {name for name in after if not torch.allclose(after[name], before[name], atol=1e-6)}
+    assert changed == {
+        *(f"decode_head.classifier.{part}" for part in ("weight", "bias")),
+        *(f"decode_head.norm.{part}" for part in ("weight", "bias", "running_mean", "running_var",
+                                                  "num_batches_tracked")),
+    }  # fmt: skip
+    eight = segment.evaluate(data=scenes, checkpoint=tmp_path / "run")
+    assert eight.pixel_accuracy == pytest.approx(results["measures"]["val/pixel_accuracy"])
+
+
+def test_kept_features_train_as_the_images_do(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to the rounding of features to half precision, and with one look at each view."""
+    looks: list[int] = []
+    features = SegmentationModel.features
+
+    def counted(self: SegmentationModel, images: torch.Tensor) -> list[torch.Tensor]:
+        if images.device.type != "meta" and self.training:
+            looks.append(len(images))
+        return features(self, images)
+
+    monkeypatch.setattr(SegmentationModel, "features", counted)
+    head = {"head": "upernet", "updates": 6}
+    more = ("augment.views=1", "model.channels=8", "optimizer.lr=1e-3", "log_every=1")
+    train(scenes, tmp_path / "kept", *more, **head)
+    assert looks == [1] * 8
+    monkeypatch.setattr("tokenlabel.segmentation.run.SegmentationSpec._features", lambda *_: None)
+    train(scenes, tmp_path / "seen", *more, **head)
+    assert looks[8:] == [4] * 6
+    kept, seen = (
+        [entry["loss"] for entry in read_metrics(tmp_path / run) if "loss" in entry]
+        for run in ("kept", "seen")
+    )
+    assert len(kept) == 6
+    assert kept == pytest.approx(seen, rel=1e-3)
+
+
+def test_features_beyond_the_memory_are_refused(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"features of 8,000,000,000,000 views would take"):
+        train(scenes, tmp_path / "run", "augment.views=1000000000000")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("head", "maps"), [("linear", 1), ("linear4", 4)])
+@pytest.mark.parametrize(
+    ("name", "arguments", "last"),
+    [
+        ("vit_tiny_patch16_224", {"depth": 5, "embed_dim": 24, "num_heads": 2}, 24),
+        ("resnet10t", {"channels": [8, 8, 16, 32], "stem_width": 8}, 32),
+    ],
+)
+def test_linear_heads_see_the_last_map_or_four(
+    name: str, arguments: dict[str, Any], last: int, head: HeadKind, maps: int
+) -> None:
+    model = SegmentationModel(build_model(name, any_size=True, **arguments), 5, head=head).eval()
+    images = torch.randn(2, 3, 50, 71)
+    output = model.forward_heads(images)
+    assert output.logits.shape == (2, 5, 50, 71)
+    assert output.auxiliary is None
+    assert len(model.pyramid.channels) == maps
+    assert model.pyramid.channels[-1] == last
+    assert {n.rpartition(".")[0] for n, _ in model.named_parameters()
+            if "backbone" not in n} == {"decode_head.classifier", "decode_head.norm"}  # fmt: skip
+
+
+def test_a_plain_backbone_gives_its_last_blocks_behind_the_norm() -> None:
+    backbone = build_model(
+        "vit_tiny_patch16_224", any_size=True, img_size=64, depth=5, embed_dim=24, num_heads=2
+    ).eval()
+    images = torch.randn(1, 3, 64, 64)
+    tokens = backbone.forward_features(images)[:, 1:]
+    for head in ("linear", "linear4"):
+        maps = SegmentationModel(backbone, 3, head=head).eval().features(images)  # type: ignore[arg-type]
+        assert torch.allclose(maps[-1].flatten(2).mT, tokens, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "patch"),
+    [
+        ("vit_small_patch14_dinov2", 14),
+        ("vit_small_patch16_dinov3", 16),
+        ("vit_base_patch16_siglip_224", 16),
+        ("vit_so400m_patch14_siglip_384", 14),
+    ],
+)
+def test_towers_of_any_patch_take_any_crop(
+    name: str, patch: int, make_recipe: Callable[..., Any]
+) -> None:
+    from tokenlabel.segmentation.trained import create_segmenter
+
+    with torch.device("meta"):
+        model = create_segmenter(make_recipe(name), 7).eval()
+        scores = model(torch.empty(1, 3, 100, 130))
+    assert scores.shape == (1, 7, 100, 130)
+    assert model.pyramid.divisor == patch
+
+
+@pytest.fixture
+def make_recipe() -> Callable[..., Any]:
+    return lambda name: segment.compose_recipe(
+        recipe="camvid_cpu", backbone=name, head="linear",
+        settings=("augment.crop=[100, 130]", "model.kwargs={}"),
+    )  # fmt: skip

@@ -1,0 +1,140 @@
+"""Scenes without a mask: labels of a segmentation network, through the same view, into the loss."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tokenlabel as tl
+from tokenlabel.api import segment
+from tokenlabel.data.order import Request
+from tokenlabel.errors import InputError
+from tokenlabel.labels import LabelMap, LabelStore
+from tokenlabel.segmentation.augment import PairAugmentation
+from tokenlabel.segmentation.classes import IGNORED
+from tokenlabel.segmentation.dataset import Samples, soft_scenes
+from tokenlabel.segmentation.pairs import open_pairs
+from tokenlabel.segmentation.trained import load_segmenter
+
+SMALL = (
+    "augment.crop=[32, 32]", "augment.color=false", "test.short_side=48", "test.window=null",
+    "model.kwargs={channels: [8, 8, 16, 16], stem_width: 8}", "model.channels=8",
+    "schedule.batch_size=4", "schedule.warmup_updates=0", "engine.precision=fp32",
+    "data.workers=0", "trackers=[]",
+)  # fmt: skip
+
+
+def train(
+    scenes: Path, output: Path, *more: str, updates: int = 3, labels: Path | None = None
+) -> None:
+    segment.train(
+        data=scenes, output=output, recipe="camvid_cpu", updates=updates, labels=labels,
+        settings=(*SMALL, *more),
+    )  # fmt: skip
+
+
+def label(scenes: Path, run: Path, output: Path) -> LabelStore:
+    tl.annotate(
+        data=str(scenes / "images" / "training"), output=output,
+        annotator={"kind": "segmenter", "model": str(run), "grid": [12, 16], "top_k": 3},
+    )  # fmt: skip
+    return LabelStore(output)
+
+
+def test_soft_labels_see_the_view_of_a_mask(scenes: Path) -> None:
+    """A label map that says of every pixel what its mask says, in the same random views."""
+    pairs = open_pairs(scenes, "training")
+    augment = PairAugmentation(crop=(32, 48), short_side=48, scale=(0.6, 1.5))
+    values = np.asarray(Image.open(pairs.items[0].mask)).astype(np.int16) - 1
+    values[values < 0] = 0
+    image = np.asarray(Image.open(pairs.items[0].image))
+    scores = torch.full((1, *values.shape), 9.0)
+    label_map = LabelMap(scores, torch.from_numpy(values)[None].long(), scores[0], tl.Box(), 3)
+    outside, mirrored = 0, []
+    for seed in range(12):
+        pixels, labels = augment(image, values, np.random.default_rng(seed))
+        seen, soft = augment.soft(image, label_map, np.random.default_rng(seed))
+        assert np.array_equal(pixels, seen)
+        inside = torch.from_numpy(labels != IGNORED).float()
+        areas = torch.stack([torch.from_numpy(labels == c).float() for c in range(3)])
+        covered = torch.nn.functional.avg_pool2d(inside[None], 4)[0]
+        wanted = torch.nn.functional.avg_pool2d(areas, 4)
+        whole = covered == 1
+        assert (soft - wanted)[
+            :, whole
+        ].abs().mean() < 0.04  # cells average, pixels are the nearest
+        mirrored.append(float((soft.flip(2) - wanted)[:, whole].abs().mean()))
+        assert (soft.sum(0)[whole] - 1).abs().max() < 1e-4
+        assert (soft.sum(0)[covered == 0] == 0).all()
+        outside += int((covered == 0).sum())
+    assert outside
+    assert max(mirrored) > 0.15
+
+
+def test_a_network_labels_what_has_no_mask_and_another_learns_from_it(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(4, 8):
+        (scenes / "annotations" / "training" / f"s{number}.png").unlink()
+    train(scenes, tmp_path / "few")
+    store = label(scenes, tmp_path / "few", tmp_path / "labels")
+    assert len(store) == 8
+    assert store.manifest.class_names == ("wall", "grass", "pool")
+    assert store.manifest.annotator["kind"] == "segmenter"
+    segmenter = load_segmenter(tmp_path / "few").segmenter(torch.device("cpu"))
+    image = np.asarray(Image.open(scenes / "images" / "training" / "s5.png"))
+    cells, kept = segmenter.cells(image, (12, 16)), store["s5.png"]
+    assert kept.grid == (12, 16)
+    found = torch.zeros_like(cells).scatter_(0, kept.classes, kept.probabilities())
+    assert torch.allclose(found, cells, atol=0.01)
+    assert torch.allclose(cells.sum(0), torch.ones(12, 16), atol=1e-5)
+    (scenes / "images" / "training" / "s7.png").rename(scenes / "images" / "training" / "new.png")
+    capsys.readouterr()
+    train(scenes, tmp_path / "more", labels=tmp_path / "labels")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "training: 3 scenes without a mask have soft labels, 1 have neither" in said
+    facts = json.loads((tmp_path / "more" / "environment.json").read_text())
+    assert (facts["images"], facts["soft"]) == (7, 3)
+    assert facts["left_out"] == {"images without a mask or label": 1}
+    assert facts["labels"]["index_sha256"] == store.manifest.index_sha256
+
+
+def test_unsure_regions_may_be_left_out(scenes: Path, tmp_path: Path) -> None:
+    train(scenes, tmp_path / "run")
+    store = label(scenes, tmp_path / "run", tmp_path / "labels")
+    for number in range(1, 8):
+        (scenes / "annotations" / "training" / f"s{number}.png").unlink()
+    pairs = open_pairs(scenes, "training")
+    augment = PairAugmentation(crop=(32, 32), short_side=48)
+    requests = [(0, 0, 0), (1, 0, 0), (5, 0, 0)]
+
+    def soft(threshold: float) -> torch.Tensor:
+        samples = Samples(pairs, augment, 0, None, soft_scenes(pairs, store, threshold))
+        assert len(samples) == 8
+        batch = samples.make([Request(*request) for request in requests])
+        assert batch.soft is not None
+        assert (batch.labels[0] != IGNORED).any()
+        assert (batch.labels[1:] == IGNORED).all()
+        assert (batch.soft[0] == 0).all()
+        return batch.soft
+
+    everything, none = soft(0.0), soft(1.0)
+    sure = soft(float(everything[1:].amax(1).median()))
+    assert 0 < int((sure.sum(1) > 0).sum()) < int((everything.sum(1) > 0).sum())
+    assert (none == 0).all()
+    kept = sure.sum(1, keepdim=True) > 0
+    assert torch.equal(sure, everything * kept)  # as they are, not sharpened
+
+
+def test_labels_of_other_classes_are_refused(scenes: Path, tmp_path: Path) -> None:
+    train(scenes, tmp_path / "run")
+    label(scenes, tmp_path / "run", tmp_path / "labels")
+    (scenes / "classes.json").write_text('["wall", "grass", "lake"]')
+    with pytest.raises(InputError, match="of 3 classes, the masks of 3, or of other names"):
+        train(scenes, tmp_path / "next", labels=tmp_path / "labels")
+    assert not (tmp_path / "next").exists()
