@@ -21,7 +21,7 @@ from tokenlabel.mixing import Mix
 from tokenlabel.output import DenseOutput
 from tokenlabel.targets import TokenTarget
 
-__all__ = ["class_loss", "fused_token_loss", "token_labeling_loss", "token_loss"]
+__all__ = ["class_loss", "fused_token_loss", "head_loss", "token_labeling_loss", "token_loss"]
 
 _CACHED = 1 << 18  # logits that fit a core's cache, with their gradient
 
@@ -46,24 +46,42 @@ def token_labeling_loss(
     - `head`: the model's token head, where `output.tokens` are the features [B, h, w, D] before it;
       with a `chunk`, a linear head is applied to so many images at a time (`fused_token_loss`).
 
-    Without `target` there is no token term: plain classification.
+    Without `target` there is no token term: plain classification. Without classes (logits [B, 0])
+    there is no class term.
     """
-    if class_target is None:
-        if target is None:
-            raise ValueError("without a token target there must be a class_target")
-        class_target = target.class_target() * target.mask[:, :1]
-    terms = {"class": class_loss(output.logits, class_target, mix, weights)}
+    terms: dict[str, Tensor] = {}
+    if output.logits.shape[1]:
+        if class_target is None:
+            if target is None:
+                raise ValueError("without a token target there must be a class_target")
+            class_target = target.class_target() * target.mask[:, :1]
+        terms["class"] = class_loss(output.logits, class_target, mix, weights)
+    elif target is None:
+        raise ValueError("without classes there must be a token target")
     if target is None:
         return {"loss": terms["class"], **terms}
+    terms["token"] = head_loss(output.tokens, target, mix, weights=weights, head=head, chunk=chunk)
+    weighed = token_weight * terms["token"]
+    return {"loss": terms["class"] + weighed if "class" in terms else weighed, **terms}
+
+
+def head_loss(
+    tokens: Tensor,
+    target: TokenTarget,
+    mix: Mix | None = None,
+    *,
+    weights: Tensor | None = None,
+    head: nn.Module | None = None,
+    chunk: int | None = None,
+) -> Tensor:
+    """The token term of one head, a scalar; keywords as `token_labeling_loss` takes them."""
     if weights is not None:
         target = target.weighted(weights)
     if head is None:
-        terms["token"] = token_loss(output.tokens, target, mix)
-    elif chunk is None or not isinstance(head, nn.Linear):
-        terms["token"] = token_loss(head(output.tokens), target, mix)
-    else:
-        terms["token"] = fused_token_loss(output.tokens, head.weight, head.bias, target, mix, chunk)
-    return {"loss": terms["class"] + token_weight * terms["token"], **terms}
+        return token_loss(tokens, target, mix)
+    if chunk is None or not isinstance(head, nn.Linear):
+        return token_loss(head(tokens), target, mix)
+    return fused_token_loss(tokens, head.weight, head.bias, target, mix, chunk)
 
 
 def class_loss(

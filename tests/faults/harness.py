@@ -76,6 +76,11 @@ CASES: dict[str, Case] = {
         "segmented",
         slow=True,
     ),
+    "annotate words": Case(
+        "annotate words --data WORLD/data --output OUT --model WORLD/annotator --image-size 64"
+        " --batch-size 2 --shard-size 4 --device cpu --words 6",
+        "words",
+    ),
     "annotate text": Case(
         "annotate text", why_not="writes as annotate does; its weights are downloads"
     ),
@@ -114,6 +119,9 @@ CASES: dict[str, Case] = {
     "labels diff": Case("labels diff --first WORLD/labels --second WORLD/labels"),
     "labels merge": Case(
         "labels merge --labels WORLD/labels WORLD/labels-val --output OUT", "merged"
+    ),
+    "labels average": Case(
+        "labels average --labels WORLD/labels WORLD/labels --output OUT", "averaged"
     ),
     "labels import": Case(
         "labels import --tree WORLD/tree --data WORLD/data --output OUT", "imported"

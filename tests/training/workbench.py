@@ -65,6 +65,7 @@ class MemoryBatch:
     target: TokenTarget | None
     keys: tuple[str, ...]
     clean: Tensor | None = None
+    more: tuple[TokenTarget, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -139,11 +139,7 @@ class ClassifierSpec:
         from tokenlabel.annotators.class_map import known_classes
         from tokenlabel.annotators.image_model import weights_hash
 
-        inputs = classifier_inputs(network, self.network)
-        side = self.network.window
-        if hasattr(network, "set_input_size"):
-            network.set_input_size(img_size=(side, side) if side else inputs.image_size)
-        _require_any_size(network, self.network)
+        inputs = fitted_inputs(network, self.network)
         scores = CellScores(network)
         note = (
             "this model's head was trained on a class token and never saw a patch token; its scores"
@@ -178,11 +174,28 @@ class _Found(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def classifier_inputs(network: nn.Module, options: Network) -> Preprocessing:
-    """What a timm classifier is shown: at its test size, unless the options say otherwise."""
+def fitted_inputs(
+    network: Any, options: Network, own: Preprocessing | None = None
+) -> Preprocessing:
+    """What a network is shown, which is made to take it. Raises InputError where it cannot."""
+    inputs = classifier_inputs(network, options, own)
+    side = options.window
+    if hasattr(network, "set_input_size"):
+        network.set_input_size(img_size=(side, side) if side else inputs.image_size)
+    _require_any_size(network, options)
+    return inputs
+
+
+def classifier_inputs(
+    network: nn.Module, options: Network, own: Preprocessing | None = None
+) -> Preprocessing:
+    """What a network is shown: at its test size, unless the options say otherwise.
+
+    Its `own` preprocessing is the one that timm knows of it, if none is given.
+    """
     from tokenlabel.data.inputs import Preprocessing
 
-    inputs = Preprocessing.of_timm(network).fitted(options.fit)
+    inputs = (own or Preprocessing.of_timm(network)).fitted(options.fit)
     info: Any = getattr(network, "feature_info", None)
     multiple = int(max(f["reduction"] for f in info)) if info else 32
     size = options.input_size(inputs.image_size, multiple)

@@ -29,6 +29,10 @@ KINDS: dict[str, tuple[str, str]] = {
         "tokenlabel.annotators.text:TextSpec",
         "The same with an image-text model and the names of the classes.",
     ),
+    "words": (
+        "tokenlabel.annotators.words:WordsSpec",
+        "The same with visual words of any vision model, for images without classes too.",
+    ),
     "masks": (
         "tokenlabel.annotators.masks:MasksSpec",
         "The same from segmentation masks, one PNG an image.",

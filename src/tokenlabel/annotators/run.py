@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from tokenlabel.annotators.protocol import Annotator, FindsByName
+from tokenlabel.annotators.word_model import WordAnnotator, shared_vocabulary
 from tokenlabel.data.decode import AS_STORED, decode_image, read_header
 from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.data.reading import StorageError
@@ -28,6 +29,7 @@ from tokenlabel.labels import Codec, LabelMap
 from tokenlabel.labels.codec import encode
 from tokenlabel.labels.manifest import Manifest
 from tokenlabel.labels.shard import ShardWriter, shard_name
+from tokenlabel.labels.vocabulary import FILE_NAME as VOCABULARY_FILE
 from tokenlabel.labels.writer import begin, complete
 from tokenlabel.progress import console, progress_bar
 
@@ -57,7 +59,11 @@ def run(
     """
     if isinstance(annotator, FindsByName):
         annotator.check_names(source.keys)
+    new = not Path(output).exists()
     folder = claim_folder(Path(output), ours=_is_store)
+    vocabulary = None
+    if isinstance(annotator, WordAnnotator):
+        vocabulary = shared_vocabulary(annotator, source, folder, new=new)
     rank, world = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
     batch_size = batch_size or _begun_with(folder) or annotator.batch_size()
     size = shard_size or _shard_size(len(source), batch_size)
@@ -76,6 +82,7 @@ def run(
                 **({"decode": source.rules.as_dict()} if source.rules != AS_STORED else {}),
             },
             annotator={**annotator.description, "batch_size": batch_size},
+            vocabulary_sha256="" if vocabulary is None else vocabulary.sha256,
         ),
     )
     shards = max(math.ceil(len(source) / size), 1)
@@ -200,7 +207,7 @@ def _prefetch(
 
 
 def _is_store(folder: Path) -> bool:
-    return (folder / "manifest.json").is_file()
+    return any((folder / name).is_file() for name in ("manifest.json", VOCABULARY_FILE))
 
 
 def _begun_with(folder: Path) -> int | None:

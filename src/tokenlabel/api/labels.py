@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from PIL import Image
 
 from tokenlabel.data.decode import decode_image, image_size
 from tokenlabel.data.matching import orientation_of
 from tokenlabel.data.open import announce, open_images
-from tokenlabel.data.source import require_labels, source_fingerprint
+from tokenlabel.data.source import (
+    has_classes,
+    require_labels,
+    source_fingerprint,
+    without_classes,
+)
 from tokenlabel.labels import LabelStore
 from tokenlabel.labels.codec import Codec
-from tokenlabel.labels.health import Health, check_health
+from tokenlabel.labels.health import Health, Pixels, check_health
 from tokenlabel.labels.released import ExtentRule, Imported, import_released
+from tokenlabel.labels.word_health import WordHealth, check_words
+from tokenlabel.pictures.words import word_sheet
 
-__all__ = ["import_labels", "labels_health"]
+__all__ = ["import_labels", "labels_health", "show_words"]
 
 
 def import_labels(
@@ -43,19 +53,40 @@ def import_labels(
     )
 
 
+def show_words(
+    *, labels: str, data: str, split: str | None = None, words: Sequence[int] = ()
+) -> Image.Image:
+    """What visual words of a store are like on the images at `data`; see `word_sheet`."""
+    store = LabelStore(labels)
+    source = open_images(data, split, "train", orientation=orientation_of(store.manifest))
+    place = {key: index for index, key in enumerate(source.keys)}
+
+    def pixels(key: str) -> Pixels:
+        return decode_image(source.read(place[key]), key, source.rules)
+
+    return word_sheet(store, source.keys, pixels, words)
+
+
 def labels_health(
     *, labels: str, data: str, split: str | None = None, sample: int = 1000
-) -> Health:
-    """How well a store's labels fit the labeled images at `data`, by a sample of them."""
+) -> Health | WordHealth:
+    """How well a store's labels fit the images at `data`, by a sample of them.
+
+    Labels of classes need images with classes; visual words tell more of images that have some.
+    """
     store = LabelStore(labels)
-    opened = open_images(data, split, "train", orientation=orientation_of(store.manifest))
-    source = require_labels(opened, data)
+    source = open_images(data, split, "train", orientation=orientation_of(store.manifest))
+    if not store.manifest.words:
+        source = require_labels(source, data)
+    elif not has_classes(source):
+        source = without_classes(source)
     announce(source, data)
     place = {key: index for index, key in enumerate(source.keys)}
-    return check_health(
-        store,
-        dict(zip(source.keys, source.labels, strict=True)),
-        source.class_names,
-        lambda key: decode_image(source.read(place[key]), key, source.rules),
-        sample=sample,
-    )
+    truth = dict(zip(source.keys, source.labels, strict=True))
+
+    def pixels(key: str) -> Pixels:
+        return decode_image(source.read(place[key]), key, source.rules)
+
+    if store.manifest.words:
+        return check_words(store, source.keys, truth, pixels, sample=sample)
+    return check_health(store, truth, source.class_names, pixels, sample=sample)

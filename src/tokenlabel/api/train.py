@@ -49,9 +49,10 @@ def train(
         return student.train(recipe, output, **options)
     if recipe.supervision.needs == "annotator":
         return student.train(recipe, output, annotator=_online(annotator, recipe), **options)
-    if recipe.data.labels is not None:
+    if recipe.data.stores:
         raise InputError(
-            f"an annotator ({annotator}) and labels ({recipe.data.labels}) are both given: choose one"
+            f"an annotator ({annotator}) and labels ({', '.join(recipe.data.stores)}) are both"
+            " given: choose one"
         )
     return student.train(_annotated(recipe, annotator, Path(output) / "labels"), output, **options)
 
@@ -64,7 +65,8 @@ def train_recipe(
     model: str | None = None,
     image_size: int | None = None,
     weights: str | None = None,
-    labels: str | None = None,
+    freeze: Literal["none", "backbone"] | None = None,
+    labels: str | Sequence[str] | None = None,
     online: bool = False,
     supervision: str | None = None,
     mix: str | None = None,
@@ -106,7 +108,8 @@ def train_recipe(
             *_given("model.name", model),
             *_given("model.image_size", image_size),
             *_given("model.weights", weights),
-            *_given("data.labels", labels),
+            *_given("data.labels", _one_or_all(labels)),
+            *_given("model.freeze", freeze),
             *_given("data.workers", workers),
             *_given("data.cache", cache),
             *_given("supervision.kind", supervision),
@@ -186,6 +189,13 @@ def _located(
         share = _HOLDOUT if begun is None else begun.data.holdout
         images = dataclasses.replace(images, holdout=share)
     return dataclasses.replace(recipe, data=images)
+
+
+def _one_or_all(labels: str | Sequence[str] | None) -> str | Sequence[str] | None:
+    """One store alone, several as a list, None for none."""
+    if labels is None or isinstance(labels, str):
+        return labels
+    return labels[0] if len(labels) == 1 else list(labels) or None
 
 
 def _given(path: str, value: Any) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 __all__ = [
+    "average",
     "diff",
     "export_labels",
     "health",
@@ -82,6 +83,32 @@ def merge(*, labels: tuple[str, ...], output: Path, overwrite: bool = False) -> 
     console.print(f"{output}: {count} labels")
 
 
+def average(
+    *, labels: tuple[str, ...], output: Path, top_k: int | None = None, overwrite: bool = False
+) -> int:
+    """Average the labels of several annotators of the same images into one store.
+
+    Exits 3 if some images are not labeled by all of them; they are left out.
+
+    Args:
+        labels: folders of the stores, of the same classes or words.
+        output: folder of the new store.
+        top_k: classes kept in each cell; by default as many as the stores keep.
+        overwrite: write into a folder that holds something else.
+    """
+    from tokenlabel.labels import LabelStore
+    from tokenlabel.labels.average import average as mean
+    from tokenlabel.progress import console
+
+    if len(labels) < 2:
+        raise InputError("name at least two label stores to average")
+    stores = [LabelStore(location) for location in labels]
+    count = mean(stores, output, top_k=top_k, overwrite=overwrite)
+    left = len(stores[0]) - count
+    console.print(f"{output}: {count} labels{f', {left} left out' if left else ''}")
+    return 3 if left else 0
+
+
 def diff(*, first: str, second: str, sample: int | None = None) -> None:
     """Say how much the labels of two stores differ.
 
@@ -133,6 +160,7 @@ def health(
 
     from tokenlabel.api.labels import labels_health
     from tokenlabel.files import claim_folder, write_atomically
+    from tokenlabel.labels.health import Health
     from tokenlabel.pictures.health import draw_health
     from tokenlabel.progress import console
 
@@ -141,9 +169,10 @@ def health(
     found = labels_health(labels=labels, data=data, split=split, sample=sample)
     for name, value in found.means.items():
         console.print(f"{name.replace('_', ' ')}: {value:.3f}")
-    console.print(
-        f"classes never named best: {len(found.never_named)} of {found.met} in these images"
-    )
+    if isinstance(found, Health):
+        console.print(
+            f"classes never named best: {len(found.never_named)} of {found.met} in these images"
+        )
     for name, value in found.orientation.items():
         console.print(f"colors explained, {name}: {value:.3f}")
     for warning in found.warnings:

@@ -72,6 +72,10 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "labels diff": ("tokenlabel.cli.labels:diff", "Compare two label stores."),
     "labels merge": ("tokenlabel.cli.labels:merge", "Join label stores into one."),
+    "labels average": (
+        "tokenlabel.cli.labels:average",
+        "Average the labels of several annotators into one store.",
+    ),
     "labels import": (
         "tokenlabel.cli.labels:import_labels",
         "Make a store of released labels (one .pt file an image).",
@@ -133,6 +137,11 @@ RENAMED: dict[str, dict[str, str]] = {
     },
 }
 
+# verb -> option that only another verb has -> that verb
+IMPLIED: dict[str, dict[str, str]] = {
+    "annotate": {"--words": "annotate words", "--vocabulary": "annotate words"},
+}
+
 _RESUMED = ("quickstart", "train", "annotate", "teach", "segment train")  # go on after Ctrl-C
 
 
@@ -178,9 +187,11 @@ def _run(words: list[str]) -> int:
 def _call(verb: str, rest: list[str]) -> Any:
     from tokenlabel.cli.options import call
 
+    given = {word.partition("=")[0] for word in rest}
+    verb = next((v for option, v in IMPLIED.get(verb, {}).items() if option in given), verb)
     module, _, name = VERBS[verb][0].partition(":")
     for option, instead in RENAMED.get(verb, {}).items():
-        if any(word.partition("=")[0] == option for word in rest):
+        if option in given:
             raise InputError(f"{verb} {option} is now: tokenlabel {instead}")
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return call(function, prog=f"tokenlabel {verb}", words=rest)

@@ -14,9 +14,12 @@ __all__ = ["show"]
 
 
 def show(
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
     *,
     labels: Path | None = None,
+    data: str | None = None,
+    split: str | None = None,
+    words: tuple[int, ...] = (),
     annotator: str | None = None,
     checkpoint: Path | None = None,
     model: str | None = None,
@@ -34,6 +37,10 @@ def show(
     Args:
         images: Image files.
         labels: A label store; an image's label is found by the end of its path ("cat/0001.jpg").
+        data: Instead of images: the images of a store of visual words, whose words are drawn, each with
+            its share of the data and the patches most typical of it.
+        split: Part of the data set, where it has parts; the training part by default.
+        words: With --data: the numbers of the words to draw; by default twelve, fullest to emptiest.
         annotator: A classifier that labels the images now: a timm name, a folder, or a training run.
         checkpoint: The student: a run's folder, or a file of weights together with --model.
         model: timm name of the student; alone, with its own pretrained weights.
@@ -52,6 +59,19 @@ def show(
     from tokenlabel.pictures.explain import explain
     from tokenlabel.pictures.panels import write_pictures
 
+    if data is not None:
+        from tokenlabel.api.labels import show_words
+        from tokenlabel.files import claim_file, replacing
+
+        if labels is None or images:
+            raise InputError("--data shows the words of a store: give --labels, and no images")
+        sheet = show_words(labels=str(labels), data=data, split=split, words=words)
+        with replacing(claim_file(output, overwrite=True)) as aside:
+            sheet.save(aside, format="PNG")
+        print(f"written to {output}")
+        return
+    if not images:
+        raise InputError("name images to show, or the images of visual words by --data")
     if labels is None and annotator is None and checkpoint is None and model is None:
         raise InputError("nothing to show: give --labels, --annotator, --checkpoint or --model")
     student = None
@@ -60,7 +80,7 @@ def show(
     if relevance and student is None:
         raise InputError("--relevance explains a student: give its --checkpoint or --model")
     store = None if labels is None else LabelStore(labels)
-    known = None if store is None else store.manifest.class_names
+    known = None if store is None else store.manifest.names
     teacher = None
     if annotator is not None:
         teacher = ClassifierSpec(model=annotator, keep_classes=True).build(())

@@ -32,8 +32,9 @@ def train(
     model: str | None = None,
     image_size: int | None = None,
     weights: str | None = None,
+    freeze: Literal["none", "backbone"] | None = None,
     annotator: str | None = None,
-    labels: str | None = None,
+    labels: tuple[str, ...] = (),
     online: bool = False,
     supervision: Kind | None = None,
     mix: Literal["none", "mixtoken", "cutmix", "mixup", "cutmix-or-mixup"] | None = None,
@@ -71,9 +72,12 @@ def train(
         model: the transformer to train: lvvit_t, lvvit_s, or any name that timm knows.
         image_size: side of the training images in pixels.
         weights: start from these weights: a checkpoint file, or `pretrained` for timm's own.
+        freeze: `backbone` trains the heads alone: a linear probe of --weights.
         annotator: timm name (or folder) of the classifier that labels the images first; its
             classes must be those of the folder (`tokenlabel teach` makes such a one).
-        labels: a label store made by `tokenlabel annotate`, in place of an annotator.
+        labels: a label store made by `tokenlabel annotate`, in place of an annotator. Several, of
+            classes or of visual words, teach one token head each. Images without classes train with
+            them alone.
         online: ask the annotator anew for every augmented view, and store nothing.
         supervision: what to learn from: token-labels is the method; labels (ground truth only) and
             distillation (the annotator's label of the whole image) are what to compare it with.
@@ -103,8 +107,8 @@ def train(
     from tokenlabel.api.train import train as run
     from tokenlabel.api.train import train_recipe
 
-    if annotator is not None and labels is not None:
-        raise InputError(f"--annotator {annotator} and --labels {labels}: choose one of them")
+    if annotator is not None and labels:
+        raise InputError(f"--annotator {annotator} and --labels {labels[0]}: choose one of them")
     if given.pop("show"):
         for name in ("annotator", "allow_changed"):
             del given[name]
@@ -120,9 +124,17 @@ def _report(done: TrainResult) -> None:
     results, recipe = done.results, read_recipe(done.folder / "recipe.yaml")
     if results.get("images") is not None:
         print(f"trained on {results['images']:,} images{left_out(results['left_out'])}")
-    if results["best_top1"] is not None:
-        print(f"best top-1 {results['best_top1']:.2%} ({results['best_checkpoint']})")
+    if (best := results[f"best_{recipe.measure}"]) is not None:
+        word = "top-1" if recipe.measure == "top1" else "nearest-neighbor accuracy"
+        print(f"best {word} {best:.2%} ({results['best_checkpoint']})")
     images = recipe.data
+    if recipe.model.num_classes == 0:
+        print(f"the run: {done.folder}")
+        print(
+            "next: tokenlabel train --data LABELED --weights"
+            f" {done.folder} --model {recipe.model.name} --supervision labels"
+        )
+        return
     place = images.train if images.val is None else images.val
     part = f" --split {images.val_split}" if images.val_split else ""
     print(f"the run: {done.folder}")

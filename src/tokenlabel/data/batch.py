@@ -22,6 +22,8 @@ class Batch:
     keys: tuple[str, ...]
     clean: Tensor | None = None
     """The same views without color operations and erasing, as `images`: what an annotator sees."""
+    more: tuple[TokenTarget, ...] = ()
+    """Token targets of further annotators."""
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -34,6 +36,7 @@ class Batch:
             self.target and self.target.first(count),
             self.keys[:count],
             None if self.clean is None else self.clean[:count],
+            tuple(target.first(count) for target in self.more),
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
@@ -43,6 +46,7 @@ class Batch:
             self.target and self.target.to(device, non_blocking),
             self.keys,
             None if self.clean is None else self.clean.to(device, non_blocking=non_blocking),
+            tuple(target.to(device, non_blocking) for target in self.more),
         )
 
     def pin_memory(self) -> Batch:
@@ -52,4 +56,5 @@ class Batch:
             self.target and self.target.pin_memory(),
             self.keys,
             None if self.clean is None else self.clean.pin_memory(),
+            tuple(target.pin_memory() for target in self.more),
         )

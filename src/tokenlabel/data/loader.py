@@ -141,6 +141,7 @@ def train_loader(
     image_size: tuple[int, int],
     batch_size: int,
     targets: Targets | None = None,
+    more: Sequence[Targets] = (),
     labels: LabelStore | None = None,
     clean: bool = False,
     seed: int = 0,
@@ -155,12 +156,15 @@ def train_loader(
 
     What a batch holds depends on (seed, epoch, step, rank) and on nothing else. `repeats` is how
     often an image appears in a row, augmented anew (repeated augmentation). Images that the annotator
-    of `labels` (or of the targets' store) left out are left out; `clean` adds what an annotator is to
+    of `labels` (or of the targets' store) left out are left out. `more` are the targets of further
+    annotators; `clean` adds what an annotator is to
     see of each view. `cache` keeps decoded images and never changes a batch. Raises InputError where
     images lack labels, or are fewer than one step of all ranks takes.
     """
     store = targets.labels if targets else labels
     samples = np.arange(len(source)) if store is None else labeled_samples(source, store)
+    for other in more:
+        samples = np.intersect1d(samples, labeled_samples(source, other.labels))
     if len(samples) < batch_size * world:
         raise InputError(
             f"{len(samples)} images are fewer than one batch of {batch_size * world}:"
@@ -168,7 +172,9 @@ def train_loader(
         )
     order = BatchOrder(samples, batch_size, seed=seed, repeats=repeats, rank=rank, world=world)
     decoded = decoded_images(source, cache, fast=not augmentation.exact_pixels)
-    made = Samples(source, augmentation, image_size, targets, seed, clean, decoded)
+    made = Samples(
+        source, augmentation, image_size, targets, seed, clean, decoded, more=tuple(more)
+    )
     return Loader(made, order, workers, pin_memory)
 
 
@@ -201,6 +207,7 @@ class Samples(BatchMaker[Batch]):
     seed: int
     clean: bool = False
     decoded: DecodedImages | None = None
+    more: tuple[Targets, ...] = ()
 
     def make(self, requests: list[Request]) -> Batch:
         shape = (len(requests), *self.size, 3)
@@ -217,6 +224,7 @@ class Samples(BatchMaker[Batch]):
             target=self.targets.make(keys, drawn) if self.targets else None,
             keys=keys,
             clean=None if clean is None else clean.permute(0, 3, 1, 2),
+            more=tuple(targets.make(keys, drawn) for targets in self.more),
         )
 
     def draw(self, request: Request) -> tuple[Drawn, Pixels]:

@@ -75,6 +75,8 @@ def _check_orientation(source: ImageSource, manifest: Manifest) -> None:
 
 
 def _check_classes(source: ImageSource, manifest: Manifest) -> None:
+    if manifest.words or not source.class_names:
+        return  # tokens name words, or what the annotator knows; no image's class is among them
     images, labels = source.class_names, manifest.class_names
     if manifest.num_classes != len(images):
         raise InputError(

@@ -25,9 +25,11 @@ __all__ = [
     "ImageSource",
     "Listing",
     "Subset",
+    "has_classes",
     "read_by",
     "require_labels",
     "source_fingerprint",
+    "without_classes",
 ]
 
 UNLABELED = -1  # in `labels`: the image has no class
@@ -58,9 +60,11 @@ class Found:
     def line(self) -> str:
         """One line to print: images, classes, and all that was left out by reason."""
         said = [f"{self.images:,} images in {self.classes:,} classes"]
+        if self.classes == 0:
+            said = [f"{self.images:,} images without classes"]
         if self.part:
             said[0] += f" (part {self.part!r})"
-        if self.unlabeled:
+        if self.unlabeled and self.classes:
             said.append(f"{self.unlabeled:,} without a class")
         if self.left_out:
             counts = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
@@ -242,6 +246,20 @@ def require_labels(source: ImageSource, where: str) -> ImageSource:
     missing = len(source) - len(kept)
     left_out = Counter(source.found.left_out) + Counter({"without a class": missing})
     return replace(subset, found=replace(subset.found, left_out=dict(left_out)))
+
+
+def has_classes(source: ImageSource) -> bool:
+    """Whether any image has a class; a flat folder's one class without a name is none."""
+    named = source.class_names != ("",)
+    return named and any(int(label) != UNLABELED for label in source.labels)
+
+
+def without_classes(source: ImageSource) -> ImageSource:
+    """The same images, none of which has a class."""
+    assert isinstance(source, Listing)
+    count = len(source)
+    found = replace(source.found, classes=0, unlabeled=count)
+    return replace(source, labels=[UNLABELED] * count, class_names=(), found=found)
 
 
 def source_fingerprint(source: ImageSource | Listing) -> str:

@@ -60,7 +60,7 @@ class Classifier:
     model: DenseModel
     preprocessing: Preprocessing
     class_names: tuple[str, ...]  # folder names, ImageNet ids, or numbers where neither is known
-    has_tokens: bool  # whether its tokens were taught, so that their scores mean something
+    has_tokens: bool  # whether its tokens were taught to name classes
     facts: dict[str, Any] = field(default_factory=dict)
     run: Run[Recipe] | None = None  # where it is a run's
 
@@ -77,7 +77,7 @@ class Classifier:
     def rule(self) -> Rule:
         """The rule of the headline: of a run its method's, else the published one."""
         if self.run is not None:
-            return self.run.recipe.supervision.rules_of(self.model.heads)[0]
+            return self.run.recipe.supervision.rules_of(self.model.tokens_name_classes)[0]
         return self.rules[-1]
 
     def output(self, images: Tensor) -> DenseOutput:
@@ -196,7 +196,11 @@ def _of_run(folder: Path, weights: WhichWeights, size: tuple[int, int] | None) -
     spec = recipe.model
     trained_size = to_2tuple(spec.image_size)
     student = create_model(
-        spec.name, len(class_names), img_size=size or trained_size, **spec.kwargs
+        spec.name,
+        len(class_names),
+        img_size=size or trained_size,
+        token_classes=spec.token_classes,
+        **spec.kwargs,
     )
     load_weights(student, file)
     taught = recipe.supervision.teaches_tokens or student.heads == "tokens"
@@ -210,7 +214,7 @@ def _of_run(folder: Path, weights: WhichWeights, size: tuple[int, int] | None) -
             fit="crop",
         ),
         class_names,
-        has_tokens=taught and student.heads != "class",
+        has_tokens=taught and student.tokens_name_classes,
         facts={
             "model": spec.name,
             "checkpoint": str(file),

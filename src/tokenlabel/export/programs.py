@@ -91,7 +91,7 @@ def _of_any_size(model: DenseModel) -> DenseModel:
     flexible = with_any_size(model.backbone)
     if flexible is model.backbone:
         return model
-    rebuilt = DenseModel(flexible, heads=model.heads)
+    rebuilt = DenseModel(flexible, token_classes=model.token_classes, heads=model.heads)
     rebuilt.load_state_dict(model.state_dict())
     return rebuilt
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +18,15 @@ from tokenlabel.errors import InputError
 from tokenlabel.labels.label_map import LabelMap
 from tokenlabel.labels.store import LabelStore
 
-__all__ = ["Health", "check_health"]
+__all__ = [
+    "Health",
+    "Pixels",
+    "check_health",
+    "orientation_fits",
+    "orientation_warning",
+    "sampled",
+    "sharing_warning",
+]
 
 Pixels = NDArray[np.uint8]  # [H, W, 3]
 
@@ -73,11 +81,7 @@ class Health:
             said.append(
                 "Few cells name the true class: a larger top-k or other annotator may help."
             )
-        if means["top_k_mass"] < 0.5:
-            said.append(
-                f"The stored classes hold {means['top_k_mass']:.0%} of the probability: the rest is"
-                " spread evenly over all classes. Raise top-k."
-            )
+        said += sharing_warning(means["top_k_mass"])
         if means["entropy"] > 0.9:
             said.append("The cells say almost nothing: their classes are nearly equally likely.")
         if self.met > 1 and len(self.never_named) > self.met / 2:
@@ -85,13 +89,7 @@ class Health:
                 f"{len(self.never_named)} of the {self.met} classes of these images are never a"
                 f" cell's best, {self.never_named[0]!r} for one."
             )
-        best = max(self.orientation, key=self.orientation.__getitem__, default="as stored")
-        if best != "as stored" and self.orientation[best] > 1.1 * self.orientation["as stored"]:
-            said.append(
-                f"The labels fit the images better when {best}: they were made or imported in"
-                " another orientation. Do not train with these labels."
-            )
-        return said
+        return said + orientation_warning(self.orientation)
 
 
 def check_health(
@@ -124,8 +122,7 @@ def check_health(
             f"{store.location} has no label of any of the {len(truth)} images: it belongs to another"
             " data set, or was made from another folder level"
         )
-    if len(keys) > sample:
-        keys = random.Random(0).sample(keys, sample)
+    keys = sampled(store, keys, sample)
     agreement, cells, mass, entropy = [], [], [], []
     named: set[int] = set()
     fits: dict[str, list[float]] = {name: [] for name in _TURNS}
@@ -138,7 +135,7 @@ def check_health(
         entropy.append(_entropy(label, probability))
         named.update(torch.unique(label.classes[0]).tolist())
         if pixels is not None:
-            for name, fit in _orientation_fits(label, pixels(key)).items():
+            for name, fit in orientation_fits(label, pixels(key)).items():
                 fits[name].append(fit)
     met = sorted({truth[key] for key in keys})
     never = [class_names[c] for c in met if c not in named]
@@ -156,6 +153,33 @@ def check_health(
     )
 
 
+def sampled(store: LabelStore, keys: Sequence[str], count: int) -> list[str]:
+    """Those of the keys that have a label, or so many of them drawn at random."""
+    known = [key for key in keys if key in store]
+    return known if len(known) <= count else random.Random(0).sample(known, count)
+
+
+def sharing_warning(top_k_mass: float) -> list[str]:
+    """What to say where the stored classes hold little of the probability."""
+    if top_k_mass >= 0.5:
+        return []
+    return [
+        f"The stored classes hold {top_k_mass:.0%} of the probability: the rest is"
+        " spread evenly over all classes. Raise top-k."
+    ]
+
+
+def orientation_warning(orientation: Mapping[str, float]) -> list[str]:
+    """What to say where labels fit the images better in another orientation."""
+    best = max(orientation, key=orientation.__getitem__, default="as stored")
+    if best == "as stored" or orientation[best] <= 1.1 * orientation["as stored"]:
+        return []
+    return [
+        f"The labels fit the images better when {best}: they were made or imported in"
+        " another orientation. Do not train with these labels."
+    ]
+
+
 def _whole_map_class(label: LabelMap, probability: Tensor) -> int:
     classes, slots = torch.unique(label.classes, return_inverse=True)
     mass = torch.zeros(len(classes)).scatter_add_(0, slots.flatten(), probability.flatten())
@@ -171,7 +195,7 @@ def _entropy(label: LabelMap, probability: Tensor) -> float:
     return float((named + unnamed).mean()) / max(math.log(label.num_classes), 1e-12)
 
 
-def _orientation_fits(label: LabelMap, pixels: Pixels) -> dict[str, float]:
+def orientation_fits(label: LabelMap, pixels: Pixels) -> dict[str, float]:
     """Share of the image's color variance between cells that their best class explains."""
     rows, cols = pixels.shape[:2]
     box = label.extent

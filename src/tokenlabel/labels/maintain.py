@@ -25,12 +25,16 @@ from tokenlabel.labels.shard import ShardWriter, shard_name
 from tokenlabel.labels.store import LabelStore
 from tokenlabel.labels.writer import begin, complete
 
-__all__ = ["Difference", "diff", "merge", "verify"]
+__all__ = ["Difference", "diff", "merge", "require_same_classes", "verify"]
 
 
 def verify(store: LabelStore) -> list[str]:
     """Read every byte and every label; what is wrong, one line each (empty: all is well)."""
     damage = []
+    try:
+        store.vocabulary  # noqa: B018
+    except InputError as error:
+        damage.append(str(error))
     files = [(shard.file, shard.sha256) for shard in store.manifest.shards]
     for name, sha256 in [(INDEX_FILE, store.manifest.index_sha256), *files]:
         path = inside(Path(store.location), name, links=True)
@@ -56,14 +60,7 @@ def merge(stores: Sequence[LabelStore], output: Path, *, overwrite: bool = False
     InputError where stores do not fit or share a key.
     """
     first = stores[0]
-    for other in stores[1:]:
-        for name in ("num_classes", "class_names", "codec"):
-            here, there = getattr(first.manifest, name), getattr(other.manifest, name)
-            if here != there:
-                raise InputError(
-                    f"{first.location} and {other.location} differ in {name}: {_short(here)}"
-                    f" and {_short(there)}"
-                )
+    require_same_classes(stores, "num_classes", "class_names", "codec", "vocabulary_sha256")
     for number, store in enumerate(stores):
         for other in stores[number + 1 :]:
             if (key := next((key for key in other if key in store), None)) is not None:
@@ -76,8 +73,11 @@ def merge(stores: Sequence[LabelStore], output: Path, *, overwrite: bool = False
         shard_size=size,
         dataset=_joined([store.manifest.dataset for store in stores]),
         annotator=_joined([store.manifest.annotator for store in stores]),
+        vocabulary_sha256=first.manifest.vocabulary_sha256,
     )
     begin(output, settings, overwrite=overwrite)
+    if first.vocabulary is not None:
+        first.vocabulary.save(output)
     total = sum(len(store) + len(store.manifest.left_out) for store in stores)
     shards = max(math.ceil(total / size), 1)
     records = _records(stores)
@@ -118,6 +118,19 @@ def _joined(descriptions: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return first
     alike = {k: v for k, v in first.items() if all(other.get(k) == v for other in descriptions)}
     return {**alike, "merged": list(descriptions)}
+
+
+def require_same_classes(stores: Sequence[LabelStore], *settings: str) -> None:
+    """Raises InputError that names the first of `settings` in which the stores differ."""
+    first, *others = stores
+    for other in others:
+        for name in settings:
+            here, there = getattr(first.manifest, name), getattr(other.manifest, name)
+            if here != there:
+                raise InputError(
+                    f"{first.location} and {other.location} differ in {name}: {_short(here)}"
+                    f" and {_short(there)}"
+                )
 
 
 @dataclass(frozen=True)

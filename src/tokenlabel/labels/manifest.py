@@ -59,6 +59,20 @@ class Manifest(_Strict):
     shards: tuple[ShardInfo, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     index_sha256: str = ""
+    vocabulary_sha256: str = ""
+    """Of `vocabulary.safetensors`, where the labels are visual words instead of classes."""
+
+    @property
+    def words(self) -> bool:
+        """Whether its "classes" are visual words, which say nothing of the images' classes."""
+        return bool(self.vocabulary_sha256)
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Names of its classes, where they are known; words have numbers."""
+        if self.words:
+            return tuple(f"word {number}" for number in range(self.num_classes))
+        return self.class_names
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -82,6 +96,8 @@ class Manifest(_Strict):
 
     def save(self, folder: Path) -> None:
         content = self.model_dump(mode="json")
+        if not self.words:  # as before there were words: older versions read it
+            del content["vocabulary_sha256"]
         text = json.dumps(content | {"checksum": _checksum(content)}, indent=1, ensure_ascii=False)
         write_atomically(folder / FILE_NAME, text.encode())
 

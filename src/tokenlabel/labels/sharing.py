@@ -13,6 +13,7 @@ from tokenlabel.labels.manifest import FILE_NAME as MANIFEST_FILE
 from tokenlabel.labels.manifest import Manifest
 from tokenlabel.labels.remote import StoreFiles
 from tokenlabel.labels.store import LabelStore
+from tokenlabel.labels.vocabulary import FILE_NAME as VOCABULARY_FILE
 from tokenlabel.labels.writer import is_store_folder
 from tokenlabel.progress import progress_bar
 
@@ -32,7 +33,8 @@ def push(folder: Path, destination: str) -> Manifest:
         files, root = fsspec.url_to_fs(destination)
         files.makedirs(root, exist_ok=True)
         with progress_bar("files") as progress:
-            names = [*(shard.file for shard in manifest.shards), INDEX_FILE]
+            words = [VOCABULARY_FILE] if manifest.words else []
+            names = [*(shard.file for shard in manifest.shards), *words, INDEX_FILE]
             task = progress.add_task("push", total=len(names), note="")
             for name in progress.track(names, task_id=task):
                 files.put_file(str(inside(folder, name, links=True)), f"{root.rstrip('/')}/{name}")
@@ -64,6 +66,8 @@ def pull(location: str, folder: Path, *, overwrite: bool = False) -> Manifest:
         files = StoreFiles(location, folder)
         with progress_bar("files") as progress:
             files.path_of(INDEX_FILE, sha256=manifest.index_sha256)
+            if manifest.words:
+                files.path_of(VOCABULARY_FILE, sha256=manifest.vocabulary_sha256)
             task = progress.add_task("pull", total=len(manifest.shards), note="")
             for shard in progress.track(manifest.shards, task_id=task):
                 files.path_of(shard.file, sha256=shard.sha256)
@@ -80,7 +84,7 @@ def store_card(manifest: Manifest) -> str:
         for name, value in {
             "images": records,
             "left out": len(manifest.left_out),
-            "classes": manifest.num_classes,
+            "visual words" if manifest.words else "classes": manifest.num_classes,
             "codec": manifest.codec,
             "size": f"{size / 1e6:.1f} MB ({size / max(records, 1):.0f} bytes an image)",
             **{f"annotator: {key}": value for key, value in manifest.annotator.items()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from bisect import bisect_right
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from tokenlabel.labels.label_map import LabelMap
 from tokenlabel.labels.manifest import Manifest
 from tokenlabel.labels.remote import StoreFiles
 from tokenlabel.labels.shard import BrokenRecord, Record, read_record
+from tokenlabel.labels.vocabulary import FILE_NAME as VOCABULARY_FILE
+from tokenlabel.labels.vocabulary import Vocabulary
 
 __all__ = ["LabelStore"]
 
@@ -53,7 +55,16 @@ class LabelStore:
 
     @property
     def num_classes(self) -> int:
+        """Classes, or visual words, that its labels tell apart."""
         return self.manifest.num_classes
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary | None:
+        """The visual words, where its labels are such. Raises InputError where they are damaged."""
+        sha256 = self.manifest.vocabulary_sha256
+        if not sha256:
+            return None
+        return Vocabulary.load(self._files.path_of(VOCABULARY_FILE, sha256=sha256), sha256)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -77,7 +88,8 @@ class LabelStore:
             raise InputError(f"{self.location}: the label of {key!r} is damaged: {error}") from None
 
     def __repr__(self) -> str:
-        return f"LabelStore({self.location!r}: {len(self)} images, {self.num_classes} classes)"
+        what = "visual words" if self.manifest.words else "classes"
+        return f"LabelStore({self.location!r}: {len(self)} images, {self.num_classes} {what})"
 
     def payload(self, key: str) -> bytes:
         """The encoded label map of a key, as it stands in its shard."""

@@ -14,13 +14,15 @@ from tokenlabel.labels.index_writer import IndexWriter
 from tokenlabel.labels.label_map import LabelMap
 from tokenlabel.labels.manifest import FORMAT_VERSION, LeftOut, Manifest, ShardInfo
 from tokenlabel.labels.shard import BrokenRecord, ShardWriter, lock_of, scan, shard_name
+from tokenlabel.labels.vocabulary import FILE_NAME as VOCABULARY_FILE
+from tokenlabel.labels.vocabulary import Vocabulary
 
 __all__ = ["LabelStoreWriter", "begin", "complete", "is_store_folder"]
 
 
 def is_store_folder(folder: Path) -> bool:
     """Whether a folder holds a label store, or the beginnings of one, and nothing else."""
-    ours = {"manifest.json", index_file.FILE_NAME, "README.md"}
+    ours = {"manifest.json", index_file.FILE_NAME, VOCABULARY_FILE, "README.md"}
     return all(
         path.name in ours or path.name.startswith((".", "shard-")) for path in folder.iterdir()
     )
@@ -127,9 +129,13 @@ class LabelStoreWriter:
         shard_size: int = 10_000,
         dataset: dict[str, Any] | None = None,
         annotator: dict[str, Any] | None = None,
+        vocabulary: Vocabulary | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Raises InputError where the folder holds something else, unless `overwrite` is set."""
+        """`vocabulary`: the visual words that the labels name instead of classes.
+
+        Raises InputError where the folder holds something else, unless `overwrite` is set.
+        """
         self.folder = Path(path)
         settings = Manifest(
             num_classes=num_classes,
@@ -138,8 +144,11 @@ class LabelStoreWriter:
             shard_size=shard_size,
             dataset=dataset or {},
             annotator=annotator or {},
+            vocabulary_sha256="" if vocabulary is None else vocabulary.sha256,
         )
         self.manifest = begin(self.folder, settings, overwrite=overwrite)
+        if vocabulary is not None:
+            vocabulary.save(self.folder)
         self._from_before: set[str] = set()
         self._written: set[str] = set()
         self._number = 0

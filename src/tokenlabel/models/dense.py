@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,7 @@ from tokenlabel.output import DenseOutput
 __all__ = ["DenseModel", "create_model"]
 
 Heads = Literal["class+tokens", "class", "tokens"]
+TokenClasses = int | Sequence[int | None] | None
 
 
 class DenseModel(nn.Module):
@@ -27,7 +29,11 @@ class DenseModel(nn.Module):
       VOLO) and adds it there, its class head alone. Distilled models have two class heads; their
       logits are the mean of both in training as in evaluation, as timm has it outside of its
       distilled training: the class loss reaches both heads.
-    - `num_classes`: None keeps the backbone's; another count gives it new heads.
+    - `num_classes`: None keeps the backbone's; another count gives it new heads. 0: it has no class
+      head, and class logits are [B, 0].
+    - `token_classes`: what the tokens name, where it is not the classes: so many visual words. A
+      sequence gives the tokens one head each, in which None stands for the classes; the first is
+      `token_head`, whose logits are the "token" map.
     - `heads`: "class+tokens"; "tokens" has no class head, class logits are the mean over tokens of
       the token logits; "class" has no token head, the "token" map is the class logits on a 1 x 1
       grid (an ordinary classifier; with the teacher's pooled class target this is ReLabel).
@@ -45,6 +51,7 @@ class DenseModel(nn.Module):
         backbone: str | nn.Module,
         num_classes: int | None = None,
         *,
+        token_classes: TokenClasses = None,
         heads: Heads = "class+tokens",
         **timm_arguments: Any,
     ) -> None:
@@ -62,6 +69,9 @@ class DenseModel(nn.Module):
         self.backbone = model
         self.num_classes: int = model.num_classes
         self.heads = heads
+        of_each = (token_classes,) if isinstance(token_classes, int | None) else token_classes
+        self.token_classes: tuple[int | None, ...] = tuple(of_each)
+        self._require_heads()
         self.image_shape = layout.image_shape(model)
         found = _look(model, self.image_shape)
         self._final, self._final_in_features = found.final, found.final_in_features
@@ -72,6 +82,7 @@ class DenseModel(nn.Module):
             assert embedding is not None
             embedding.register_forward_hook(self._mix_embedding)
         self.aux_head = self._new_token_head()
+        self.more_heads = nn.ModuleList(map(self._linear, self.token_classes[1:]))
         self._grids: dict[tuple[int, int], tuple[int, int]] = {}
         self._freeze_unused_parameters()
 
@@ -82,6 +93,16 @@ class DenseModel(nn.Module):
         """Map from token features [..., D] to token logits [..., C]: linear, if there is one."""
         head: nn.Module = self.backbone.aux_head if self.aux_head is None else self.aux_head
         return head
+
+    @property
+    def token_heads(self) -> list[nn.Module]:
+        """`token_head` and those of the other `token_classes`, which map the same features."""
+        return [self.token_head, *self.more_heads]
+
+    @property
+    def tokens_name_classes(self) -> bool:
+        """Whether the token logits are of the classes, so that they too say what an image shows."""
+        return self.heads != "class" and self.token_classes[0] is None and self.num_classes > 0
 
     def forward(self, images: Tensor, mix: Mix | None = None) -> DenseOutput:
         """Images [B, 3, H, W] to class logits and token logits, in training and evaluation alike.
@@ -99,7 +120,9 @@ class DenseModel(nn.Module):
         For a loss that applies the token head to a few images at a time.
         """
         features, tokens = self._mixed_features(images, mix)
-        if self.heads == "tokens":
+        if self.num_classes == 0:
+            logits = tokens.new_zeros(len(tokens), 0)
+        elif self.heads == "tokens":
             logits = self.token_head(tokens.mean((1, 2)))
         else:
             logits = self._class_logits(features)
@@ -169,16 +192,32 @@ class DenseModel(nn.Module):
         own = getattr(self.backbone, "aux_head", None)
         if self.heads == "class":
             return nn.Identity()
-        if isinstance(own, nn.Linear) and (own.in_features, own.out_features) == (
-            channels,
-            self.num_classes,
+        if (
+            self.token_classes[0] is None
+            and isinstance(own, nn.Linear)
+            and (own.in_features, own.out_features) == (channels, self.num_classes)
         ):
             return None
+        return self._linear(self.token_classes[0])
+
+    def _linear(self, classes: int | None) -> nn.Linear:
+        """A new token head of so many words, or (None) of the classes."""
+        count = self.num_classes if classes is None else classes
         like = next(self.backbone.parameters())
-        head = nn.Linear(channels, self.num_classes, device=like.device, dtype=like.dtype)
+        head = nn.Linear(self._final.channels, count, device=like.device, dtype=like.dtype)
         trunc_normal_(head.weight, std=0.02)
         nn.init.zeros_(head.bias)
         return head
+
+    def _require_heads(self) -> None:
+        plain = self.token_classes == (None,) and self.num_classes > 0
+        if not plain and self.heads != "class+tokens":
+            raise InputError(
+                f"heads={self.heads!r} has one set of classes: leave it out for visual words, for"
+                " several token heads and where there are no classes"
+            )
+        if self.num_classes == 0 and None in self.token_classes:
+            raise InputError("a student without classes needs token_classes: what its tokens name")
 
     def _trial(self, trial: nn.Module, size: tuple[int, int]) -> DenseOutput:
         """What a copy of this model on the meta device makes of images of `size`."""
@@ -198,8 +237,10 @@ class DenseModel(nn.Module):
             trial = layout.on_meta(self)
             for shadow in trial.parameters():
                 shadow.requires_grad_(shadow.is_floating_point())  # frozen ones may be used
-            output = self._trial(trial, (self.image_shape[1], self.image_shape[2]))
-            torch.autograd.backward((output.logits.sum(), output.tokens.sum()))
+            images = torch.empty(2, *self.image_shape, device="meta")
+            logits, features = trial.train().forward_tokens(images)
+            heads = [head(features).sum() for head in trial.token_heads]
+            torch.autograd.backward(logits.sum() + sum(heads))
         for parameter, shadow in zip(self.parameters(), trial.parameters(), strict=True):
             if shadow.grad is None:
                 parameter.requires_grad_(False)
@@ -210,6 +251,7 @@ def create_model(
     num_classes: int = 1000,
     *,
     img_size: int | tuple[int, int] | None = None,
+    token_classes: TokenClasses = None,
     heads: Heads = "class+tokens",
     pretrained: bool = False,
     **timm_arguments: Any,
@@ -219,7 +261,7 @@ def create_model(
     Convolutional models have no built-in size and take any.
     """
     arguments = timm_arguments | {"img_size": img_size, "pretrained": pretrained}
-    return DenseModel(name, num_classes, heads=heads, **arguments)
+    return DenseModel(name, num_classes, token_classes=token_classes, heads=heads, **arguments)
 
 
 def _look(model: nn.Module, image_shape: tuple[int, int, int]) -> layout.Probe:

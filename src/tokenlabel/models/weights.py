@@ -150,7 +150,7 @@ def head_names(model: nn.Module) -> set[str]:
     named = (getattr(backbone, "pretrained_cfg", None) or {}).get("classifier") or ()
     names = {named} if isinstance(named, str) else set(named)
     names |= {name for name, module in backbone.named_modules() if module in modules}
-    return {"aux_head", *(prefix + name for name in {*names, "aux_head"})}
+    return {"aux_head", "more_heads", *(prefix + name for name in {*names, "aux_head"})}
 
 
 def _wrapped(model: nn.Module) -> nn.Module | None:

@@ -42,7 +42,8 @@ def explain(
     own. Raises InputError where these do not go together.
     """
     maps = dict(maps)
-    answer = None if student is None else student.predict(image)[0].top[0]
+    answers = student is not None and student.num_classes > 0
+    answer = student.predict(image)[0].top[0] if student is not None and answers else None
     if student is not None and student.has_tokens:
         maps["student's tokens"] = token_map(student, image)
     names = _names(maps, student, class_names)
@@ -62,10 +63,12 @@ def explain(
     ]
     if answer is None:
         return Row(name, image, panels, list(maps.values()), names)
-    if relevance and student is not None:
-        explained = list(dict.fromkeys([answer.number, *asked]))
-        panels += _relevance_panels(student, image, explained, names)
-    text = f"{shortened(names[answer.number])}, {100 * answer.confidence:.0f} %"
+    assert student is not None
+    titles = student.titles()
+    if relevance:
+        explained = [answer.number, *(asked if len(names) == len(titles) else ())]
+        panels += _relevance_panels(student, image, list(dict.fromkeys(explained)), titles)
+    text = f"{shortened(titles[answer.number])}, {100 * answer.confidence:.0f} %"
     return Row(name, image, panels, list(maps.values()), names, f"answer: {text}")
 
 
@@ -92,17 +95,18 @@ def class_probability(label_map: LabelMap, chosen: int) -> NDArray[np.float64]:
 def _names(
     maps: Mapping[str, LabelMap], student: Classifier | None, known: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """The titles of the classes that maps and student share."""
+    """The titles of the classes of the maps, or without these of the student's."""
     counts = {label_map.num_classes for label_map in maps.values()}
-    counts |= set() if student is None else {student.num_classes}
+    counts |= {student.num_classes} if student is not None and not counts else set()
     if len(counts) > 1:
         raise InputError(
             f"labels and models know different classes ({', '.join(map(str, sorted(counts)))} of"
             " them): show them one at a time"
         )
-    if student is not None:
+    count = counts.pop()
+    if known is None and student is not None and student.num_classes == count:
         return student.titles()
-    return class_titles(known or default_names(counts.pop()))
+    return class_titles(known or default_names(count))
 
 
 def _numbers(wanted: Sequence[str], names: Sequence[str]) -> list[int]:

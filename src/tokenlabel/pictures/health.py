@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tokenlabel.files import replacing
 from tokenlabel.labels.health import Health
+from tokenlabel.labels.word_health import WordHealth
 
 __all__ = ["draw_health"]
 
@@ -17,13 +18,25 @@ _TITLES = {
 }
 
 
-def draw_health(health: Health, folder: Path) -> list[Path]:
-    """Write `<statistic>.png` to a folder: a histogram over images each, bars for orientations."""
+def draw_health(health: Health | WordHealth, folder: Path) -> list[Path]:
+    """Write `<statistic>.png` to a folder: a histogram over images each, bars for orientations.
+
+    Of visual words: how full each of them is.
+    """
     from matplotlib.figure import Figure
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, title in _TITLES.items():
+    if isinstance(health, WordHealth):
+        figure = Figure(figsize=(6, 3), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(range(1, health.words + 1), sorted(health.shares, reverse=True))
+        axes.axhline(1 / health.words, color="black", linestyle="--")
+        axes.set(title="Share of the cells of each word, the fullest first", yscale="log")
+        paths.append(folder / "words.png")
+        with replacing(paths[-1]) as aside:
+            figure.savefig(aside, dpi=120, format="png")
+    for name, title in _TITLES.items() if isinstance(health, Health) else ():
         figure = Figure(figsize=(6, 3), layout="constrained")
         axes = figure.subplots()
         axes.hist(getattr(health, name), bins=20, range=(0, 1))

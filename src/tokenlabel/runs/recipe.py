@@ -7,7 +7,7 @@ as YAML; `tokenlabel.recipes` holds one per published result.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -62,13 +62,19 @@ class Data:
     leaves the choice to `tokenlabel train`, and holds out nothing in a run that recorded it."""
     orientation: Literal["ignore", "apply"] = "ignore"
     """Whether EXIF orientations are applied; as the labels were made."""
-    labels: str | None = None
-    """Label store made by `tokenlabel annotate`; needed unless supervision is by labels alone."""
+    labels: str | tuple[str, ...] | None = None
+    """Label store made by `tokenlabel annotate`; needed unless supervision is by labels alone. Of
+    several, each teaches a token head of its own."""
     workers: Annotated[int, Field(ge=0)] = 4
     """Loader processes per rank; 0 loads in the training process. Never changes the result."""
     cache: Cache = "none"
     """Keep decoded images: "ram" in the memory of each rank, "disk" in a file that ranks and later runs
     share. Never changes the result; pays where decoding is what training waits for."""
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """The locations of all label stores."""
+        return (self.labels,) if isinstance(self.labels, str) else self.labels or ()
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -105,11 +111,15 @@ class Model:
     """A timm model, a folder that timm wrote, or `module:function` of your own that returns a model."""
     image_size: Count | tuple[Count, Count] = 224
     """Side, or (height, width), in pixels."""
-    num_classes: Count | None = None
-    """Class count; None takes it from the training images."""
+    num_classes: Annotated[int, Field(ge=0)] | None = None
+    """Class count; None takes it from the training images. 0: these have no classes."""
+    token_classes: Count | tuple[Count | None, ...] | None = None
+    """What the tokens name: visual words, so many; None: the classes. Taken from the label stores."""
     drop_path: Share = 0.0
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Further timm model arguments."""
+    freeze: Literal["none", "backbone"] = "none"
+    """"backbone": train the heads alone."""
     weights: str | None = None
     """Where to start from: a checkpoint file, a run's folder (its best checkpoint, averaged), or
     "pretrained" for timm's own weights."""
@@ -216,8 +226,10 @@ class BaseRecipe:
     log_every: Count = 50
     """Updates between two lines of the metrics file."""
 
-    measure: ClassVar[str] = "top1"
-    """The validation's measure that decides which checkpoint is best."""
+    @property
+    def measure(self) -> str:
+        """The validation's measure that decides which checkpoint is best."""
+        return "top1"
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -245,6 +257,11 @@ class Recipe(BaseRecipe):
     @property
     def total_epochs(self) -> int:
         return self.schedule.epochs + self.schedule.cooldown_epochs
+
+    @property
+    def measure(self) -> str:
+        """Without classes a validation finds the class of each image's nearest neighbors."""
+        return "knn" if self.model.num_classes == 0 else "top1"
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -160,7 +160,9 @@ class SegmentationRecipe(BaseRecipe):
     validate_every: Count = 6
     """Passes over the images between two validations; the end is always validated."""
 
-    measure: ClassVar[str] = "miou"
+    @property
+    def measure(self) -> str:
+        return "miou"
 
     @property
     def facts(self) -> dict[str, Any]:

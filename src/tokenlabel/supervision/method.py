@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -13,7 +13,7 @@ from tokenlabel.options import STRICT, Positive, Share
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from tokenlabel.labels import LabelMap
     from tokenlabel.labels.token_targets import TargetKind
@@ -41,10 +41,12 @@ class Moment(NamedTuple):
 class Targets(NamedTuple):
     """What the two heads learn from a batch."""
 
-    class_target: Tensor  # [B, C]
+    class_target: Tensor  # [B, C]; [B, 0] of images without classes
     token_target: TokenTarget | None
     token_weight: float
     """Of the token loss. Zero keeps the term: every rank has the same parameters in its graph."""
+    more: tuple[tuple[TokenTarget, float], ...] = ()
+    """What further token heads learn, with the weights of their losses."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -72,9 +74,9 @@ class Method:
         """Whether batches must carry each view without color operations and erasing."""
         return False
 
-    def rules_of(self, heads: str) -> tuple[Rule, ...]:
-        """`rules` as far as a student with such `heads` (see `DenseModel`) has tokens of its own."""
-        return self.rules if heads != "class" else ("class",)
+    def rules_of(self, tokens_name_classes: bool) -> tuple[Rule, ...]:
+        """`rules` as far as a student's tokens name classes (see `DenseModel`)."""
+        return self.rules if tokens_name_classes else ("class",)
 
     @property
     def annotates_mixed_views(self) -> bool:
@@ -106,8 +108,12 @@ class Method:
         annotated: TokenTarget | None,
         num_classes: int,
         moment: Moment,  # noqa: ARG002
+        more: Sequence[TokenTarget] = (),  # noqa: ARG002
     ) -> Targets:
-        """Targets of ground-truth classes `labels` [B] and of the annotator's token targets."""
+        """Targets of ground-truth classes `labels` [B] and of the annotator's token targets.
+
+        `more` are those of further annotators.
+        """
         return Targets(self.class_distribution(labels, annotated, num_classes), None, 0.0)
 
     def class_distribution(
@@ -115,10 +121,13 @@ class Method:
     ) -> Tensor:
         """The class head's targets [B, C]: the ground truth, blended with the annotator's.
 
-        An image whose view the annotator did not see has the ground truth alone.
+        An image whose view the annotator did not see has the ground truth alone. [B, 0] where there
+        are no classes.
         """
         from torch.nn.functional import one_hot
 
+        if num_classes == 0:
+            return labels.new_zeros((len(labels), 0)).float()
         truth = one_hot(labels, num_classes).float()
         soft = truth * (1 - self.smoothing) + self.smoothing / num_classes
         if annotated is None:
@@ -136,12 +145,17 @@ class Method:
         output: DenseOutput,
         targets: Targets,
         mix: Mix | None = None,
+        *,
+        more_heads: Iterable[nn.Module] = (),
         **head: Any,
     ) -> dict[str, Tensor]:
-        """Named scalars, "loss" among them; keywords as `token_labeling_loss` takes them."""
-        from tokenlabel.losses import token_labeling_loss
+        """Named scalars, "loss" among them; keywords as `token_labeling_loss` takes them.
 
-        return token_labeling_loss(
+        `more_heads` learn `targets.more`: "token2", "token3" ...
+        """
+        from tokenlabel.losses import head_loss, token_labeling_loss
+
+        terms = token_labeling_loss(
             output,
             targets.token_target,
             targets.class_target,
@@ -149,6 +163,13 @@ class Method:
             token_weight=targets.token_weight,
             **head,
         )
+        for number, (other, (target, weight)) in enumerate(
+            zip(more_heads, targets.more, strict=True), start=2
+        ):
+            loss = head_loss(output.tokens, target, mix, **(head | {"head": other}))
+            terms[f"token{number}"] = loss
+            terms["loss"] = terms["loss"] + weight * loss
+        return terms
 
     @classmethod
     def options(cls) -> tuple[str, ...]:

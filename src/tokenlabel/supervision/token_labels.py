@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
 from tokenlabel.errors import InputError
-from tokenlabel.options import STRICT, Epochs, NotNegative, Share
+from tokenlabel.options import STRICT, Epochs, NotNegative, Positive, Share
 from tokenlabel.supervision.method import Annotated, Moment, Rule, Targets
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class TokenLabels(Annotated):
     the hard Gumbel-softmax of STL (Zhao et al. 2024, arXiv 2401.03844) draws so."""
     token_fraction: Share = 1.0
     """Share of the tokens, drawn anew each step, that carry a loss."""
+    label_weights: tuple[Positive, ...] = ()
+    """Of several label stores: what each one's token loss is multiplied by besides; 1 by default."""
     last_epochs_without_tokens: Epochs = 0
     """How many epochs at the end train on the class loss alone."""
 
@@ -54,14 +57,32 @@ class TokenLabels(Annotated):
             )
 
     def targets(
-        self, labels: Tensor, annotated: TokenTarget | None, num_classes: int, moment: Moment
+        self,
+        labels: Tensor,
+        annotated: TokenTarget | None,
+        num_classes: int,
+        moment: Moment,
+        more: Sequence[TokenTarget] = (),
     ) -> Targets:
         taught = moment.epoch < moment.epochs - self.last_epochs_without_tokens
+        weight = self.token_weight if taught else 0.0
+        first, *rest = self.label_weights or (1.0,) * (1 + len(more))
         return Targets(
             self.class_distribution(labels, annotated, num_classes),
             None if annotated is None else self._token_target(annotated, moment),
-            self.token_weight if taught else 0.0,
+            weight * first,
+            tuple(
+                (self._token_target(target, moment), weight * own)
+                for target, own in zip(more, rest, strict=True)
+            ),
         )
+
+    def class_distribution(
+        self, labels: Tensor, annotated: TokenTarget | None, num_classes: int
+    ) -> Tensor:
+        # what the annotator names need not be classes
+        theirs = None if self.class_target == "ground-truth" else annotated
+        return super().class_distribution(labels, theirs, num_classes)
 
     def annotator_share(self, labels: Tensor, annotated: Tensor) -> Tensor:
         if self.class_target == "blend":  # released code, option `ground_truth`

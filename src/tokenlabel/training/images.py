@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from tokenlabel.data.matching import in_classes_of
 from tokenlabel.data.open import HOLDOUT_SEED, announce, holdout, open_images
-from tokenlabel.data.source import ImageSource, read_by, require_labels
+from tokenlabel.data.source import (
+    ImageSource,
+    has_classes,
+    read_by,
+    require_labels,
+    without_classes,
+)
 from tokenlabel.runs.recipe import Data
 
 __all__ = ["training_images"]
@@ -14,9 +20,12 @@ def training_images(data: Data) -> tuple[ImageSource, ImageSource | None]:
     """Training images and validation images (None: nothing is validated) as the recipe names them.
 
     Both have the classes of the training images; where the validation images lack one, a line says
-    so. Raises InputError where the validation images are of other classes.
+    so. Raises InputError where the validation images are of other classes. Training images without
+    classes leave the validation images their own, and none are held out of them.
     """
     opened = open_images(data.train, data.train_split, "train", orientation=data.orientation)
+    if not has_classes(opened):
+        return _without_classes(without_classes(opened), data)
     source = require_labels(opened, data.train)
     if data.val is not None:
         announce(source, data.train)
@@ -32,6 +41,18 @@ def training_images(data: Data) -> tuple[ImageSource, ImageSource | None]:
         return source, held
     announce(source, data.train)
     return source, None
+
+
+def _without_classes(source: ImageSource, data: Data) -> tuple[ImageSource, ImageSource | None]:
+    announce(source, data.train)
+    if data.val is None or (data.val, data.val_split) == (data.train, None):
+        return source, None
+    opened = open_images(data.val, data.val_split, "val", orientation=data.orientation)
+    if not has_classes(opened):
+        return source, None
+    held_out = read_by(require_labels(opened, data.val), source.rules)
+    announce(held_out, data.val)
+    return source, held_out
 
 
 def _named(location: str, source: ImageSource) -> str:

@@ -22,6 +22,7 @@ from tokenlabel.evaluation.classifier import load_classifier
 from tokenlabel.evaluation.metrics import prediction
 from tokenlabel.labels import LabelMap, LabelStore
 from tokenlabel.models import DenseModel, create_model, load_weights
+from tokenlabel.models.freeze import freeze_backbone
 from tokenlabel.pictures.answers import Answered, answer_sheet
 from tokenlabel.progress import console
 from tokenlabel.runs.open import saved_weights
@@ -41,7 +42,7 @@ from tokenlabel.training.loop import Validation
 from tokenlabel.training.ranks import Ranks
 from tokenlabel.training.sheets import SHEET, first_samples
 from tokenlabel.training.task import TokenLabelingTask
-from tokenlabel.training.validate import validate
+from tokenlabel.training.validate import validate, validate_features
 
 __all__ = ["StudentSpec", "create_student", "train"]
 
@@ -82,11 +83,16 @@ class StudentSpec:
             ),
             model=dataclasses.replace(recipe.model, num_classes=self.num_classes),
         )
-        needs, labels = recipe.supervision.needs, recipe.data.labels
+        needs = recipe.supervision.needs
         # also where the method needs none: what their annotator left out, no arm trains on
-        self.store = LabelStore(labels) if labels and needs != "annotator" else None
-        if self.store is not None and needs == "store":
-            self.recipe = _fitted(self.recipe, self.store)
+        self.stores = [LabelStore(p) for p in recipe.data.stores] if needs != "annotator" else []
+        if needs == "store":
+            self.recipe = _fitted(self.recipe, self.stores)
+        elif self.num_classes == 0 and needs == "nothing":
+            raise InputError(
+                f"the images of {recipe.data.train} have no classes: give token labels (--labels, made"
+                " by `tokenlabel annotate --words 2048`), or images in class folders"
+            )
 
     def build(self, ranks: Ranks) -> TokenLabelingTask:
         recipe = self.recipe
@@ -112,17 +118,19 @@ class StudentSpec:
     def batches(self, ranks: Ranks) -> LoaderBatches[Batch]:
         recipe, settings = self.recipe, self.settings
         supervision, augment = recipe.supervision, recipe.augment
-        targets = None
+        targets: list[Targets] = []
         if supervision.needs == "store":
-            assert self.store is not None
             assert isinstance(supervision, AnnotatedMethod)
-            targets = Targets(
-                labels=self.store,
-                grid=self.student.grid(settings.image_size),
-                kind=supervision.target_kind,
-                smoothing=supervision.smoothing,
-                erased_tokens_train=augment.erased_tokens_train,
-            )
+            targets = [
+                Targets(
+                    labels=store,
+                    grid=self.student.grid(settings.image_size),
+                    kind=supervision.target_kind,
+                    smoothing=supervision.smoothing,
+                    erased_tokens_train=augment.erased_tokens_train,
+                )
+                for store in self.stores
+            ]
         augmentation = Augmentation(
             scale=augment.scale,
             ratio=augment.ratio,
@@ -140,8 +148,9 @@ class StudentSpec:
             self.source,
             augmentation,
             image_size=settings.image_size,
-            targets=targets,
-            labels=self.store,
+            targets=targets[0] if targets else None,
+            more=targets[1:],
+            labels=self.stores[0] if self.stores else None,
             clean=supervision.needs_clean_view,
             repeats=augment.repeats,
             recipe=recipe,
@@ -165,22 +174,25 @@ class StudentSpec:
             cache=self.recipe.data.cache,
         )
 
+        judge = validate if self.num_classes else validate_features
+
         def measure(model: nn.Module) -> dict[str, float]:
-            return validate(model, self.task, loader, ranks)
+            return judge(model, self.task, loader, ranks)
 
         return measure
 
     def facts(self) -> dict[str, Any]:
-        facts, store = image_facts(self.source, self.held_out), self.store
+        facts = image_facts(self.source, self.held_out)
         if self.unlabeled:
             facts["images"] -= self.unlabeled
             facts["left_out"]["left out by the annotator"] = self.unlabeled
         return {
             **facts,
             "decode": self.source.rules.as_dict(),
-            "labels": None if store is None else {
-                "location": store.location, "index_sha256": store.manifest.index_sha256
-            },
+            "labels": _of_one({
+                "location": [store.location for store in self.stores],
+                "index_sha256": [store.manifest.index_sha256 for store in self.stores],
+            }) if self.stores else None,
             "annotator": getattr(self.annotator, "origin", None),
         }  # fmt: skip
 
@@ -189,7 +201,7 @@ class StudentSpec:
         return first_samples(self.loader, self.source.class_names, epoch, count)
 
     def answers(self, run: Path) -> Image.Image | None:
-        if self.held_out is None:
+        if self.held_out is None or self.num_classes == 0:
             return None
         student = load_classifier(run)
 
@@ -212,6 +224,7 @@ def create_student(recipe: Recipe, num_classes: int) -> DenseModel:
         model.name,
         num_classes,
         img_size=model.image_size,
+        token_classes=model.token_classes,
         pretrained=model.weights == "pretrained",
         **options,
     )
@@ -219,6 +232,8 @@ def create_student(recipe: Recipe, num_classes: int) -> DenseModel:
         fresh = load_weights(student, saved_weights(model.weights))
         if fresh:
             console.print(f"{model.weights} does not fill {', '.join(fresh)}: trained from scratch")
+    if model.freeze == "backbone":
+        freeze_backbone(student)
     return student
 
 
@@ -231,7 +246,7 @@ def _check(recipe: Recipe, annotator: object) -> None:
         raise InputError("data.train is empty: name the folder of the training images")
     if supervision.needs == "annotator" and annotator is None:
         raise InputError("supervision.online needs an annotator")
-    if supervision.needs == "store" and not recipe.data.labels:
+    if supervision.needs == "store" and not recipe.data.stores:
         raise InputError(
             f"supervision {supervision.kind!r} needs data.labels, a store made by `tokenlabel"
             " annotate`, or supervision.kind=labels"
@@ -240,15 +255,58 @@ def _check(recipe: Recipe, annotator: object) -> None:
     recipe.schedule.course(1)
 
 
-def _fitted(recipe: Recipe, store: LabelStore) -> Recipe:
-    """The recipe with what the form of the labels decides, which is said where it matters."""
-    first = next(iter(store.keys()), None)
-    if first is None:
-        return recipe
-    supervision = recipe.supervision.fitted(store[first])
-    if remark := supervision.remark(store[first]):
-        console.print(remark, soft_wrap=True)
-    return dataclasses.replace(recipe, supervision=supervision)
+def _fitted(recipe: Recipe, stores: list[LabelStore]) -> Recipe:
+    """The recipe with what the labels decide, which is said where it matters.
+
+    `stores` are put into the order of the student's token heads: classes come first.
+    """
+    supervision: Any = recipe.supervision
+    words = [store for store in stores if store.manifest.words]
+    if not supervision.teaches_tokens and (words or len(stores) > 1):
+        what = f"{words[0].location} holds visual words" if words else "there are several stores"
+        raise InputError(
+            f"supervision {supervision.kind!r} needs one store of classes, and {what}: use"
+            " supervision.kind=token-labels"
+        )
+    weights = getattr(supervision, "label_weights", ())
+    if weights and len(weights) != len(stores):
+        raise InputError(
+            f"supervision.label_weights has {len(weights)} values for {len(stores)} label stores"
+        )
+    order = sorted(range(len(stores)), key=lambda i: stores[i].manifest.words)
+    stores[:] = [stores[i] for i in order]
+    if weights:
+        supervision = dataclasses.replace(
+            supervision, label_weights=tuple(weights[i] for i in order)
+        )
+    if stores[0].manifest.words or recipe.model.num_classes == 0:
+        if recipe.model.num_classes and supervision.class_target != "ground-truth":
+            console.print("the labels are visual words: the class token learns the ground truth")
+        supervision = dataclasses.replace(supervision, class_target="ground-truth")
+    for store in stores:
+        first = next(iter(store.keys()), None)
+        if first is not None:
+            supervision = supervision.fitted(store[first])
+            if remark := supervision.remark(store[first]):
+                console.print(remark, soft_wrap=True)
+    model = dataclasses.replace(recipe.model, token_classes=_token_classes(recipe, stores))
+    return dataclasses.replace(recipe, supervision=supervision, model=model)
+
+
+def _token_classes(
+    recipe: Recipe, stores: Sequence[LabelStore]
+) -> int | tuple[int | None, ...] | None:
+    """What the student's tokens name (see `DenseModel`)."""
+    if not recipe.supervision.teaches_tokens:
+        return None
+    unlike = [store.manifest.words or recipe.model.num_classes == 0 for store in stores]
+    of_each = tuple(s.num_classes if u else None for s, u in zip(stores, unlike, strict=True))
+    return of_each[0] if len(of_each) == 1 else of_each
+
+
+def _of_one(facts: dict[str, list[str]]) -> dict[str, Any]:
+    """The facts of several stores; of a single one without lists, as before there were several."""
+    return {name: values[0] if len(values) == 1 else values for name, values in facts.items()}
 
 
 def _num_classes(recipe: Recipe, source: ImageSource) -> int:

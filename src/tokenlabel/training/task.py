@@ -47,7 +47,8 @@ class Student(Protocol):
     """What the task needs of a model; `tokenlabel.DenseModel` is one."""
 
     heads: str
-    token_head: nn.Linear
+    tokens_name_classes: bool
+    token_heads: Sequence[nn.Module]  # the first is `token_head`
 
     def forward_tokens(self, images: Tensor, mix: Mix | None = None) -> tuple[Tensor, Tensor]:
         """Class logits [B, C] and token features [B, h, w, D], before `token_head`."""
@@ -113,13 +114,14 @@ class TokenLabelingTask(nn.Module):
         self.normalize = Normalize(mean, std)  # uint8 [B, 3, H, W] to the student's input
         self.register_buffer("class_weights", class_weights, persistent=False)
         if not supervision.teaches_tokens and self._student.heads != "tokens":
-            # nothing teaches the token head: it must not drift by weight decay alone
-            self._student.token_head.requires_grad_(False)
+            # nothing teaches the token heads: they must not drift by weight decay alone
+            for head in self._student.token_heads:
+                head.requires_grad_(False)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
         """How the student predicts: the rule of the headline first."""
-        return self.supervision.rules_of(self._student.heads)
+        return self.supervision.rules_of(self._student.tokens_name_classes)
 
     @property
     def _student(self) -> Student:
@@ -146,7 +148,7 @@ class TokenLabelingTask(nn.Module):
             lambda: generator(self.seed, _TOKENS, step.update, step.part),
         )
         labels = batch.labels
-        targets = self.supervision.targets(labels, annotated, self.num_classes, moment)
+        targets = self.supervision.targets(labels, annotated, self.num_classes, moment, batch.more)
         if mixed is not None:  # the annotator's targets are of the mixed images already
             theirs = self.supervision.class_distribution(
                 labels[mixed.partner], annotated, self.num_classes
@@ -164,12 +166,14 @@ class TokenLabelingTask(nn.Module):
         self, images: Tensor, targets: Targets, mix: Mix | None, weights: Tensor | None
     ) -> dict[str, Tensor]:
         output = DenseOutput(*self._student.forward_tokens(self.normalize(images), mix))
+        head, *more_heads = self._student.token_heads
         return self.supervision.losses(
             output,
             targets,
             mix,
+            more_heads=more_heads if targets.more else (),
             weights=weights,
-            head=self._student.token_head,
+            head=head,
             chunk=self.token_head_chunk,
         )
 

@@ -148,8 +148,8 @@ class Answers:
     def _label_names(self) -> Sequence[str]:
         """The store's classes: as it names them, the images' where there are as many, or numbers."""
         source, store = self.catalog.source, self.catalog.store
-        if store.manifest.class_names is not None:
-            return store.manifest.class_names
+        if store.manifest.names is not None:
+            return store.manifest.names
         if store.num_classes == len(source.class_names):
             return source.class_names
         return tuple(map(str, range(store.num_classes)))

@@ -1,0 +1,103 @@
+"""The opponent of visual words: a student that learns its teacher's features by regression.
+
+As in Locality Guidance (Li et al. 2022, arXiv 2207.10026): beside the class loss, linear projections
+of the student's tokens at three depths follow the features of three stages of a convolutional network
+that sees the same augmented view. `train` is `tokenlabel train --supervision labels` with that term.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tokenlabel.annotators.image_model import weights_hash
+from tokenlabel.api.train import train_recipe
+from tokenlabel.data.batch import Batch
+from tokenlabel.data.inputs import Normalize, Preprocessing
+from tokenlabel.models import build_model
+from tokenlabel.runs.results import TrainResult
+from tokenlabel.training.engine import fit
+from tokenlabel.training.ranks import Ranks
+from tokenlabel.training.student import StudentSpec
+from tokenlabel.training.task import Step
+
+DEPTHS = 3
+
+
+def train(teacher: Path, weight: float, *, output: Path, **choices: Any) -> TrainResult:
+    """A student with feature regression from a timm folder's network; a run that is there goes on."""
+    recipe = train_recipe(output=output, supervision="labels", mix="none", **choices)
+    spec = RegressionSpec(recipe, teacher, weight)
+    return fit(spec.recipe, spec, output)
+
+
+class RegressionSpec(StudentSpec):
+    def __init__(self, recipe: Any, teacher: Path, weight: float) -> None:
+        super().__init__(recipe)
+        self.teacher = build_model(str(teacher), pretrained=True).eval().requires_grad_(False)
+        self.weight = weight
+
+    def build(self, ranks: Ranks) -> RegressionTask:
+        task = super().build(ranks)
+        return RegressionTask(task, self.teacher.to(ranks.device), self.weight)
+
+    def facts(self) -> dict[str, Any]:
+        origin = {"weights_sha256": weights_hash(self.teacher), "feature_weight": self.weight}
+        return {**super().facts(), "annotator": origin}
+
+    def answers(self, run: Path) -> Image.Image | None:  # noqa: ARG002
+        return None  # the run's weights hold projections, which no plain student has
+
+
+class RegressionTask(nn.Module):
+    """A task with the regression's term. The projections are trained and saved with the student."""
+
+    def __init__(self, task: Any, teacher: nn.Module, weight: float) -> None:
+        super().__init__()
+        self.task, self.student, self.weight = task, task.student, weight
+        self.rules, self.num_classes, self.normalize = task.rules, task.num_classes, task.normalize
+        shown = Preprocessing.of_timm(teacher)
+        self._teacher = [teacher, Normalize(shown.mean, shown.std)]  # no part of what is trained
+        blocks = self.student.backbone.blocks
+        size = self.student.image_shape[1:]
+        stages = self._stages(torch.zeros(1, 3, *size))
+        channels = [stage.shape[1] for stage in stages]
+        width = self.student.backbone.embed_dim
+        self.student.projections = nn.ModuleList(nn.Linear(width, c) for c in channels)
+        self._seen: list[Tensor] = []
+        for depth in range(DEPTHS):
+            place = round(depth * (len(blocks) - 1) / (DEPTHS - 1))
+            blocks[place].register_forward_hook(self._see)
+
+    def forward(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        self._seen.clear()
+        losses = self.task(batch, step)
+        with torch.no_grad():
+            stages = self._stages(batch.images)
+        prefix = self.student.backbone.num_prefix_tokens
+        terms = []
+        for tokens, project, stage in zip(
+            self._seen, self.student.projections, stages, strict=True
+        ):
+            wanted = F.adaptive_avg_pool2d(stage, self.task.grid).flatten(2).mT
+            wanted = F.layer_norm(wanted.float(), wanted.shape[-1:])  # stages of one scale
+            terms.append(F.mse_loss(project(tokens[:, prefix:]).float(), wanted))
+        losses["features"] = torch.stack(terms).mean()
+        losses["loss"] = losses["loss"] + self.weight * losses["features"]
+        return losses
+
+    def _stages(self, images: Tensor) -> list[Tensor]:
+        network, normalize = self._teacher
+        maps = network.forward_intermediates(
+            normalize.to(images.device)(images), indices=DEPTHS, intermediates_only=True
+        )
+        return list(maps)
+
+    def _see(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        if self.training:
+            self._seen.append(output)

@@ -1,0 +1,216 @@
+"""`WordAnnotator`: label maps of visual words, and the vocabulary that they are words of."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from tokenlabel.annotators.features import PatchFeatures
+from tokenlabel.annotators.image_model import ImageAnnotator, Item, Running
+from tokenlabel.annotators.kmeans import spherical_kmeans
+from tokenlabel.data.decode import decode_image
+from tokenlabel.data.inputs import Preprocessing
+from tokenlabel.data.source import ImageSource, source_fingerprint
+from tokenlabel.errors import InputError
+from tokenlabel.files import Locked, locked
+from tokenlabel.labels.manifest import Manifest
+from tokenlabel.labels.vocabulary import FILE_NAME, Vocabulary
+from tokenlabel.progress import first_process, progress_bar
+
+__all__ = ["Learning", "WordAnnotator", "shared_vocabulary"]
+
+_CELLS_AN_IMAGE = 32  # that are looked at, where there are enough images
+_FEWEST_IMAGES = 256
+_WAIT = 0.5  # s between two looks whether another process has learned the words
+_TEMPERED = 4096  # patches whose perplexity the temperature is found by
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How words are learned."""
+
+    words: int
+    patches: int  # to learn from
+    perplexity: float  # mean number of words that a patch is like
+    seed: int
+
+
+class WordScores(nn.Module):
+    """Images [B, 3, H, W] to logits [B, h, w, V] of the words."""
+
+    def __init__(self, features: PatchFeatures) -> None:
+        super().__init__()
+        self.features = features
+        self.vocabulary: Vocabulary | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert self.vocabulary is not None
+        return self.vocabulary.scores(self.features(images))
+
+
+class WordAnnotator(ImageAnnotator):
+    """Labels cells with visual words. Without a `vocabulary` it must `learn` one first."""
+
+    def __init__(
+        self,
+        features: PatchFeatures,
+        preprocessing: Preprocessing,
+        vocabulary: Vocabulary | None,
+        learning: Learning,
+        *,
+        origin: dict[str, Any],
+        **running: Unpack[Running],
+    ) -> None:
+        self._words = WordScores(features)
+        learned = {"words": learning.words} if vocabulary else asdict(learning)
+        super().__init__(
+            self._words, learning.words, preprocessing, origin=origin | learned, **running
+        )
+        side = self.views.window
+        features.shape((side, side) if side else preprocessing.image_size)
+        self.learning, self.vocabulary = learning, vocabulary
+        if vocabulary is not None:
+            self.use(vocabulary)
+
+    def use(self, vocabulary: Vocabulary) -> None:
+        """Label with these words."""
+        self.vocabulary = vocabulary
+        self._words.vocabulary = dataclasses.replace(
+            vocabulary,
+            centers=vocabulary.centers.to(self.device),
+            mean=vocabulary.mean.to(self.device),
+        )
+
+    def made(self, source: ImageSource) -> dict[str, Any]:
+        """What `learn` writes down of itself: equal for equal words."""
+        facts = self.description | {"images_fingerprint": source_fingerprint(source)}
+        plain: dict[str, Any] = json.loads(json.dumps(facts))
+        return plain
+
+    @torch.inference_mode()
+    def learn(self, source: ImageSource) -> Vocabulary:
+        """Words of a sample of the patches of `source`.
+
+        Raises InputError where it has fewer patches than there are to be words.
+        """
+        learning = self.learning
+        rows = self._sampled(source)
+        if len(rows) < learning.words:
+            raise InputError(
+                f"{learning.words:,} words cannot be learned from {len(rows):,} patches: annotate more"
+                f" images, or fewer words (--words {max(len(rows) // 64, 1)})"
+            )
+        mean = rows.mean(0)
+        rows = torch.nn.functional.normalize(rows.sub_(mean), dim=1)
+        centers = spherical_kmeans(rows, learning.words, learning.seed)
+        if centers is None:
+            raise InputError(
+                f"the {len(rows):,} patches are too much alike for {learning.words:,} words:"
+                " use fewer --words, or other images"
+            )
+        spread = rows[:: max(len(rows) // _TEMPERED, 1)]
+        temperature = _temperature(spread @ centers.T, learning.perplexity)
+        return Vocabulary(centers.cpu(), mean.cpu(), temperature, self.made(source))
+
+    def _sampled(self, source: ImageSource) -> Tensor:
+        """Features [N, D] of patches of images that are drawn from all of the source."""
+        learning = self.learning
+        random = torch.Generator().manual_seed(learning.seed)
+        wanted = max(math.ceil(learning.patches / _CELLS_AN_IMAGE), _FEWEST_IMAGES)
+        drawn = torch.randperm(len(source), generator=random)[:wanted].sort().values.tolist()
+        cells = math.ceil(learning.patches / max(len(drawn), 1))
+        size, rows = self.batch_size(), []
+        with progress_bar(visible=first_process()) as progress:
+            task = progress.add_task("learn words", total=len(drawn), note="")
+            for start in range(0, len(drawn), size):
+                batch = drawn[start : start + size]
+                for features in self._features([self._item(source, i) for i in batch]):
+                    chosen = torch.randperm(len(features), generator=random)[:cells]
+                    rows.append(features[chosen.to(features.device)])
+                progress.advance(task, len(batch))
+        if not rows:
+            raise InputError("no image could be read: there is nothing to learn words from")
+        return torch.cat(rows)
+
+    def _item(self, source: ImageSource, index: int) -> Item | None:
+        """An image as the network takes it; None where it cannot be read."""
+        key = source.keys[index]
+        try:
+            return self.prepare(key, decode_image(source.read(index), key, source.rules))
+        except InputError:
+            return None
+
+    def _features(self, items: Sequence[Item | None]) -> list[Tensor]:
+        """Features [cells, D] of each image that could be read; of one window of it."""
+        found, side = [], self.views.window
+        for item in items:
+            if item is None:
+                continue
+            x = self._normalize(item[0][None].to(self.device))
+            if side:
+                x = x[:, :, :side, :side]
+            with self._autocast():
+                found.append(self._words.features(x).float().flatten(0, 2))
+        return found
+
+
+def _temperature(cosines: Tensor, perplexity: float) -> float:
+    """The one whose softmax of cosines [N, V] has this perplexity: exp of the mean entropy."""
+    low, high = 1e-4, 1e2
+    for _ in range(40):
+        middle = math.sqrt(low * high)
+        log = (cosines / middle).log_softmax(1)
+        entropy = -(log.exp() * log).sum(1).mean()
+        low, high = (middle, high) if entropy < math.log(perplexity) else (low, middle)
+    return float(torch.tensor(math.sqrt(low * high)))
+
+
+def shared_vocabulary(
+    annotator: WordAnnotator, source: ImageSource, folder: Path, *, new: bool
+) -> Vocabulary:
+    """The words of the store in `folder`, which the annotator uses from now on.
+
+    The first of all processes learns them and the others wait. A `new` folder is removed again where
+    they cannot be learned, with the InputError that says why.
+    """
+    while True:
+        try:
+            with locked(folder, "the label store"):
+                return _vocabulary(annotator, source, folder)
+        except Locked:
+            time.sleep(_WAIT)
+        except InputError:
+            if new:
+                with suppress(OSError):
+                    folder.rmdir()
+            raise
+
+
+def _vocabulary(annotator: WordAnnotator, source: ImageSource, folder: Path) -> Vocabulary:
+    begun = Manifest.load(folder) if (folder / "manifest.json").exists() else None
+    if begun is not None and not begun.words:
+        raise InputError(f"{folder} holds labels of classes: choose another output folder")
+    file = folder / FILE_NAME
+    if annotator.vocabulary is None and begun is not None:
+        annotator.use(Vocabulary.load(file, begun.vocabulary_sha256))
+    elif annotator.vocabulary is None and file.exists():
+        # of a run that was killed before it wrote down its settings, perhaps other ones
+        found = Vocabulary.load(file)
+        if found.made == annotator.made(source):
+            annotator.use(found)
+    if annotator.vocabulary is None:
+        annotator.use(annotator.learn(source))
+    assert annotator.vocabulary is not None
+    if begun is None:
+        annotator.vocabulary.save(folder)
+    return annotator.vocabulary

@@ -1,0 +1,148 @@
+"""Visual words: labels from any vision network, which needs no classes.
+
+The network's patch features fall into V groups; a patch's label is how near it is to the best of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic.dataclasses import dataclass
+
+from tokenlabel.annotators.spec import File, Network
+from tokenlabel.choices import ModelArguments
+from tokenlabel.errors import InputError
+from tokenlabel.options import STRICT, Count, Positive
+from tokenlabel.text import argument_values
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from tokenlabel.annotators.word_model import WordAnnotator
+    from tokenlabel.data.inputs import Preprocessing
+
+__all__ = ["WordsSpec"]
+
+_WORDS = 2048
+_PATCHES_A_WORD = 64
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class WordsSpec:
+    """Any vision model, with or without classes: labels are visual words, groups of its features."""
+
+    kind: ClassVar[str] = "words"
+
+    model: str
+    """A timm model with or without a head; hf-hub:owner/name; a folder; module:function; or a training
+    run's folder, whose student is asked."""
+    words: Count | None = None
+    """Size of the vocabulary, learned once from patches of these images: 512 to 8192; 2048 by
+    default."""
+    vocabulary: str | None = None
+    """Use the words of this label store instead, which the same model must have made."""
+    patches: Count | None = None
+    """Patches to learn the words from; by default 64 a word."""
+    perplexity: Positive = 4.0
+    """How many words a patch is like, on average: the temperature is found from the patches."""
+    seed: int = 0
+    """Of the patches and the groups' beginnings."""
+    checkpoint: File | None = None
+    """Weights of the model, instead of its pretrained ones."""
+    pretrained: bool = True
+    """Load the model's pretrained weights."""
+    model_kwargs: ModelArguments = field(default_factory=dict)
+    """Further arguments of the model, as name value pairs; lists as [64,128]."""
+    network: Network = field(default_factory=Network)
+
+    def build(
+        self,
+        class_names: Sequence[str],  # noqa: ARG002
+        device: torch.device | None = None,
+    ) -> WordAnnotator:
+        from tokenlabel.annotators.features import PatchFeatures
+        from tokenlabel.annotators.image_model import weights_hash
+        from tokenlabel.annotators.word_model import Learning, WordAnnotator
+        from tokenlabel.labels import LabelStore
+
+        network, name, inputs = self._network()
+        features = PatchFeatures(network)
+        words, vocabulary = self.words or _WORDS, None
+        origin = {"kind": "visual words", "model": name, "weights_sha256": weights_hash(network)}
+        if self.vocabulary is not None:
+            vocabulary = LabelStore(self.vocabulary).vocabulary
+            if vocabulary is None:
+                raise InputError(
+                    f"{self.vocabulary} holds labels of classes: name a store made with --words"
+                )
+            if vocabulary.made.get("weights_sha256") != origin["weights_sha256"]:
+                raise InputError(
+                    f"the words of {self.vocabulary} are those of another model or other weights"
+                    f" ({vocabulary.made.get('model')}): annotate with that one, or learn words of"
+                    " this one with --words"
+                )
+            if self.words not in (None, len(vocabulary)):
+                raise InputError(
+                    f"{self.vocabulary} has {len(vocabulary)} words, not {self.words}: leave --words out"
+                )
+            words = len(vocabulary)
+        if self.perplexity >= words:
+            raise InputError(
+                f"a patch cannot be like {self.perplexity:g} of {words} words: lower --perplexity or"
+                " learn more --words"
+            )
+        return WordAnnotator(
+            features,
+            inputs,
+            vocabulary,
+            Learning(
+                words=words,
+                patches=self.patches or _PATCHES_A_WORD * words,
+                perplexity=self.perplexity,
+                seed=self.seed,
+            ),
+            origin=origin,
+            **self.network.running(device),
+        )
+
+    def _network(self) -> tuple[Any, str, Preprocessing]:
+        """The network, its name, and what it is shown."""
+        from tokenlabel.annotators.classifier import fitted_inputs
+        from tokenlabel.evaluation.classifier import load_classifier
+        from tokenlabel.models import build_model
+
+        folder = Path(self.model)
+        if folder.is_dir() and self.checkpoint is None:
+            student = load_classifier(folder)
+            backbone, shown = student.model.backbone, student.preprocessing
+            return backbone, student.facts["model"], fitted_inputs(backbone, self.network, shown)
+        network: Any = build_model(
+            self.model,
+            pretrained=self.pretrained and self.checkpoint is None,
+            checkpoint=self.checkpoint,
+            **argument_values(self.model_kwargs),
+        )
+        config = getattr(network, "pretrained_cfg", None) or {}
+        name = config.get("architecture") or self.model
+        return network, name, fitted_inputs(network, self.network, _clip_inputs(network))
+
+
+def _clip_inputs(network: Any) -> Preprocessing | None:
+    """What the image tower of an open_clip model is shown; None of other models."""
+    from tokenlabel.data.inputs import Preprocessing
+
+    visual = getattr(network, "visual", None)
+    settings = getattr(visual, "preprocess_cfg", None)
+    if visual is None or settings is None:
+        return None
+    return Preprocessing(
+        image_size=tuple(visual.image_size),
+        crop_pct=1.0,
+        mean=tuple(settings["mean"]),
+        std=tuple(settings["std"]),
+        interpolation="bilinear" if settings["interpolation"] == "bilinear" else "bicubic",
+    )

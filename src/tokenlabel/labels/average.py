@@ -1,0 +1,91 @@
+"""`average`: one store of the mean of several annotators' labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tokenlabel.errors import InputError
+from tokenlabel.labels.label_map import LabelMap
+from tokenlabel.labels.maintain import require_same_classes
+from tokenlabel.labels.store import LabelStore
+from tokenlabel.labels.writer import LabelStoreWriter
+
+__all__ = ["average", "mean_map"]
+
+
+def average(
+    stores: Sequence[LabelStore],
+    output: Path,
+    *,
+    top_k: int | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Write the mean probabilities of stores of one class list (or vocabulary) and one data set.
+
+    Maps of unequal grids are averaged on the coarser one; `top_k` classes of each cell are kept, by
+    default as many as the stores keep. Images that not all stores label are left out. Returns the
+    number of labels. Raises InputError where stores do not fit.
+    """
+    first, *others = stores
+    require_same_classes(stores, "num_classes", "class_names", "vocabulary_sha256")
+    written = 0
+    with LabelStoreWriter(
+        output,
+        num_classes=first.num_classes,
+        class_names=first.manifest.class_names,
+        codec=first.manifest.codec,
+        shard_size=first.manifest.shard_size,
+        dataset=first.manifest.dataset,
+        annotator={"averaged": [store.manifest.annotator for store in stores], "top_k": top_k},
+        vocabulary=first.vocabulary,
+        overwrite=overwrite,
+    ) as writer:
+        for key in first:
+            absent = next((store.location for store in others if key not in store), None)
+            if absent is not None:
+                writer.leave_out(key, f"{absent} has no label of it")
+                continue
+            try:
+                writer.add(key, mean_map([store[key] for store in stores], top_k))
+            except ValueError as error:
+                raise InputError(f"the labels of {key!r} cannot be averaged: {error}") from None
+            written += 1
+    if not written:
+        raise InputError(f"{first.location} and {others[0].location} label no image together")
+    return written
+
+
+def mean_map(maps: Sequence[LabelMap], top_k: int | None = None) -> LabelMap:
+    """The mean of maps of one image, on the coarsest of their grids.
+
+    A class outside a cell's K has its part of the mass outside them. Raises ValueError where the maps
+    show different parts of the image.
+    """
+    first = maps[0]
+    if any(label_map.extent != first.extent for label_map in maps):
+        raise ValueError("they cover different parts of the image")
+    grid = (min(m.grid[0] for m in maps), min(m.grid[1] for m in maps))
+    palette = torch.unique(torch.cat([label_map.classes.flatten() for label_map in maps]))
+    mean = torch.stack([_planes(label_map, palette, grid) for label_map in maps]).mean(0)
+    best = mean.topk(min(top_k or max(m.k for m in maps), len(palette)), dim=0)
+    return LabelMap(
+        best.values.clamp(min=1e-12).log(),
+        palette[best.indices],
+        torch.zeros(grid),
+        first.extent,
+        first.num_classes,
+    )
+
+
+def _planes(label_map: LabelMap, palette: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Probabilities [P, h, w] of the palette's classes, averaged over the cells of a coarser grid."""
+    named = label_map.probabilities()
+    outside = (1 - named.sum(0)).clamp(min=0) / max(label_map.num_classes - label_map.k, 1)
+    planes = outside.expand(len(palette), *label_map.grid).clone()
+    planes.scatter_(0, torch.searchsorted(palette, label_map.classes), named)
+    return F.adaptive_avg_pool2d(planes, grid)

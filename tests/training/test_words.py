@@ -1,0 +1,162 @@
+"""Students of visual words: beside classes, of several annotators, and of images without classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tokenlabel.api.evaluate import evaluate
+from tokenlabel.api.train import train
+from tokenlabel.data.open import open_source
+from tokenlabel.errors import InputError
+from tokenlabel.evaluation.classifier import load_classifier
+from tokenlabel.evaluation.neighbors import knn_accuracy
+from tokenlabel.geometry import Box
+from tokenlabel.labels import LabelMap, LabelStoreWriter
+from tokenlabel.labels.vocabulary import Vocabulary
+from tokenlabel.pictures import curves
+from tokenlabel.runs.recipe_file import read_recipe
+from tokenlabel.training import loop
+
+CLASSES, WORDS = ("cat", "cow", "dog"), 11
+SMALL = (
+    "model.kwargs={patch_size: 8, embed_dim: 24, depth: 2, num_heads: 2}", "engine.device=cpu",
+    "optimizer.lr=2e-3", "schedule.warmup_epochs=1", "trackers=[]", "log_every=1",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "draw_curves", lambda *_: None)
+    assert curves
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """images/{train,val}/CLASS, flat/ (the training images without classes), and their stores."""
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    (folder / "flat").mkdir()
+    for part, count in (("train", 12), ("val", 4)):
+        for number, label in enumerate(CLASSES):
+            (folder / "images" / part / label).mkdir(parents=True)
+            for i in range(count):
+                pixels = random.integers(120, size=(40, 52, 3), dtype=np.uint8)
+                pixels[..., number % 3] += 100
+                Image.fromarray(pixels).save(folder / "images" / part / label / f"{i}.png")
+                if part == "train":
+                    Image.fromarray(pixels).save(folder / "flat" / f"{label}{i}.png")
+    vocabulary = Vocabulary(torch.eye(WORDS), torch.zeros(WORDS), 0.1)
+    for name, images, split, words in (
+        ("classes", "images", "train", None),
+        ("words", "images", "train", vocabulary),
+        ("flat-words", "flat", None, vocabulary),
+    ):
+        source, count = open_source(str(folder / images), split), WORDS if words else 3
+        draws = torch.Generator().manual_seed(len(name))
+        with LabelStoreWriter(folder / name, num_classes=count, vocabulary=words) as writer:
+            for key in source.keys:
+                logits = 3 * torch.randn(count, 5, 5, generator=draws)
+                writer.add(key, LabelMap.from_logits(logits, 3, Box()))
+    return folder
+
+
+def run(world: Path, output: Path, /, *settings: str, **changes: Any) -> dict[str, Any]:
+    arguments = {
+        "data": str(world / "images"), "output": output, "labels": str(world / "words"),
+        "model": "deit_tiny_patch16_224", "image_size": 32, "epochs": 2, "batch_size": 12,
+        "workers": 0, "settings": (*SMALL, *settings), **changes,
+    }  # fmt: skip
+    return dict(train(**arguments).results)
+
+
+def test_classes_and_words_have_heads_of_their_own(data: Path, tmp_path: Path) -> None:
+    results = run(data, tmp_path / "run")
+    assert read_recipe(tmp_path / "run" / "recipe.yaml").model.token_classes == WORDS
+    assert set(results["measures"]) == {
+        f"{w}/{m}" for w in ("val", "ema") for m in ("top1", "top5", "loss")
+    }
+    student = load_classifier(tmp_path / "run")
+    assert student.model.token_head.out_features == WORDS
+    assert (student.num_classes, student.rules) == (3, ("class",))
+    judged = evaluate(
+        data=str(data / "images"), checkpoint=tmp_path / "run", workers=0, device="cpu"
+    )
+    assert set(judged.rules) == {"class"}
+
+
+def test_several_stores_teach_a_head_each(data: Path, tmp_path: Path) -> None:
+    both = [str(data / "words"), str(data / "classes")]
+    plain = run(data, tmp_path / "run", labels=both)
+    recipe = read_recipe(tmp_path / "run" / "recipe.yaml")
+    assert recipe.model.token_classes == (None, WORDS)  # classes first
+    assert "val/token_top1" in plain["measures"]
+    student = load_classifier(tmp_path / "run").model
+    assert [head.out_features for head in student.token_heads] == [3, WORDS]
+    assert student.token_heads[1].weight.std() > 0.02  # it learned
+    weighed = run(data, tmp_path / "weighed", "supervision.label_weights=[0.0001, 1]", labels=both)
+    assert weighed["measures"] != plain["measures"]
+    again = run(data, tmp_path / "run", labels=both)
+    assert again == plain  # complete: the same run is recognized
+    with pytest.raises(InputError, match="2 label stores"):
+        run(data, tmp_path / "x", "supervision.label_weights=[1]", labels=both)
+
+
+def test_images_without_classes_then_with_them(data: Path, tmp_path: Path, capsys) -> None:
+    flat = {"data": str(data / "flat"), "labels": str(data / "flat-words")}
+    results = run(data, tmp_path / "run", val=str(data / "images" / "val"), **flat)
+    assert 0 <= results["best_knn"] <= 1
+    entries = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert '"token"' in entries
+    assert '"class"' not in entries
+    student = load_classifier(tmp_path / "run")
+    assert (student.num_classes, student.model.token_head.out_features) == (0, WORDS)
+    assert student.model(torch.zeros(2, 3, 32, 32)).logits.shape == (2, 0)
+    with pytest.raises(InputError, match="trained without classes"):
+        evaluate(data=str(data / "images"), checkpoint=tmp_path / "run", workers=0, device="cpu")
+    after = run(
+        data, tmp_path / "after", labels=None, supervision="labels", weights=str(tmp_path / "run")
+    )
+    assert "val/top1" in after["measures"]
+    frozen = run(
+        data, tmp_path / "frozen", "ema.decay=null", labels=None, supervision="labels",
+        weights=str(tmp_path / "run"), freeze="backbone",
+    )  # fmt: skip
+    assert "val/top1" in frozen["measures"]
+    before, now = (
+        student.model.state_dict(),
+        load_classifier(tmp_path / "frozen").model.state_dict(),
+    )
+    same = [name for name in now if name in before and torch.equal(now[name], before[name])]
+    assert "backbone.blocks.1.mlp.fc1.weight" in same
+    assert "backbone.head.weight" not in same
+
+
+def test_no_validation_without_labeled_images(data: Path, tmp_path: Path) -> None:
+    flat = {"data": str(data / "flat"), "labels": str(data / "flat-words")}
+    results = run(data, tmp_path / "run", **flat)
+    assert results["best_knn"] is None
+
+
+def test_mistakes_are_named(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"visual words: use supervision\.kind=token-labels"):
+        run(data, tmp_path / "x", supervision="distillation")
+    with pytest.raises(InputError, match=r"have no classes: give token labels"):
+        run(data, tmp_path / "x", data=str(data / "flat"), labels=None, supervision="labels")
+    assert not (tmp_path / "x").exists()
+
+
+def test_neighbors_name_the_class() -> None:
+    random = torch.Generator().manual_seed(0)
+    middles = 4 * torch.randn(5, 16, generator=random)
+    labels = torch.arange(5).repeat(30)
+    assert knn_accuracy(middles[labels] + torch.randn(150, 16, generator=random), labels) > 0.95
+    noise = torch.randn(150, 16, generator=random)
+    assert knn_accuracy(noise, labels) < 0.5
+    # each image is judged by the others: alone of its class it cannot be right
+    assert knn_accuracy(torch.eye(3), torch.arange(3)) == 0
