@@ -100,8 +100,6 @@ def average(
     from tokenlabel.labels.average import average as mean
     from tokenlabel.progress import console
 
-    if len(labels) < 2:
-        raise InputError("name at least two label stores to average")
     stores = [LabelStore(location) for location in labels]
     count = mean(stores, output, top_k=top_k, overwrite=overwrite)
     left = len(stores[0]) - count

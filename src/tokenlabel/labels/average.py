@@ -31,6 +31,8 @@ def average(
     default as many as the stores keep. Images that not all stores label are left out. Returns the
     number of labels. Raises InputError where stores do not fit.
     """
+    if len(stores) < 2:
+        raise InputError("name at least two label stores to average")
     first, *others = stores
     require_same_classes(stores, "num_classes", "class_names", "vocabulary_sha256")
     written = 0

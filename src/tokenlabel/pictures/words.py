@@ -64,17 +64,17 @@ def word_sheet(
         label = store[key]
         best, probability = label.classes[0], label.probabilities()[0]
         seen += torch.bincount(best.flatten(), minlength=len(seen))
-        for word in best.unique().tolist():
+        for word in torch.unique(best).tolist():
             place = int(probability.where(best == word, -1).argmax())
             patch = _Patch(float(probability.flatten()[place]), key, *divmod(place, best.shape[1]))
             typical[word] = sorted([*typical[word], patch], key=lambda p: (-p.probability, p.key))
             del typical[word][_PATCHES:]
     shares = seen / seen.sum()
     order = shares.argsort(descending=True, stable=True)
-    spread = order[torch.linspace(0, int((seen > 0).sum()) - 1, _FULLEST).long().unique()]
+    spread = order[torch.linspace(0, int((seen > 0).sum()) - 1, _FULLEST).long()]
     colors = (class_colors(store.num_classes) * 255).astype(np.uint8)
     rows = []
-    for word in words or spread.tolist():
+    for word in words or dict.fromkeys(spread.tolist()):
         color = Image.new("RGB", _CELL, tuple(colors[word].tolist()))
         patches = [_picture(store, pixels, patch) for patch in typical[word]]
         strip = row([color, *patches], _CELL, columns=1 + _PATCHES)
@@ -91,5 +91,5 @@ def _picture(store: LabelStore, pixels: Callable[[str], Pixels], patch: _Patch) 
     x = box.x0 * image.shape[1] + (patch.column + 0.5) * width
     y = box.y0 * image.shape[0] + (patch.row + 0.5) * height
     edges = (x - _AROUND * width, y - _AROUND * height, x + _AROUND * width, y + _AROUND * height)
-    cut = Image.fromarray(image).crop(tuple(round(edge) for edge in edges))  # type: ignore[arg-type]
+    cut = Image.fromarray(image).crop(tuple(round(edge) for edge in edges))
     return cut.resize(_CELL, Image.Resampling.BILINEAR)
