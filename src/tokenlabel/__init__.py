@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tokenlabel.api.teach import teach as teach
     from tokenlabel.api.train import train as train
     from tokenlabel.cli.quickstart import quickstart as quickstart
+    from tokenlabel.data.augment import Augmentation as Augmentation
     from tokenlabel.geometry import Box as Box
     from tokenlabel.geometry import View as View
     from tokenlabel.labels import LabelMap as LabelMap
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from tokenlabel.targets import TokenTarget as TokenTarget
 
 _EXPORTS = {
+    "Augmentation": "tokenlabel.data.augment",
     "Box": "tokenlabel.geometry",
     "DenseModel": "tokenlabel.models",
     "DenseOutput": "tokenlabel.output",

@@ -27,9 +27,17 @@ READERS = {
     "segmentation": ["docs/segmentation.md"],
     "imagenet": ["docs/imagenet.md"],
     "recipes": ["docs/recipes.md"],
+    "own loop": ["docs/own-loop.md"],
 }
 # blocks that a page says are not run
-NOT_RUN = {"README": 1, "tutorial": 2, "segmentation": 3, "imagenet": 5, "recipes": 0}
+NOT_RUN = {
+    "README": 1,
+    "tutorial": 2,
+    "segmentation": 3,
+    "imagenet": 5,
+    "recipes": 0,
+    "own loop": 2,
+}
 
 SUBSTITUTED = {
     "resnet50": "test_resnet",  # 0.5 M parameters, as timm's own tests use

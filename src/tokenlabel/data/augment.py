@@ -8,7 +8,11 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import torch
+from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import to_2tuple
+from torch import Tensor
 
 from tokenlabel.data.policy import AugMixture, Operation, Policy, parse_policy
 from tokenlabel.errors import InputError
@@ -88,6 +92,26 @@ class Augmentation:
     @property
     def _jitters(self) -> bool:
         return self.policy is None or _KEEPS_JITTER in self.policy
+
+    def __call__(
+        self, image: Image.Image | Pixels, size: int | tuple[int, int]
+    ) -> tuple[Tensor, View]:
+        """A sample of an RGB image (Pillow's, or uint8 [H, W, 3]) for a data set of your own.
+
+        The pixels, uint8 [3, h, w], and the view that they show, to make token targets of. `size` is
+        a side or (height, width). What is drawn follows torch's random numbers of the process, which
+        a DataLoader seeds in each of its workers.
+        """
+        height, width = to_2tuple(size)
+        pixels = np.array(image)
+        if pixels.dtype != np.uint8 or pixels.shape[2:] != (3,):
+            raise InputError(
+                f"{pixels.dtype} {list(pixels.shape)} is no RGB image of bytes [H, W, 3]: convert it"
+            )
+        rng = np.random.default_rng(int(torch.randint(1 << 62, ())))
+        drawn = self.draw((pixels.shape[0], pixels.shape[1]), (height, width), rng)
+        sample = self.apply(drawn, pixels, (height, width))
+        return torch.from_numpy(sample).permute(2, 0, 1).contiguous(), drawn.view
 
     # -- drawing ---------------------------------------------------------------------------------
 
