@@ -5,7 +5,7 @@ export UV_COMPILE_BYTECODE := 1
 export PYTHONUNBUFFERED := 1
 UV := $(BIN)/uv
 
-.PHONY: setup demo test test-slow check docs bench proof format lock
+.PHONY: setup demo test test-slow check docs wheel bench proof format lock
 
 setup: .venv/.ready-dev  ## the development environment: every extra and tool
 
@@ -44,7 +44,11 @@ format: setup
 	$(BIN)/ruff format .
 
 docs: setup  ## the documentation site, in site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+wheel: setup  ## the package, in dist/; PROJECT_URL=https://host/owner/name for its links
+	rm -rf dist
+	$(BIN)/python -m hatchling build
 
 bench: setup  ## every benchmark that needs no data but its own
 	for script in targets step models model_lvvit engine; do \

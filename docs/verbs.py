@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import textwrap
 from typing import Any
+
+_WIDTH = 100  # letters of a line, as the site has room for
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -53,7 +56,8 @@ def help_of(verb: str) -> str:
     from tokenlabel.cli.main import main
 
     printed = io.StringIO()
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = str(_WIDTH)
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         main([*verb.split(), "--help"])
-    return printed.getvalue().strip()
+    lines = printed.getvalue().strip().splitlines()
+    return "\n".join(textwrap.fill(line, _WIDTH) if len(line) > _WIDTH else line for line in lines)

@@ -222,6 +222,9 @@ def test_every_verb_has_its_help_on_the_page() -> None:
 def test_the_site_is_built_without_warnings(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     subprocess.run(command, check=True, cwd=ROOT, env={"NO_MKDOCS_2_WARNING": "1"})
+    front = (tmp_path / "index.html").read_text()
+    assert not re.findall(r'(?:src|<link[^>]*href)="https?://', front)  # no other host is needed
+    assert "__palette" in front  # dark mode
     reference = (tmp_path / "api" / "index.html").read_text()
     for name in ("token_targets", "DenseModel", "load_classifier"):
         assert f'.{name}"' in reference
