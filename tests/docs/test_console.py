@@ -33,7 +33,7 @@ READERS = {
 NOT_RUN = {
     "README": 1,
     "tutorial": 2,
-    "segmentation": 3,
+    "segmentation": 5,
     "imagenet": 5,
     "recipes": 0,
     "own loop": 2,
