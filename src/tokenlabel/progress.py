@@ -18,9 +18,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
-__all__ = ["console", "first_process", "progress_bar"]
+__all__ = ["console", "first_process", "progress_bar", "results"]
 
-console = Console(stderr=True, highlight=False)
+# names of classes and files are printed as they are, never read as markup
+console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+results = Console(highlight=False, markup=False, emoji=False)
 
 
 def first_process() -> bool:
@@ -34,7 +36,7 @@ def progress_bar(unit: str = "img", *, visible: bool = True) -> Progress:
     Set `visible=False` on every rank but the first. The speed column counts `unit`/s.
     """
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         TaskProgressColumn(),
         MofNCompleteColumn(),

@@ -89,6 +89,11 @@ def test_mistakes_of_the_caller(tmp_path, write_store, make_map) -> None:
     folder = write_store(shard_size=4)
     with pytest.raises(InputError, match="begun with shard_size = 4, now it is 5"):
         LabelStoreWriter(folder, num_classes=20, shard_size=5)
+    by_a, by_b = ({"model": "resnet18", "weights_sha256": digit * 64} for digit in "ab")
+    LabelStoreWriter(tmp_path / "by-a", num_classes=20, annotator=by_a)
+    told = r"made by another model, resnet18 \(weights a{12}\), now it is .*b{12}"
+    with pytest.raises(InputError, match=told):
+        LabelStoreWriter(tmp_path / "by-a", num_classes=20, annotator=by_b)
     with pytest.raises(InputError, match="complete"):
         LabelStoreWriter(folder, num_classes=20, shard_size=4).add("new", make_map())
     writer = LabelStoreWriter(tmp_path / "b", num_classes=20)

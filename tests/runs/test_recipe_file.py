@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_every_value_can_be_overridden() -> None:
     """Each by its own value, and each but free text by a wrong one, which is refused."""
     for path, value in flat(Recipe()).items():
         assert override(Recipe(), [f"{path}={json.dumps(value)}"]) == Recipe()
-        with pytest.raises(InputError, match="--set"):
+        with pytest.raises(InputError, match=f"recipe: {re.escape(path)}"):
             override(Recipe(), [f"{path}={{wrong: [1]}}"])
 
 

@@ -73,7 +73,7 @@ def _verb(kind: str) -> Callable[..., int]:
 
         def say(line: str) -> None:
             if first_process():
-                console.print(line, soft_wrap=True, markup=False)
+                console.print(line, soft_wrap=True)
 
         manifest = annotate(
             data=data,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tokenlabel.choices import Benchmark
-from tokenlabel.progress import first_process
+from tokenlabel.progress import first_process, results
 
 if TYPE_CHECKING:
     from tokenlabel.evaluation.results import EvalResult
@@ -67,13 +67,10 @@ def evaluate(
 
 
 def _print(result: EvalResult) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
-
     def say(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False)
+        results.print(line, soft_wrap=True)
 
     say(f"{result.data}: {result.found.line()}")
     chosen = f" ({result.weights} weights of update {result.step})" if result.weights else ""
@@ -95,7 +92,7 @@ def _print(result: EvalResult) -> None:
             f"{line['loss']:.4f}",
             f"{line['ece']:.4f}",
         )
-    console.print(table)
+    results.print(table)
     if result.published is not None:
         say(f"published: top-1 {result.published}")
     if result.folder is not None:

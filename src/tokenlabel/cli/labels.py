@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = [
     "average",
@@ -44,9 +45,23 @@ def info(*, labels: str) -> None:
         label = store[store.keys()[0]]
         table.add_row("first map", f"{label.grid[0]} x {label.grid[1]} cells, top {label.k}")
     for part in ("dataset", "annotator"):
-        for name, value in getattr(manifest, part).items():
-            table.add_row(f"{part}: {name}", str(value)[:200])
+        for name, value in _lines(getattr(manifest, part)):
+            table.add_row(f"{part}: {name}", value[:200])
     console.print(table)
+
+
+def _lines(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The values of nested mappings by their names; what is empty or absent is left out."""
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from ((f"{name}, {key}", text) for key, text in _lines(inner))
+        elif isinstance(inner, bool):
+            yield name, "yes" if inner else "no"
+        elif isinstance(inner, list | tuple):
+            if inner:
+                yield name, ", ".join(map(str, inner))
+        elif inner is not None:
+            yield name, str(inner)
 
 
 def verify(*, labels: str) -> int:
@@ -62,7 +77,7 @@ def verify(*, labels: str) -> int:
     store = LabelStore(labels)
     damage = find_damage(store)
     for line in damage:
-        console.print(line, markup=False)
+        console.print(line)
     console.print(f"{labels}: {len(damage) or 'no'} faults in {len(store)} labels")
     return 1 if damage else 0
 
@@ -216,7 +231,7 @@ def import_labels(
 
     found = bring(**given)
     for line in found.missing[:20]:
-        console.print(f"  no label for {line}", markup=False)
+        console.print(f"  no label for {line}")
     by_stem = f" ({found.by_stem} by the stem of their name alone)" if found.by_stem else ""
     console.print(
         f"{output}: {found.matched} of {found.matched + len(found.missing)} images have"

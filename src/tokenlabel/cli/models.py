@@ -29,12 +29,12 @@ def models(
     """
     import timm
     import torch
-    from rich.console import Console
     from rich.table import Table
 
     from tokenlabel.errors import InputError
     from tokenlabel.models import create_model
     from tokenlabel.models.profile import measure_throughput, profile
+    from tokenlabel.progress import results
 
     names = timm.list_models(pattern)
     if not names:
@@ -61,6 +61,5 @@ def models(
             images = torch.zeros(shape, device=device)
             row.append(f"{measure_throughput(model, images):.0f}")
         table.add_row(*row)
-    console = Console()
-    console.print(table)
-    console.print("Both heads are counted; a multiply-add counts as two operations.")
+    results.print(table)
+    results.print("Both heads are counted; a multiply-add counts as two operations.")

@@ -93,7 +93,7 @@ def open_validation(location: str) -> ImageSource | None:
 def announce(source: ImageSource, where: str) -> None:
     """Print the account of opened data in one line, once for all ranks."""
     if first_process():
-        console.print(f"{where}: {source.found.line()}", soft_wrap=True, markup=False)
+        console.print(f"{where}: {source.found.line()}", soft_wrap=True)
 
 
 class Opener(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,6 +40,12 @@ def begin(folder: Path, settings: Manifest, *, overwrite: bool = False) -> Manif
         settings.save(folder)
         return settings
     found = Manifest.load(folder)
+    models = [_model(manifest.annotator) for manifest in (found, settings)]
+    if None not in models and models[0] != models[1]:
+        raise InputError(
+            f"the labels in {folder} were made by another model, {models[0]}, now it is {models[1]}:"
+            " use that model or another output folder"
+        )
     for name, value in settings.settings.items():
         before = found.settings[name]
         if before != value:
@@ -53,6 +60,14 @@ def begin(folder: Path, settings: Manifest, *, overwrite: bool = False) -> Manif
                 " use the same settings or another output folder"
             )
     return found
+
+
+def _model(annotator: Mapping[str, Any]) -> str | None:
+    """The network that makes the labels, if one does, by its name and its weights."""
+    weights = annotator.get("weights_sha256")
+    return (
+        f"{annotator.get('model')} (weights {weights[:12]})" if isinstance(weights, str) else None
+    )
 
 
 def complete(folder: Path, shards: int) -> Manifest | None:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import yaml
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 
 from tokenlabel.annotators.classifier import ClassifierSpec
@@ -34,7 +33,7 @@ from tokenlabel.evaluation.classifier import Classifier, load_classifier
 from tokenlabel.evaluation.evaluator import evaluate_source
 from tokenlabel.files import write_atomically
 from tokenlabel.labels import LabelStore
-from tokenlabel.progress import console
+from tokenlabel.progress import console, results
 from tokenlabel.quickstart.photographs import label_photographs
 from tokenlabel.quickstart.report import Example, write_report
 from tokenlabel.quickstart.scenes import BACKGROUND, split_scans, write_scenes
@@ -224,7 +223,6 @@ def _print(found: Comparison, output: Path) -> None:
         accuracy = plus_minus(found.scores(line.arm), 1)
         against = f"{line.versus.mean:+.1f}" if line.versus else "-"
         table.add_row(line.arm, accuracy, against, f"{line.seconds:.0f} s")
-    shown = Console()
-    shown.print(table)
-    shown.print(found.verdict())
-    shown.print(f"the report: {output / 'report.html'}", soft_wrap=True)
+    results.print(table)
+    results.print(found.verdict())
+    results.print(f"the report: {output / 'report.html'}", soft_wrap=True)

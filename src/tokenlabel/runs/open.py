@@ -97,7 +97,8 @@ class Run(Generic[R_co]):
             if fault is None:
                 if damaged:
                     console.print(
-                        f"[yellow]{damaged[0][0]} is damaged ({damaged[0][1]}): using {step.name}",
+                        f"{damaged[0][0]} is damaged ({damaged[0][1]}): using {step.name}",
+                        style="yellow",
                         soft_wrap=True,
                     )
                 return step, damaged

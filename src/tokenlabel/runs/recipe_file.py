@@ -101,7 +101,7 @@ def override(recipe: R, changes: Iterable[str]) -> R:
             content["supervision"] = supervision.of_kind(place, value)
         else:
             place[key] = value
-    return from_mapping(content, "--set" if changes else "recipe", type(recipe))
+    return from_mapping(content, "recipe", type(recipe))
 
 
 def scaled(recipe: Recipe, batch_size: int, rule: ScaleRule) -> Recipe:

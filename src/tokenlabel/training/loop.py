@@ -224,7 +224,8 @@ class Loop:
         if self.ranks.first:
             for checkpoint, fault in damaged:
                 console.print(
-                    f"[yellow]{checkpoint} is damaged ({fault}): using the one before",
+                    f"{checkpoint} is damaged ({fault}): using the one before",
+                    style="yellow",
                     soft_wrap=True,
                 )
                 self.folder.checkpoints.remove(checkpoint)
