@@ -5,12 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -19,8 +22,16 @@ from timm.data import create_transform
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.inputs import Preprocessing
-from tokenlabel.data.loader import Loader, Samples, Targets, eval_loader, train_loader
+from tokenlabel.data.loader import (
+    BatchMaker,
+    Loader,
+    Samples,
+    Targets,
+    eval_loader,
+    train_loader,
+)
 from tokenlabel.data.open import open_source
+from tokenlabel.data.order import BatchOrder, Request
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import render
@@ -189,6 +200,46 @@ def test_a_signal_to_the_run_leaves_its_workers_alone(source: ImageSource) -> No
     os.kill(worker.pid, signal.SIGINT)
     drawn += batches
     assert len(drawn) == len(source)
+
+
+class _Endless(BatchMaker[None]):
+    """Takes a minute for a batch."""
+
+    def make(self, _requests: list[Request]) -> None:
+        time.sleep(60)
+
+
+def _draw_for_ever(method: str, source: ImageSource, workers: Connection) -> None:
+    multiprocessing.set_start_method(method, force=True)
+    if method == "fork":
+        order = BatchOrder(np.arange(8), 1)
+        batches: Any = iter(Loader(_Endless(), order, workers=2, pin=False)._batches)
+    else:
+        batches = eval_loader(source, shown((16, 16)), batch_size=1, workers=2).epoch(0)
+        next(batches)
+    workers.send([worker.pid for worker in multiprocessing.active_children()])
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["fork", *(pytest.param(m, marks=pytest.mark.slow) for m in ("forkserver", "spawn"))],
+)
+def test_workers_end_with_a_killed_run(method: str, source: ImageSource) -> None:
+    """Also those that are busy, and those whose parent is a server."""
+    mine, other = multiprocessing.Pipe()
+    run = multiprocessing.get_context("fork").Process(
+        target=_draw_for_ever, args=(method, source, other)
+    )
+    run.start()
+    workers = mine.recv()
+    assert len(workers) == 2
+    run.kill()
+    run.join()
+    deadline = time.monotonic() + 10
+    while left := [pid for pid in workers if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, f"{left} go on"
+        time.sleep(0.1)
 
 
 def test_no_more_workers_than_processors(source: ImageSource, recwarn) -> None:

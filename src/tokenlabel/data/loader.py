@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -40,6 +43,7 @@ __all__ = [
 ]
 
 _DECODED_SCALE = 1.25  # least pixels of a reduced image to an output pixel, as `render` warps them
+_WATCHED = 1.0  # s between two looks of a worker at whether its run is there
 _MAX_ERASED = 0.5  # tokens of which more is erased carry no loss, where that is asked for
 
 
@@ -100,6 +104,19 @@ def _on_its_own(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "setpgid"):  # not on Windows
         os.setpgid(0, 0)
+    threading.Thread(target=_end_with_the_run, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_the_run(parent: int) -> None:
+    """End this worker where its run was killed: it holds the run's lock, and its memory.
+
+    Torch's own watch is slower, waits for a batch that is being made, and sees nothing where workers
+    are children of a server (Python's start method "forkserver").
+    """
+    run = multiprocessing.parent_process()
+    while os.getppid() == parent and (run is None or run.is_alive()):
+        time.sleep(_WATCHED)
+    os._exit(1)
 
 
 class Loader(Generic[B]):
