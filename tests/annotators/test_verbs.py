@@ -43,7 +43,7 @@ def test_annotate_then_look_at_the_labels(images, store, tmp_path, capsys) -> No
     found = json.loads((pictures / "health.json").read_text())
     assert code == bool(found["warnings"])
     assert len(list(pictures.glob("*.png"))) == 5
-    said = " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().out.split())
     assert "2 x 2 cells, top 2" in said
     assert "no faults in 22 labels" in said
     assert "same best class: 100.00%" in said
@@ -57,7 +57,7 @@ def test_export_then_import_through_the_verbs(images, store, tmp_path, capsys) -
     again = tmp_path / "again"
     words = ["--tree", tree, "--data", images, "--output", again, "--extent", "whole"]
     assert run("labels", "import", *words) == 3
-    assert "21 of 22 images have labels" in " ".join(capsys.readouterr().err.split())
+    assert "21 of 22 images have labels" in " ".join(capsys.readouterr().out.split())
 
 
 def test_unreadable_images_end_with_exit_code_3(images, tmp_path, capsys) -> None:
@@ -70,7 +70,7 @@ def test_unreadable_images_end_with_exit_code_3(images, tmp_path, capsys) -> Non
         Image.new("L", (16, 12), 1).save(masks / path.name)
     words = ["--data", images, "--output", tmp_path / "store", "--folder", masks]
     assert run("annotate", "masks", *words) == 3
-    said = " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().out.split())
     assert "left out dog/004.png" in said
     assert "run the same command again" in said
 

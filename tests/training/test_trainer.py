@@ -149,6 +149,7 @@ def test_too_many_bad_updates_stop_the_run_with_a_good_state(tmp_path: Path) -> 
     with pytest.raises(TrainingDiverged, match="3 updates in a row"):
         run(recipe, tmp_path / "run", spoil=SpoilAt(3, 4, 5))
     culprits = json.loads((tmp_path / "run/bad-batch-rank0.json").read_text())
+    assert "the output of every layer was" in culprits["cause"]
     assert culprits["keys"] == [f"101-{i}" for i in range(8)]  # update 5 is the 2nd of epoch 1
     assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
     results = run(recipe, tmp_path / "run")  # the culprit mended, it goes on from there

@@ -33,6 +33,7 @@ def teach(
     loss: Literal["ce", "mse"] = "ce",
     smoothing: float = 0.1,
     stop_epoch: int | None = None,
+    patience: int | None = None,
     min_scale: float = 0.35,
     hflip: bool = True,
     holdout: float = 0.1,
@@ -86,6 +87,7 @@ def teach(
             "cooldown_epochs": 0,
             "warmup_lr": lr / 100,
             "min_lr": 0.0,
+            "patience": patience,
         },
         "engine": {
             "device": device,

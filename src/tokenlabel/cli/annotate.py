@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +12,7 @@ import tyro
 
 from tokenlabel.annotators.kinds import spec_type
 from tokenlabel.choices import Codec, Orientation
+from tokenlabel.cli.said import say, say_next
 
 if TYPE_CHECKING:
     from tokenlabel.labels.manifest import Manifest
@@ -69,11 +70,6 @@ def _verb(kind: str) -> Callable[..., int]:
 
     def verb(*, data: str, output: Path, annotator: Any, run: _Run = _DEFAULT) -> int:
         from tokenlabel.api.annotate import annotate
-        from tokenlabel.progress import console, first_process
-
-        def say(line: str) -> None:
-            if first_process():
-                console.print(line, soft_wrap=True)
 
         manifest = annotate(
             data=data,
@@ -86,7 +82,7 @@ def _verb(kind: str) -> Callable[..., int]:
             shard_size=run.shard_size,
             notice=say,
         )
-        return _report(output, manifest, say)
+        return _report(output, manifest, (("--data", data), ("--split", run.split)))
 
     verb.__annotations__["annotator"] = Annotated[spec, *_FLAT]
     verb.__annotations__["run"] = Annotated[_Run, *_FLAT]
@@ -94,8 +90,8 @@ def _verb(kind: str) -> Callable[..., int]:
     return verb
 
 
-def _report(output: Path, manifest: Manifest, say: Callable[[str], None]) -> int:
-    """Say what was done; the exit code."""
+def _report(output: Path, manifest: Manifest, images: Sequence[tuple[str, str | None]]) -> int:
+    """Say what was done, and the next command, with the options `images`; the exit code."""
     if not manifest.complete:
         say(
             f"{output}: this process is done, others are still writing; should the store stay"
@@ -108,9 +104,10 @@ def _report(output: Path, manifest: Manifest, say: Callable[[str], None]) -> int
         say(f"  left out {left.key}: {left.reason}")
     if (more := len(left_out) - _SHOWN) > 0:
         say(f"  and {more} more: see {output / 'manifest.json'}")
-    if not left_out:
-        return 0
-    say(
-        "repair the images that were left out and run the same command again, or train without them"
-    )
-    return _UNREADABLE_EXIT_CODE
+    if left_out:
+        say(
+            "repair the images that were left out and run the same command again, or train without"
+            " them"
+        )
+    say_next("train", *images, ("--labels", output))
+    return _UNREADABLE_EXIT_CODE if left_out else 0

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from tokenlabel.cli.said import say, say_next
+
 __all__ = [
     "average",
     "diff",
@@ -26,10 +28,10 @@ def info(*, labels: str) -> None:
     Args:
         labels: folder or remote location of the store.
     """
+    from rich.console import Console
     from rich.table import Table
 
     from tokenlabel.labels import LabelStore
-    from tokenlabel.progress import console
 
     store = LabelStore(labels)
     manifest = store.manifest
@@ -47,7 +49,7 @@ def info(*, labels: str) -> None:
     for part in ("dataset", "annotator"):
         for name, value in _lines(getattr(manifest, part)):
             table.add_row(f"{part}: {name}", value[:200])
-    console.print(table)
+    Console(highlight=False, markup=False).print(table)
 
 
 def _lines(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -72,13 +74,12 @@ def verify(*, labels: str) -> int:
     """
     from tokenlabel.labels import LabelStore
     from tokenlabel.labels.maintain import verify as find_damage
-    from tokenlabel.progress import console
 
     store = LabelStore(labels)
     damage = find_damage(store)
     for line in damage:
-        console.print(line)
-    console.print(f"{labels}: {len(damage) or 'no'} faults in {len(store)} labels")
+        say(line)
+    say(f"{labels}: {len(damage) or 'no'} faults in {len(store)} labels")
     return 1 if damage else 0
 
 
@@ -92,10 +93,9 @@ def merge(*, labels: tuple[str, ...], output: Path, overwrite: bool = False) -> 
     """
     from tokenlabel.labels import LabelStore
     from tokenlabel.labels.maintain import merge as join
-    from tokenlabel.progress import console
 
     count = join([LabelStore(location) for location in labels], output, overwrite=overwrite)
-    console.print(f"{output}: {count} labels")
+    say(f"{output}: {count} labels")
 
 
 def average(
@@ -113,12 +113,11 @@ def average(
     """
     from tokenlabel.labels import LabelStore
     from tokenlabel.labels.average import average as mean
-    from tokenlabel.progress import console
 
     stores = [LabelStore(location) for location in labels]
     count = mean(stores, output, top_k=top_k, overwrite=overwrite)
     left = len(stores[0]) - count
-    console.print(f"{output}: {count} labels{f', {left} left out' if left else ''}")
+    say(f"{output}: {count} labels{f', {left} left out' if left else ''}")
     return 3 if left else 0
 
 
@@ -132,22 +131,19 @@ def diff(*, first: str, second: str, sample: int | None = None) -> None:
     """
     from tokenlabel.labels import LabelStore
     from tokenlabel.labels.maintain import diff as compare
-    from tokenlabel.progress import console
 
     found = compare(LabelStore(first), LabelStore(second), sample=sample)
-    console.print(f"only in {first}: {found.only_first}, only in {second}: {found.only_second}")
-    console.print(f"compared: {found.compared}, identical: {found.identical}")
+    say(f"only in {first}: {found.only_first}, only in {second}: {found.only_second}")
+    say(f"compared: {found.compared}, identical: {found.identical}")
     if found.resampled:
-        console.print(f"of unequal grids, compared on the coarser one: {found.resampled}")
+        say(f"of unequal grids, compared on the coarser one: {found.resampled}")
     if found.incomparable:
-        console.print(
-            f"not comparable, as they cover unequal parts of the image: {found.incomparable}"
-        )
+        say(f"not comparable, as they cover unequal parts of the image: {found.incomparable}")
     if found.top1_agreement is None or found.total_variation is None:
-        console.print("no labels could be compared")
+        say("no labels could be compared")
         return
-    console.print(f"same best class: {found.top1_agreement:.2%} of cells")
-    console.print(f"total variation: {found.total_variation:.4f} of 1, mean over cells")
+    say(f"same best class: {found.top1_agreement:.2%} of cells")
+    say(f"total variation: {found.total_variation:.4f} of 1, mean over cells")
 
 
 def health(
@@ -175,25 +171,24 @@ def health(
     from tokenlabel.files import claim_folder, write_atomically
     from tokenlabel.labels.health import Health
     from tokenlabel.pictures.health import draw_health
-    from tokenlabel.progress import console
 
     if output is not None:
         claim_folder(output, ours=lambda path: (path / "health.json").exists())
     found = labels_health(labels=labels, data=data, split=split, sample=sample)
     for name, value in found.means.items():
-        console.print(f"{name.replace('_', ' ')}: {value:.3f}")
+        say(f"{name.replace('_', ' ')}: {value:.3f}")
     if isinstance(found, Health):
-        console.print(
-            f"classes never named best: {len(found.never_named)} of {found.met} in these images"
-        )
+        say(f"classes never named best: {len(found.never_named)} of {found.met} in these images")
     for name, value in found.orientation.items():
-        console.print(f"colors explained, {name}: {value:.3f}")
+        say(f"colors explained, {name}: {value:.3f}")
     for warning in found.warnings:
-        console.print(f"warning: {warning}")
+        say(f"warning: {warning}")
     if output is not None:
         write_atomically(output / "health.json", json.dumps(found.as_dict(), indent=1))
         draw_health(found, output)
-        console.print(f"pictures: {output}")
+        say(f"pictures: {output}")
+    if not found.warnings:
+        say_next("train", ("--data", data), ("--split", split), ("--labels", labels))
     return 1 if found.warnings else 0
 
 
@@ -227,16 +222,16 @@ def import_labels(
     """
     given = {**locals()}
     from tokenlabel.api.labels import import_labels as bring
-    from tokenlabel.progress import console
 
     found = bring(**given)
     for line in found.missing[:20]:
-        console.print(f"  no label for {line}")
+        say(f"  no label for {line}")
     by_stem = f" ({found.by_stem} by the stem of their name alone)" if found.by_stem else ""
-    console.print(
+    say(
         f"{output}: {found.matched} of {found.matched + len(found.missing)} images have"
         f" labels{by_stem}; {found.extra} label files belong to no image"
     )
+    say_next("labels", "health", ("--labels", output), ("--data", data), ("--split", split))
     return 3 if found.missing else 0
 
 
@@ -250,10 +245,9 @@ def export_labels(*, labels: str, output: Path, overwrite: bool = False) -> None
     """
     from tokenlabel.labels import LabelStore
     from tokenlabel.labels.released import export_released
-    from tokenlabel.progress import console
 
     count = export_released(LabelStore(labels), output, overwrite=overwrite)
-    console.print(f"{output}: {count} label files")
+    say(f"{output}: {count} label files")
 
 
 def push(*, labels: Path, to: str) -> None:
@@ -264,10 +258,9 @@ def push(*, labels: Path, to: str) -> None:
         to: hf://datasets/owner/name, s3://bucket/path, gs://bucket/path or any fsspec location.
     """
     from tokenlabel.labels.sharing import push as publish
-    from tokenlabel.progress import console
 
     manifest = publish(labels, to)
-    console.print(f"{to}: {sum(shard.records for shard in manifest.shards)} labels")
+    say(f"{to}: {sum(shard.records for shard in manifest.shards)} labels")
 
 
 def pull(*, labels: str, output: Path, overwrite: bool = False) -> None:
@@ -279,7 +272,6 @@ def pull(*, labels: str, output: Path, overwrite: bool = False) -> None:
         overwrite: write into a folder that holds something else.
     """
     from tokenlabel.labels.sharing import pull as fetch
-    from tokenlabel.progress import console
 
     manifest = fetch(labels, output, overwrite=overwrite)
-    console.print(f"{output}: {sum(shard.records for shard in manifest.shards)} labels")
+    say(f"{output}: {sum(shard.records for shard in manifest.shards)} labels")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -60,4 +61,4 @@ def copy(
     write(name, file, overwrite=overwrite)
     verb = catalog()[name].verb
     print(f"written to {file}")
-    print(f"next: tokenlabel {verb} --data DATA --recipe {file}")
+    print(f"train by it: tokenlabel {verb} --data DATA --recipe {shlex.quote(str(file))}")

@@ -1,10 +1,32 @@
-"""What several verbs say when they are done."""
+"""How verbs say what came of them: on the standard output, and by the first process alone."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 
-__all__ = ["left_out"]
+from tokenlabel.progress import first_process
+
+__all__ = ["left_out", "say", "say_next"]
+
+
+def say(line: str) -> None:
+    """Print a result."""
+    if first_process():
+        print(line)
+
+
+def say_next(*words: object) -> None:
+    """Print the command that comes next, so that a shell can run it; None leaves an option out.
+
+    `say_next("eval", ("--data", data), ("--split", None))`: an option stands with its value.
+    """
+    command = ["tokenlabel"]
+    for word in words:
+        pair = word if isinstance(word, tuple) else (word,)
+        if None not in pair:
+            command += map(str, pair)
+    say(f"next: {shlex.join(command)}")
 
 
 def left_out(counts: Mapping[str, int]) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from tokenlabel.choices import Arithmetic, Device
+from tokenlabel.cli.said import say, say_next
 from tokenlabel.cli.settings import Settings, all_of
 from tokenlabel.progress import first_process
 from tokenlabel.segmentation.recipe import HeadKind, Layout
@@ -31,6 +32,7 @@ def train(
     split: str | None = None,
     updates: int | None = None,
     max_steps: int | None = None,
+    patience: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
     seed: int | None = None,
@@ -69,6 +71,7 @@ def train(
         split: part of the data to train on; the training part by default.
         updates: length of the training.
         max_steps: stop after so many updates, for a trial.
+        patience: stop when so many validations in a row were no better than the best before them.
         batch_size: images per update over all GPUs together.
         lr: peak learning rate.
         seed: seed of the initial weights, the order of the images and their augmentation.
@@ -92,13 +95,14 @@ def train(
         print(to_yaml(chosen), end="")
         return
     result = segment.train(recipe=chosen, output=output, allow_changed=allow_changed)
-    if first_process():
-        best = result.results.get("best_miou")
-        measured = (
-            "nothing was validated" if best is None else f"best mIoU {best:.4f} in validation"
-        )
-        print(f"{result.folder}: {measured}")
-        print(f"next: tokenlabel segment predict --images PHOTOS --checkpoint {result.folder}")
+    best = result.results.get("best_miou")
+    say("nothing was validated" if best is None else f"best mIoU {best:.4f} in validation")
+    say(f"the run: {result.folder}")
+    say_next(
+        *("segment", "eval"),
+        ("--data", chosen.data.root),
+        ("--checkpoint", result.folder),
+    )
 
 
 def evaluate(

@@ -30,6 +30,7 @@ def teach(
     loss: Literal["ce", "mse"] = "ce",
     smoothing: float = 0.1,
     stop_epoch: int | None = None,
+    patience: int | None = None,
     min_scale: float = 0.35,
     hflip: bool = True,
     holdout: float = 0.1,
@@ -65,6 +66,7 @@ def teach(
         smoothing: label smoothing of the cross-entropy; 0 for none.
         stop_epoch: end after so many of the epochs: an early classifier is less accurate, and less sure
             of the images that it has seen.
+        patience: stop when so many validations in a row were no better than the best before them.
         min_scale: random crops cover at least this share of the image.
         hflip: mirror images at random; switch off where left and right differ (digits, text).
         holdout: share of the images that is kept back to tell the accuracy.
@@ -80,15 +82,18 @@ def teach(
     """
     given = {**locals()}
     from tokenlabel.api.teach import teach as run
-    from tokenlabel.cli.said import left_out
-    from tokenlabel.progress import first_process
+    from tokenlabel.cli.said import left_out, say, say_next
     from tokenlabel.text import argument_values
 
     taught = run(**given | {"model_kwargs": argument_values(model_kwargs or {})})
-    if not first_process():
-        return
-    print(f"taught on {taught.images:,} images{left_out(taught.left_out)}")
+    say(f"taught on {taught.images:,} images{left_out(taught.left_out)}")
     if taught.accuracy is not None:
-        print(f"top-1 {taught.accuracy:.1%} of {taught.held_out} images not trained on")
-    part = f" --split {split}" if split else ""
-    print(f"next: tokenlabel annotate --data {data}{part} --model {output} --output LABELS")
+        say(f"top-1 {taught.accuracy:.1%} of {taught.held_out} images not trained on")
+    say(f"the model: {output}")
+    say_next(
+        "annotate",
+        ("--data", data),
+        ("--split", split),
+        ("--model", output),
+        ("--output", output.with_name(f"{output.name}-labels")),
+    )

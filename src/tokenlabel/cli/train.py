@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from tokenlabel.choices import Arithmetic, Cache, Device
-from tokenlabel.cli.said import left_out
+from tokenlabel.cli.said import left_out, say, say_next
 from tokenlabel.cli.settings import Settings, all_of
 from tokenlabel.errors import InputError
-from tokenlabel.progress import first_process
 from tokenlabel.runs.recipe_file import read_recipe, to_yaml
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.supervision import METHODS
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     Kind = str
 else:
     Kind = Literal[tuple(METHODS)]
+
+_MEASURES = {"top1": "top-1", "knn": "nearest-neighbor accuracy"}
 
 
 def train(
@@ -43,6 +45,7 @@ def train(
     val_split: str | None = None,
     epochs: int | None = None,
     max_steps: int | None = None,
+    patience: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
     scale: Literal["linear", "sqrt", "none"] = "linear",
@@ -88,6 +91,7 @@ def train(
         val_split: part of the data to validate on; the validation part by default.
         epochs: passes over the images; the warm-up of the recipe then takes a tenth of them at most.
         max_steps: stop after so many updates, for a trial.
+        patience: stop when so many validations in a row were no better than the best before them.
         batch_size: images per update over all GPUs together.
         lr: peak learning rate.
         scale: how the recipe's learning rate follows a changed batch size.
@@ -119,23 +123,22 @@ def train(
 
 def _report(done: TrainResult) -> None:
     """What came of it, and the next command."""
-    if not first_process():
-        return
     results, recipe = done.results, read_recipe(done.folder / "recipe.yaml")
     if results.get("images") is not None:
-        print(f"trained on {results['images']:,} images{left_out(results['left_out'])}")
+        say(f"trained on {results['images']:,} images{left_out(results['left_out'])}")
     if (best := results[f"best_{recipe.measure}"]) is not None:
-        word = "top-1" if recipe.measure == "top1" else "nearest-neighbor accuracy"
-        print(f"best {word} {best:.2%} ({results['best_checkpoint']})")
+        say(f"best {_MEASURES[recipe.measure]} {best:.2%} ({results['best_checkpoint']})")
+    say(f"the run: {done.folder}")
     images = recipe.data
-    if recipe.model.num_classes == 0:
-        print(f"the run: {done.folder}")
-        print(
-            "next: tokenlabel train --data LABELED --weights"
-            f" {done.folder} --model {recipe.model.name} --supervision labels"
+    if recipe.model.num_classes == 0:  # it has learned words: its body is for other images
+        say(
+            "next: train on labeled images from its weights: tokenlabel train --data DATA"
+            f" --model {recipe.model.name} --supervision labels --weights {quote(str(done.folder))}"
         )
         return
-    place = images.train if images.val is None else images.val
-    part = f" --split {images.val_split}" if images.val_split else ""
-    print(f"the run: {done.folder}")
-    print(f"next: tokenlabel eval --data {place}{part} --checkpoint {done.folder}")
+    say_next(
+        "eval",
+        ("--data", images.train if images.val is None else images.val),
+        ("--split", images.val_split),
+        ("--checkpoint", done.folder),
+    )

@@ -36,6 +36,8 @@ class BaseSchedule:
     """"poly" has power 1: a straight line."""
     max_steps: Count | None = None
     """Stop after so many updates, for trials; the learning rate's course stays as it is."""
+    patience: Count | None = None
+    """Stop when so many validations in a row were no better than the best before them."""
 
     def course(self, updates_per_epoch: int) -> Course:
         raise NotImplementedError

@@ -18,7 +18,8 @@ from tokenlabel.runs.recipe_file import flat
 __all__ = ["Callback", "Epoch", "Terminal", "Trackers", "check_trackers"]
 
 Epoch = Mapping[str, Any]
-"""`epoch` and `epochs`, `update`, `lr`, the losses of the last log line, the validation's measures
+"""`epoch` and `epochs`, `update`, `lr`, the mean losses of the epoch (where a run goes on within one, of
+what is left of it), the `measure` that decides which checkpoint is best, the validation's measures
 (`val/…`, `ema/…`; none where nothing was validated), `best` or None, and `seconds_left`."""
 
 
@@ -48,7 +49,7 @@ class Terminal(Callback):
     """A progress bar, and one line an epoch, also where the output goes to a file."""
 
     def __init__(self) -> None:
-        self._bar = progress_bar()
+        self._bar = progress_bar(visible=console.is_terminal)
         self._images = 1
 
     def on_start(self, recipe: BaseRecipe, updates: int, done: int) -> None:

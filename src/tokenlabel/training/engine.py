@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from PIL import Image
 from torch import nn
 
+from tokenlabel.errors import InputError
 from tokenlabel.progress import console
 from tokenlabel.runs.folder import RunFolder
 from tokenlabel.runs.recipe import BaseRecipe
@@ -78,6 +79,8 @@ def fit(
     task = spec.build(ranks)
     batches = spec.batches(ranks)
     validation = spec.evaluator(ranks)
+    if validation is None and recipe.schedule.patience is not None:
+        raise InputError("schedule.patience waits for validation, but there are no images for it")
     if recipe.engine.precision == "auto" and ranks.device.type == "cpu":
         ranks.precision = folder.precision() or quicker_precision(task, batches, ranks)
     facts = {**spec.facts(), "precision": ranks.precision}

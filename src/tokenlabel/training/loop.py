@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,13 +13,13 @@ import torch
 from torch import nn
 
 from tokenlabel.errors import InputError
-from tokenlabel.files import write_atomically
 from tokenlabel.pictures.curves import draw_curves
 from tokenlabel.progress import console
 from tokenlabel.runs.folder import RunFolder
 from tokenlabel.runs.recipe import BaseRecipe
 from tokenlabel.runs.results import read_metrics
 from tokenlabel.training.callbacks import Callback
+from tokenlabel.training.diagnosis import NO_CAUSE, culprits, keep_batch
 from tokenlabel.training.signals import Preempted, StopRequest, killed_named
 from tokenlabel.training.trainer import Trainer, Update
 from tokenlabel.training.window import Window
@@ -63,13 +62,15 @@ class Loop:
         self.callbacks = callbacks
         self.per_epoch = batches.updates_per_epoch
         full = recipe.schedule.course(self.per_epoch).total
-        self.total = min(full, recipe.schedule.max_steps or full)
+        self.planned = min(full, recipe.schedule.max_steps or full)
+        self.total = self.planned
         self.best = -1.0
         self.measures: dict[str, float] = {}
-        self.logged: dict[str, Any] = {}  # the last line of losses
+        self.stale = 0  # validations since the best one
         self.seconds = 0.0  # of training, over all continuations
         self.saved_at = time.monotonic()
-        self.window = Window()
+        self.window = Window()  # since the last line of the metrics file
+        self.of_epoch = Window()  # since the epoch began, or the run went on in it
         self.workers: list[BaseProcess] = []  # that load images
 
     def run(self, used: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,9 +105,10 @@ class Loop:
             if not self.window.total_seconds or not self.trainer.updates % self.per_epoch:
                 self.workers[:] = multiprocessing.active_children()
             update = self.trainer.update(group, epoch)
-            self.window.add(update, waited=fetched - begun, took=time.monotonic() - begun)
+            for window in (self.window, self.of_epoch):
+                window.add(update, waited=fetched - begun, took=time.monotonic() - begun)
             if self.trainer.skipped_in_a_row:
-                self._watch_divergence(group)
+                self._watch_divergence(group, epoch)
             yield update
 
     # -- between updates -------------------------------------------------------------------------
@@ -116,8 +118,7 @@ class Loop:
         number = self.trainer.updates
         if number % self.recipe.log_every and number != self.total:
             return
-        self.logged = self._entry(epoch)
-        self._log(self.logged)
+        self._log(self._entry(epoch))
 
     def _save_or_stop(self, stop: StopRequest) -> None:
         asked, due = self._agree(stop)
@@ -127,7 +128,10 @@ class Loop:
             if self.ranks.first:
                 self._draw()
                 console.print(
-                    f"stopped at update {self.trainer.updates}: the same command goes on from there"
+                    f"stopped at update {self.trainer.updates} of {self.total}; the state is saved in"
+                    f" {self.folder.path}: run the same command again to go on from there",
+                    soft_wrap=True,
+                    markup=False,
                 )
             raise Preempted(128 + asked)
 
@@ -151,13 +155,15 @@ class Loop:
                 score = measures.get(f"ema/{measure}", measures[f"val/{measure}"])
                 best = score > self.best
                 self.best = max(score, self.best)
+                self.stale = 0 if best else self.stale + 1
             self._save(best=best)
+        losses = self._means(self.of_epoch.close()[0])
         seconds = self.seconds + self.window.total_seconds
         left = (self.total - self.trainer.updates) * seconds / self.trainer.updates
         for callback in self.callbacks:
             callback.on_epoch(
                 {
-                    **self.logged,
+                    **losses,
                     **measures,
                     "update": self.trainer.updates,
                     "epoch": epoch + 1,
@@ -168,6 +174,18 @@ class Loop:
                     "seconds_left": left,
                 }
             )
+        self._lose_patience()
+
+    def _lose_patience(self) -> None:
+        """End here where validation has not improved for as long as the recipe waits."""
+        patience = self.recipe.schedule.patience
+        if patience is None or self.stale < patience or self.trainer.updates == self.total:
+            return
+        if self.ranks.first:
+            console.print(
+                f"stopped early: no better {self.recipe.measure} in {self.stale} validations"
+            )
+        self.total = self.trainer.updates
 
     def _validate(self) -> dict[str, float]:
         assert self.validation is not None
@@ -177,20 +195,21 @@ class Loop:
                 measures |= {f"ema/{k}": v for k, v in self.validation(average).items()}
         return measures
 
-    def _watch_divergence(self, group: Sequence[Any]) -> None:
+    def _watch_divergence(self, group: Sequence[Any], epoch: int) -> None:
         """Stop when too many updates in a row were skipped, leaving state and culprits behind."""
         if self.trainer.skipped_in_a_row < self.recipe.engine.max_bad_steps:
             return
         row, self.trainer.skipped_in_a_row = self.trainer.skipped_in_a_row, 0  # counted anew
         self._save()
-        keys = [key for batch in group for key in batch.keys]
-        file = self.folder.path / f"bad-batch-rank{self.ranks.rank}.json"
-        write_atomically(file, json.dumps({"update": self.trainer.updates, "keys": keys}))
+        found = culprits(self.trainer, group, epoch)
+        causes = self.ranks.gather(found)
+        file = keep_batch(self.folder.path, self.ranks.rank, self.trainer.updates, group, found)
+        cause, lower = next(filter(None, causes), NO_CAUSE), self.recipe.optimizer.lr / 2
         raise TrainingDiverged(
-            f"the gradient was not finite in {row} updates in a row; the last good state is saved, and"
-            f" the keys of the last images are in {file}: go on with a lower rate by --set"
-            f" optimizer.lr={self.recipe.optimizer.lr / 2:.2g} --allow-changed optimizer.lr (or with"
-            " optimizer.clip likewise), or in another engine.precision"
+            f"the gradient was not finite in {row} updates in a row: {cause}."
+            f" The last good state is saved, the last images are in {file}. Go on with a lower rate by"
+            f" --set optimizer.lr={lower:.2g} --allow-changed optimizer.lr (or with optimizer.clip"
+            " likewise), or in another engine.precision"
         )
 
     # -- saving and resuming ---------------------------------------------------------------------
@@ -202,6 +221,7 @@ class Loop:
             state["progress"] |= {
                 "windows": windows,
                 "best": self.best,
+                "stale": self.stale,
                 "measures": self.measures,
                 "seconds": self.seconds + self.window.total_seconds,
             }
@@ -215,6 +235,7 @@ class Loop:
         if state is not None:
             self.trainer.load(state)
             self.best = state["progress"]["best"]
+            self.stale = state["progress"].get("stale", 0)  # unknown to older versions
             self.measures = state["progress"]["measures"]
             self.seconds = state["progress"]["seconds"]
             # of older checkpoints, and of other numbers of ranks, what was not yet logged is lost
@@ -235,19 +256,19 @@ class Loop:
                     f"continuing {self.folder.path} at update {self.trainer.updates}",
                     soft_wrap=True,
                 )
+        if state is not None:
+            self._lose_patience()
 
     # -- what is seen ----------------------------------------------------------------------------
 
     def _entry(self, epoch: int) -> dict[str, Any]:
         """One line of the metrics file, over the updates since the last one."""
         losses, figures = self.window.close()
-        names = sorted(losses)
-        means = self.ranks.sum(torch.tensor([losses[name] for name in names])) / self.ranks.count
         images = self.recipe.schedule.batch_size
         return {
             "update": self.trainer.updates,
             "epoch": epoch + 1,
-            **dict(zip(names, means.tolist(), strict=True)),
+            **self._means(losses),
             "lr": self.trainer.lr,
             "gradient_norm": figures["gradient_norm"],
             "images_per_second": images * figures["updates"] / figures["seconds"],
@@ -255,6 +276,12 @@ class Loop:
             "memory_gb": self.ranks.memory_gb(),
             "skipped": self.trainer.skipped,
         }
+
+    def _means(self, losses: Mapping[str, float]) -> dict[str, float]:
+        """Means over the ranks."""
+        names = sorted(losses)
+        means = self.ranks.sum(torch.tensor([losses[name] for name in names])) / self.ranks.count
+        return dict(zip(names, means.tolist(), strict=True))
 
     def _log(self, entry: dict[str, Any]) -> None:
         if self.ranks.first:
@@ -277,6 +304,7 @@ class Loop:
             "seconds": self.seconds + self.window.total_seconds,
             f"best_{self.recipe.measure}": self.best if self.validation is not None else None,
             "measures": self.measures,
+            "stopped_early": self.total < self.planned,
             "checkpoint": f"checkpoints/step-{self.trainer.updates:08d}",
             "best_checkpoint": None if best is None else f"checkpoints/{best.name}",
         }

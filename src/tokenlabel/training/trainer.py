@@ -105,10 +105,8 @@ class Trainer:
         for index, batch in enumerate(batches):
             part = index * self.ranks.count + self.ranks.rank  # the loader's order
             step = Step(self.updates, epoch, part, parts)
-            seed_everything(self.recipe.seed, _MODEL, self.updates, part)
             with self.ranks.gradients(self.task, reduced=index == len(batches) - 1):
-                with self.ranks.autocast():
-                    losses = self.task(batch.to(self.ranks.device, non_blocking=True), step)
+                losses = self.losses(self.task, batch, step)
                 self.ranks.backward(losses["loss"] / len(batches))
             for name, loss in losses.items():
                 share = loss.detach() / len(batches)
@@ -124,6 +122,13 @@ class Trainer:
         self.skipped += skipped
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
         return Update(sums, norm, skipped)
+
+    def losses(self, task: nn.Module, batch: Any, step: Step) -> dict[str, Tensor]:
+        """What a task says of a batch; the same whenever it is asked with the same weights."""
+        seed_everything(self.recipe.seed, _MODEL, step.update, step.part)
+        with self.ranks.autocast():
+            losses: dict[str, Tensor] = task(batch.to(self.ranks.device, non_blocking=True), step)
+        return losses
 
     def _apply_gradients(self) -> float:
         """Clip and step unless the gradient is not finite; returns its norm.

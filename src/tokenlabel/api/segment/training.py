@@ -39,6 +39,7 @@ class Choices(TypedDict, total=False):
     split: str | None
     updates: int | None
     max_steps: int | None
+    patience: int | None
     batch_size: int | None
     lr: float | None
     seed: int | None
@@ -64,6 +65,7 @@ def compose_recipe(**choices: Unpack[Choices]) -> SegmentationRecipe:
         "schedule.updates": choices.get("updates"),
         "schedule.max_steps": choices.get("max_steps"),
         "schedule.batch_size": choices.get("batch_size"),
+        "schedule.patience": choices.get("patience"),
         "optimizer.lr": choices.get("lr"),
         "engine.device": choices.get("device"),
         "engine.precision": None if dtype is None else PRECISION[dtype],
