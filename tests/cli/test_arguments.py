@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tokenlabel.api import evaluate, labels, segment, teach, train
+from tokenlabel.api.segment.evaluation import How
 from tokenlabel.cli import evaluate as cli_evaluate
 from tokenlabel.cli import labels as cli_labels
 from tokenlabel.cli import segment as cli_segment
@@ -26,7 +27,6 @@ PAIRS = {
         set(),
     ),
     "labels import": (cli_labels.import_labels, labels.import_labels, set(), set()),
-    "segment eval": (cli_segment.evaluate, segment.evaluate, {"multi_scale"}, set()),
     "segment predict": (cli_segment.predict, segment.predict, {"multi_scale"}, {"scales", "flip"}),
 }
 
@@ -44,6 +44,12 @@ def test_a_verb_and_the_library_name_arguments_alike(verb: str) -> None:
     chosen_by_others = {"scales", "flip"} if "multi_scale" in shown else set()
     for name in set(shown) & set(taken) - chosen_by_others:
         assert shown[name] == taken[name], name
+
+
+def test_segment_eval_takes_all_that_says_how_images_are_shown() -> None:
+    shown = set(inspect.signature(cli_segment.evaluate).parameters)
+    taken = set(inspect.signature(segment.evaluate).parameters) - {"how"}
+    assert shown - {"multi_scale"} == taken | set(How.__annotations__)
 
 
 def test_segment_train_takes_the_choices_of_a_recipe() -> None:

@@ -129,7 +129,7 @@ class Answers:
 
     # -- what they share -------------------------------------------------------------------------
 
-    def _called(self, text: str) -> list[int]:
+    def _called(self, text: str) -> Sequence[int]:
         """The classes of that name or title; where there is none, those whose title contains it."""
         names = self.catalog.source.class_names
         titles, wanted = class_titles(names), text.casefold()
