@@ -52,7 +52,7 @@ def accumulation(recipe: BaseRecipe, world_size: int) -> int:
 
 
 class Ranks:
-    """What the processes do together. Needs no process group when there is one process only."""
+    """What the processes do together. Needs no process group where torchrun started none."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -66,10 +66,11 @@ class Ranks:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         world = int(os.environ.get("WORLD_SIZE", "1"))
-        if world > 1 and not distributed.is_initialized():
+        self.joined = "WORLD_SIZE" in os.environ  # torchrun's one process is a group too
+        if self.joined and not distributed.is_initialized():
             _join(self.device, world)
         self.count = world
-        self.rank = distributed.get_rank() if world > 1 else 0
+        self.rank = distributed.get_rank() if self.joined else 0
         self.precision: str = engine.precision
         if engine.precision == "auto":  # on a CPU `fit` finds out which is quicker
             self.precision = _native_precision(self.device)
@@ -129,14 +130,14 @@ class Ranks:
 
     def distribute(self, task: nn.Module) -> nn.Module:
         """The task on this rank's device, its gradients averaged over the ranks."""
-        if self.engine.sync_batchnorm and self.count > 1:
+        if self.engine.sync_batchnorm and self.joined:
             if self.device.type == "cpu":
                 raise InputError("engine.sync_batchnorm works on GPUs only")
             nn.SyncBatchNorm.convert_sync_batchnorm(task)  # type: ignore[no-untyped-call]
         task.to(self.device)
         if self.engine.sharding == "fsdp":
             return self.shard(task)
-        if self.count == 1:
+        if not self.joined:
             return task
         # of all buffers, only batch norm's statistics come to differ between ranks
         statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in task.modules())
@@ -149,7 +150,7 @@ class Ranks:
         """FSDP2: every block of a stack is gathered for its own computation, the rest together."""
         if self.precision == "fp16":
             raise InputError("engine.sharding=fsdp goes with precision bf16 or fp32, not fp16")
-        if self.count == 1:
+        if not self.joined:
             return module
         mesh = init_device_mesh(self.device.type, (self.count,))
         for block in _blocks(module):
