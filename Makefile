@@ -5,7 +5,7 @@ export UV_COMPILE_BYTECODE := 1
 export PYTHONUNBUFFERED := 1
 UV := $(BIN)/uv
 
-.PHONY: setup demo test test-slow check docs wheel bench proof format lock
+.PHONY: setup demo test test-slow check docs wheel bench gpu gpu-wheels proof format lock
 
 setup: .venv/.ready-dev  ## the development environment: every extra and tool
 
@@ -53,6 +53,14 @@ wheel: setup  ## the package, in dist/; PROJECT_URL=https://host/owner/name for 
 bench: setup  ## every benchmark that needs no data but its own
 	for script in targets step models model_lvvit engine; do \
 		OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_$$script.py || exit 1; done
+
+# a GPU machine brings its own PyTorch: GPU_PYTHON=python3 uses what is installed there
+GPU_PYTHON ?= $(BIN)/python
+gpu: $(if $(filter $(BIN)/%,$(GPU_PYTHON)),setup)  ## checks and measurements on a GPU, most telling first: docs/gpu.md; REHEARSE=1 on the CPU
+	PYTHONPATH=src $(GPU_PYTHON) benchmarks/gpu.py --budget $(or $(BUDGET),9m) $(if $(REHEARSE),--rehearse) $(if $(DATA),--cifar10 $(DATA))
+
+gpu-wheels: setup  ## wheels/ for a GPU machine without a network; HAVE names a file of what is installed there
+	$(BIN)/python benchmarks/gpu_wheels.py --have $(or $(HAVE),$(error say what is installed there: make gpu-wheels HAVE=file))
 
 proof: .venv/.ready  ## docs/proof.md; DATA holds CIFAR-10's train and val (folders or tars), ARGS see proof/run.py
 	$(BIN)/python proof/run.py --cifar10 $(or $(DATA),$(error say where CIFAR-10 is: make proof DATA=folder)) $(ARGS)
