@@ -139,6 +139,8 @@ def taught(title: str, *options: str, epochs: int = 16) -> Annotator:
 
 ANNOTATORS = {
     "taught": taught("taught on the same images"),
+    "folds-2": taught("taught in 2 folds", "--folds", "2"),
+    "folds-5": taught("taught in 5 folds", "--folds", "5"),
     "mse": taught("taught by squared error", "--loss", "mse"),
     "early": taught("taught, stopped at a quarter", "--stop-epoch", "4"),
     "short": taught("taught for 4 epochs", epochs=4),
@@ -299,13 +301,13 @@ def best(of: Images, student: str, arms: Sequence[str], by: str, score: Scores) 
 
 def annotator_table(of: Images) -> list[Run]:
     """Annotators of other accuracy and honesty, on two students."""
-    kinds = ("taught", "mse", "early", "short", "long")
+    kinds = ("taught", "folds-2", "folds-5", "mse", "early", "short", "long")
     return [Run(of, s, "tokens", 0, by) for by in kinds for s in ("resnet", "lvvit")]
 
 
 def small_data(data: str) -> list[Run]:
-    """500 and 50 images a class, the annotator taught on the same few."""
-    choices = (("labels", 0), ("tokens", 0), ("distillation", 0))
+    """500 and 50 images a class, the annotator taught on the same few, also in folds."""
+    choices = (("labels", 0), ("tokens", 0), ("tokens", 0, "folds-2"), ("distillation", 0))
     return [
         Run(images(data, count), student, *choice)
         for count in (500, 50)

@@ -113,3 +113,25 @@ def test_classes_that_the_sample_does_not_hold_are_no_fault(tmp_path) -> None:
     assert (health.met, health.never_named, health.warnings) == (8, [], [])
     with pytest.raises(InputError, match="labels 200 classes, the data set has 8"):
         check_health(LabelStore(tmp_path / "store"), truth, names[:8])
+
+
+@pytest.mark.parametrize(
+    ("annotator", "gap", "advised"),
+    [
+        ({"held_out": {"top1": 0.9, "images": 50}}, 0.1, True),
+        ({"held_out": {"top1": 0.95, "images": 50}}, 0.05, False),
+        ({"held_out": {"top1": 0.9, "images": 50}, "kind": "folds"}, 0.1, False),
+        ({}, None, False),
+    ],
+)
+def test_what_was_memorized_is_told(tmp_path, annotator, gap, advised) -> None:
+    with LabelStoreWriter(tmp_path / "store", num_classes=CLASSES, annotator=annotator) as writer:
+        for number in range(COUNT):
+            logits = torch.nn.functional.one_hot(scene(number), CLASSES).permute(2, 0, 1)
+            writer.add(str(number), LabelMap.from_logits(logits * 5.0, 2, Box()))
+    truth = {str(number): number % CLASSES for number in range(COUNT)}
+    health = check_health(LabelStore(tmp_path / "store"), truth, NAMES)
+    assert health.memorization_gap == (None if gap is None else pytest.approx(gap))
+    assert bool(health.advice) == advised
+    assert health.warnings == []
+    assert health.as_dict()["memorization_gap"] == health.memorization_gap

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from tokenlabel.annotators.folds import FoldsAnnotator
     from tokenlabel.annotators.image_model import ImageAnnotator
     from tokenlabel.data.inputs import Preprocessing
     from tokenlabel.evaluation.classifier import Classifier
@@ -54,7 +55,26 @@ class ClassifierSpec:
 
     def build(
         self, class_names: Sequence[str], device: torch.device | None = None
-    ) -> ImageAnnotator:
+    ) -> ImageAnnotator | FoldsAnnotator:
+        from tokenlabel.runs.folds import holds_folds
+
+        if self.checkpoint is None and holds_folds(self.model):
+            return self._folds(class_names, device)
+        return self._one(class_names, device)
+
+    def _folds(self, class_names: Sequence[str], device: torch.device | None) -> FoldsAnnotator:
+        """Of a folder that `tokenlabel teach --folds` wrote."""
+        from tokenlabel.annotators.folds import FoldsAnnotator
+        from tokenlabel.runs.folds import open_folds
+
+        folds = open_folds(self.model)
+        each = [
+            dataclasses.replace(self, model=str(folder))._one(class_names, device)
+            for folder in folds.members
+        ]
+        return FoldsAnnotator(each, folds)
+
+    def _one(self, class_names: Sequence[str], device: torch.device | None) -> ImageAnnotator:
         from tokenlabel.annotators.class_map import match_classes
         from tokenlabel.annotators.image_model import ImageAnnotator
 
@@ -157,9 +177,18 @@ class ClassifierSpec:
                 "kind": "timm classifier",
                 "model": config.get("architecture") or type(network).__name__,
                 "weights_sha256": weights_hash(network),
+                **self._held_out(),
             },
             () if scores.head_reads_patches else (note,),
         )
+
+    def _held_out(self) -> dict[str, Any]:
+        """The accuracy on images that it was not taught on, of a model that `teach` wrote."""
+        from tokenlabel.text import read_json
+
+        config = Path(self.model, "config.json")
+        known = read_json(config, kind=dict) if config.is_file() else {}
+        return {"held_out": known["held_out"]} if "held_out" in known else {}
 
 
 class _Found(NamedTuple):

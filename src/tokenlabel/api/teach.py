@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tokenlabel.choices import PRECISION, Arithmetic, Cache, Device
+from tokenlabel.errors import InputError
 
 if TYPE_CHECKING:
     from tokenlabel.training.callbacks import Callback
-    from tokenlabel.training.classifier import Taught
+    from tokenlabel.training.taught import Taught
 
 __all__ = ["teach"]
 
@@ -34,9 +35,12 @@ def teach(
     smoothing: float = 0.1,
     stop_epoch: int | None = None,
     patience: int | None = None,
+    temperature: bool = False,
     min_scale: float = 0.35,
     hflip: bool = True,
     holdout: float = 0.1,
+    folds: int = 1,
+    group: str | None = None,
     seed: int = 0,
     device: Device = "auto",
     dtype: Arithmetic = "auto",
@@ -50,12 +54,19 @@ def teach(
     Random crops of at least `min_scale` of the image, flips, timm's optimizer `opt`, a cosine schedule
     with one warm-up epoch (`stop_epoch` ends it early). It starts from `weights` (a file, a run's or a
     taught model's folder) or the model's pretrained ones. A share `holdout` of each class is not
-    trained on and tells the accuracy.
+    trained on and tells the accuracy; with `temperature` the logits are divided by the one that suits
+    these images.
+
+    `folds` trains so many classifiers, each without its fold of the images (`group`, a CSV column or a
+    regular expression for keys, keeps images together), so that `annotate` labels every image by the one
+    that did not see it.
+
     The run lies in `output`/run; the same call goes on where it was stopped, bit for bit.
     `allow_changed` and `callbacks` are those of `tokenlabel.training.engine.fit`. Raises InputError.
     """
     from tokenlabel.runs.recipe_file import from_mapping
-    from tokenlabel.training.classifier import teach as run
+    from tokenlabel.training.folds import teach_folds
+    from tokenlabel.training.taught import teach as teach_one
     from tokenlabel.training.teach_recipe import TeachRecipe
 
     content = {
@@ -64,6 +75,8 @@ def teach(
             "train": data,
             "train_split": split,
             "holdout": holdout,
+            "folds": folds,
+            "group": group,
             "workers": workers,
             "cache": cache,
         },
@@ -77,6 +90,7 @@ def teach(
         "loss": loss,
         "smoothing": smoothing,
         "stop_epoch": stop_epoch,
+        "temperature": temperature,
         "min_scale": min_scale,
         "hflip": 0.5 * hflip,
         "optimizer": {"name": opt, "lr": lr, "weight_decay": weight_decay},
@@ -96,5 +110,8 @@ def teach(
             "channels_last": True,
         },
     }
+    if group is not None and folds == 1:
+        raise InputError("group keeps images together in folds: give folds too")
     recipe = from_mapping(content, "teach", TeachRecipe)
+    run = teach_folds if folds > 1 else teach_one
     return run(recipe, output, callbacks=callbacks, allow_changed=allow_changed)

@@ -178,11 +178,17 @@ def health(
     for name, value in found.means.items():
         say(f"{name.replace('_', ' ')}: {value:.3f}")
     if isinstance(found, Health):
+        if found.held_out is not None and found.memorization_gap is not None:
+            gap = found.memorization_gap
+            say(f"accuracy on unseen images: {found.held_out:.3f}, memorization gap: {gap:+.3f}")
         say(f"classes never named best: {len(found.never_named)} of {found.met} in these images")
     for name, value in found.orientation.items():
         say(f"colors explained, {name}: {value:.3f}")
     for warning in found.warnings:
         say(f"warning: {warning}")
+    if isinstance(found, Health):
+        for line in found.advice:
+            say(f"advice: {line}")
     if output is not None:
         write_atomically(output / "health.json", json.dumps(found.as_dict(), indent=1))
         draw_health(found, output)

@@ -31,9 +31,12 @@ def teach(
     smoothing: float = 0.1,
     stop_epoch: int | None = None,
     patience: int | None = None,
+    temperature: bool = False,
     min_scale: float = 0.35,
     hflip: bool = True,
     holdout: float = 0.1,
+    folds: int = 1,
+    group: str | None = None,
     seed: int = 0,
     device: Device = "auto",
     dtype: Arithmetic = "auto",
@@ -67,9 +70,15 @@ def teach(
         stop_epoch: end after so many of the epochs: an early classifier is less accurate, and less sure
             of the images that it has seen.
         patience: stop when so many validations in a row were no better than the best before them.
+        temperature: divide the finished classifier's logits by the temperature that suits the images
+            that were held out.
         min_scale: random crops cover at least this share of the image.
         hflip: mirror images at random; switch off where left and right differ (digits, text).
         holdout: share of the images that is kept back to tell the accuracy.
+        folds: train so many classifiers, each without its share of the images, which it then labels:
+            labels by a network that has not memorized them. 2 cost as much as one.
+        group: images that stay together in a fold (frames of a video, a patient's pictures): a column
+            of a CSV file, or a regular expression for their keys, such as ^[^_]+
         seed: seed of all random choices.
         device: auto takes a GPU where there is one.
         dtype: arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of

@@ -14,7 +14,7 @@ from tokenlabel.data.source import UNLABELED, Found, Listing
 from tokenlabel.data.splits import Part, choose_part
 from tokenlabel.errors import InputError
 
-__all__ = ["open_csv"]
+__all__ = ["column_of", "open_csv"]
 
 _PATHS = ("path", "image", "file", "filename", "file_name")
 _CLASSES = ("label", "class", "class_name", "category")
@@ -53,6 +53,16 @@ def open_csv(file: Path, split: str | None, part: Part | None) -> Listing:
         len(found.keys), len(found.class_names), found.labels.count(UNLABELED), {}, chosen
     )
     return FolderSource(found.keys, found.labels, found.class_names, account, file.parent)
+
+
+def column_of(file: Path, name: str) -> dict[str, str] | None:
+    """The values of a column of a CSV file by image; None where it has no such column."""
+    rows = _rows(file)
+    if not rows or name not in rows[0]:
+        return None
+    heading = {column.strip().lower(): column for column in rows[0]}
+    paths = _column(heading, _PATHS)
+    return {row[paths]: row[name] for row in rows} if paths else None
 
 
 def _rows(file: Path) -> list[dict[str, str]]:

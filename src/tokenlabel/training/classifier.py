@@ -1,37 +1,31 @@
-"""`teach`: fine-tune a timm classifier on a folder of images, to annotate that folder with it."""
+"""Classifiers of labeled images, as specs of the engine."""
 
 from __future__ import annotations
 
 import dataclasses
-import filecmp
-import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 from timm.layers import to_2tuple
-from timm.models import save_for_hf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch
+from tokenlabel.data.folds import folds_of
 from tokenlabel.data.inputs import Normalize, Preprocessing
 from tokenlabel.data.loader import train_loader
 from tokenlabel.data.open import HOLDOUT_SEED, announce, holdout, open_images
-from tokenlabel.data.source import require_labels
+from tokenlabel.data.source import ImageSource, Subset, require_labels
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import class_titles
 from tokenlabel.evaluation.evaluator import Judged, evaluate_classifier
-from tokenlabel.files import replacing
 from tokenlabel.models import build_model, load_weights
 from tokenlabel.output import DenseOutput
 from tokenlabel.pictures.answers import Answered, answer_sheet
-from tokenlabel.progress import first_process
 from tokenlabel.runs.open import Run, open_run, saved_weights
 from tokenlabel.training.batches import (
     LoaderBatches,
@@ -39,61 +33,12 @@ from tokenlabel.training.batches import (
     image_facts,
     update_batches,
 )
-from tokenlabel.training.callbacks import Callback
-from tokenlabel.training.engine import fit
 from tokenlabel.training.loop import Validation
 from tokenlabel.training.ranks import Ranks
 from tokenlabel.training.sheets import first_samples
-from tokenlabel.training.teach_recipe import TeachRecipe
+from tokenlabel.training.teach_recipe import TeachData, TeachRecipe
 
-__all__ = ["ClassifierSpec", "Taught", "teach"]
-
-_RUN = "run"  # in a taught model's folder: the folder of its run
-
-
-@dataclass(frozen=True)
-class Taught:
-    """A taught classifier: a folder that timm reads, and `annotate --model` takes."""
-
-    folder: Path
-    accuracy: float | None
-    """Top-1 in [0, 1] on images that were held out; None where none were."""
-    held_out: int
-    images: int
-    """How many it was trained on."""
-    left_out: dict[str, int]
-    """Images that could not be used, by reason."""
-
-
-def teach(
-    recipe: TeachRecipe,
-    output: str | Path,
-    *,
-    callbacks: Iterable[Callback] = (),
-    allow_changed: Iterable[str] = (),
-) -> Taught:
-    """Write a classifier of the images' classes to `output`, as timm reads and writes models.
-
-    Its run lies in `output`/run: stopped or killed, the same call goes on, and a finished one returns
-    its result. Raises InputError where the model or the data cannot be used, and where `output` holds
-    something else.
-    """
-    folder = Path(output)
-    begun = (folder / _RUN / "recipe.yaml").is_file()
-    if folder.is_dir() and not begun and {path.name for path in folder.iterdir()} - {_RUN}:
-        raise InputError(f"{folder} is not empty: remove it, or choose another output folder")
-    spec = ClassifierSpec(recipe)
-    done = fit(spec.recipe, spec, folder / _RUN, callbacks=callbacks, allow_changed=allow_changed)
-    if first_process():
-        _export(done.folder / done.results["checkpoint"], folder)
-    kind = "val" if recipe.ema.decay is None else "ema"
-    return Taught(
-        folder,
-        done.results["measures"].get(f"{kind}/top1"),
-        0 if spec.held_out is None else len(spec.held_out),
-        len(spec.source),
-        dict(spec.source.found.left_out),
-    )
+__all__ = ["ClassifierSpec", "classifier_loss", "trained"]
 
 
 class ClassifierSpec:
@@ -105,11 +50,17 @@ class ClassifierSpec:
         if not data.train:
             raise InputError("data.train is empty: name the folder of the images")
         source = require_labels(open_images(data.train, data.train_split, "train"), data.train)
-        self.held_out = None
-        if data.holdout:
+        self.held_out: ImageSource | None = None
+        if data.folds > 1:
+            source, self.held_out = _without_fold(source, data)
+        elif data.holdout:
             source, self.held_out = holdout(source, data.holdout, HOLDOUT_SEED)
         if len(source) < 2:
             raise InputError(f"{len(source)} images are too few to teach a classifier")
+        if recipe.temperature and self.held_out is None:
+            raise InputError(
+                "a temperature needs images that were held out: give a holdout above 0"
+            )
         self.source = source
         announce(source, data.train)
         batch = min(recipe.schedule.batch_size, len(source))
@@ -122,6 +73,10 @@ class ClassifierSpec:
     def build(self, ranks: Ranks) -> nn.Module:  # noqa: ARG002
         torch.manual_seed(self.recipe.seed)
         network = _network(self.recipe, len(self.source.class_names), fresh=True)
+        if self.recipe.temperature and not isinstance(_last_layer(network), nn.Linear | nn.Conv2d):
+            raise InputError(
+                f"{self.recipe.model.name} has no last layer that a temperature could divide"
+            )
         self.settings = _settings(self.recipe, network)
         return ClassifierTask(network, self.settings, self.recipe)
 
@@ -189,7 +144,7 @@ class ClassifierSpec:
     def answers(self, run: Path) -> Image.Image | None:
         if self.held_out is None:
             return None
-        network, settings = _trained(open_run(run, TeachRecipe))
+        network, settings = trained(open_run(run, TeachRecipe))
 
         def answer(images: Tensor) -> Answered:
             return Answered(network(settings.normalize(images)), None)
@@ -209,10 +164,33 @@ class ClassifierTask(nn.Module):
 
     def forward(self, batch: Batch, _step: object = None) -> dict[str, Tensor]:
         logits = self.student(self.normalize(batch.images)).float()
-        if self.loss == "mse":
-            truth = F.one_hot(batch.labels, logits.shape[1])
-            return {"loss": (logits.softmax(1) - truth).square().sum(1).mean()}
-        return {"loss": F.cross_entropy(logits, batch.labels, label_smoothing=self.smoothing)}
+        return {"loss": classifier_loss(logits, batch.labels, self.loss, self.smoothing)}
+
+
+def classifier_loss(
+    logits: Tensor, labels: Tensor, loss: Literal["ce", "mse"], smoothing: float
+) -> Tensor:
+    """Of logits [B, C] and classes [B]; "mse" is the squared error of the probabilities."""
+    if loss == "mse":
+        truth = F.one_hot(labels, logits.shape[1])
+        return (logits.softmax(1) - truth).square().sum(1).mean()
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+
+def _without_fold(source: ImageSource, data: TeachData) -> tuple[ImageSource, ImageSource | None]:
+    """The images outside of the recipe's fold, and some of those in it, which tell the accuracy."""
+    folds = folds_of(source, data.train, data.folds, data.group)
+    note = f"without those of fold {data.fold + 1} of {data.folds}"
+    seen = Subset.of(source, [i for i, fold in enumerate(folds) if fold != data.fold], note)
+    unseen: ImageSource = Subset.of(source, [i for i, f in enumerate(folds) if f == data.fold])
+    share = data.holdout * len(source) / len(unseen)
+    if share < 1:
+        unseen = holdout(unseen, share, HOLDOUT_SEED)[1] if share else unseen
+    return seen, unseen if data.holdout else None
+
+
+def _last_layer(network: Any) -> Any:
+    return network.get_classifier()
 
 
 def _network(recipe: TeachRecipe, num_classes: int, *, fresh: bool = False) -> nn.Module:
@@ -237,38 +215,8 @@ def _settings(recipe: TeachRecipe, network: nn.Module) -> Preprocessing:
     return settings if size is None else dataclasses.replace(settings, image_size=to_2tuple(size))
 
 
-def _trained(run: Run[TeachRecipe]) -> tuple[nn.Module, Preprocessing]:
+def trained(run: Run[TeachRecipe]) -> tuple[nn.Module, Preprocessing]:
     """A run's model, in evaluation mode, and how it is shown images."""
     network = _network(run.recipe, len(run.class_names))
     network.load_state_dict(load_file(run.weights()))
     return network.eval(), _settings(run.recipe, network)
-
-
-def _export(checkpoint: Path, folder: Path) -> None:
-    """Write a run's checkpoint as timm does, beside the run; config.json last, a sign of success."""
-    run = open_run(checkpoint, TeachRecipe)
-    network, settings = _trained(run)
-    aside = folder / ".writing"
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        save_for_hf(
-            network,
-            str(aside),
-            model_config={"label_names": list(run.class_names)},
-            safe_serialization=True,
-            data_config={
-                "input_size": (3, *settings.image_size),
-                "crop_pct": settings.crop_pct,
-                "crop_mode": "squash",
-                "interpolation": settings.interpolation,
-                "mean": settings.mean,
-                "std": settings.std,
-            },
-        )
-        for name in ("model.safetensors", "config.json"):
-            if (folder / name).is_file() and filecmp.cmp(aside / name, folder / name, False):
-                continue  # a finished run that is asked for again changes nothing
-            with replacing(folder / name) as file:
-                shutil.copyfile(aside / name, file)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

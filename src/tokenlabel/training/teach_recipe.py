@@ -22,6 +22,13 @@ class TeachData:
     train_split: str | None = None
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of each class's images that is not trained on and tells the accuracy."""
+    folds: Annotated[int, Field(ge=1, le=255)] = 1
+    """Divide the images into so many folds, and train on all but one; see `tokenlabel.data.folds`. The
+    images that tell the accuracy are then some of that fold's."""
+    fold: Annotated[int, Field(ge=0)] = 0
+    """The one that is left out."""
+    group: str | None = None
+    """What stays together in one fold: a column of a CSV file, or a regular expression for keys."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Loader processes per rank. Never changes the result."""
     cache: Cache = "none"
@@ -58,6 +65,9 @@ class TeachRecipe(BaseRecipe):
     stop_epoch: Count | None = None
     """End after so many epochs of the schedule: an early classifier is less sure of the images that
     it has seen (Cho & Hariharan 2019, arXiv 1910.01348)."""
+    temperature: bool = False
+    """Whether the finished classifier's logits are divided by the temperature that suits the held-out
+    images best."""
     optimizer: Optimizer = Optimizer(lr=1e-3)
     schedule: Schedule = Schedule(
         batch_size=64, epochs=20, warmup_epochs=1, cooldown_epochs=0, warmup_lr=1e-5, min_lr=0.0

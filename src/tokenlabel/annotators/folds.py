@@ -1,0 +1,84 @@
+"""`FoldsAnnotator`: every image is labeled by the classifier that was not taught on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenlabel.annotators.image_model import ImageAnnotator, Item
+from tokenlabel.annotators.protocol import Pixels
+from tokenlabel.data.orientation import UPRIGHT
+from tokenlabel.labels import LabelMap
+from tokenlabel.runs.folds import Folds
+
+__all__ = ["FoldsAnnotator"]
+
+
+class FoldsAnnotator:
+    """The classifiers of `teach --folds`, by fold; images that none of them saw are labeled by all.
+
+    The mean of their probabilities labels those. The members differ in their weights alone.
+    """
+
+    def __init__(self, members: Sequence[ImageAnnotator], folds: Folds) -> None:
+        self._members, self._folds = list(members), folds
+        self._together = _Together(self._members)
+        self.num_classes = members[0].num_classes
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        return self._members[0].class_names
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self._members[0].notes
+
+    @property
+    def description(self) -> dict[str, Any]:
+        each = [member.description for member in self._members]
+        found = {
+            **each[0],
+            "kind": "folds",
+            "folds": len(each),
+            "folds_sha256": self._folds.sha256,
+            "weights_sha256": [one["weights_sha256"] for one in each],
+        }
+        unseen = [one["held_out"] for one in each if "held_out" in one]
+        if len(unseen) == len(each):
+            images = sum(one["images"] for one in unseen)
+            right = sum(one["top1"] * one["images"] for one in unseen)
+            found["held_out"] = {"top1": right / images, "images": images}
+        return found
+
+    def batch_size(self) -> int:
+        return self._members[0].batch_size()
+
+    def prepare(
+        self, key: str, pixels: Pixels, orientation: int = UPRIGHT
+    ) -> tuple[int | None, Item]:
+        return self._folds.fold_of(key), self._members[0].prepare(key, pixels, orientation)
+
+    def annotate(self, batch: Sequence[tuple[int | None, Item]]) -> list[LabelMap]:
+        """The images of one fold go through their network together."""
+        maps: dict[int, LabelMap] = {}
+        for fold in dict.fromkeys(fold for fold, _ in batch):
+            places = [place for place, (of, _) in enumerate(batch) if of == fold]
+            by = self._together if fold is None else self._members[fold]
+            found = by.annotate([batch[place][1] for place in places])
+            maps |= dict(zip(places, found, strict=True))
+        return [maps[place] for place in range(len(batch))]
+
+
+class _Together(ImageAnnotator):
+    """Several annotators that differ in their weights alone, as one: the mean of their probabilities."""
+
+    def __init__(self, members: Sequence[ImageAnnotator]) -> None:
+        vars(self).update(vars(members[0]))
+        self._members = list(members)
+
+    def logits(self, images: Tensor) -> Tensor:
+        each = [member.logits(images).softmax(-1) for member in self._members]
+        return torch.stack(each).mean(0).clamp(min=1e-30).log()
