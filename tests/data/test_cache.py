@@ -13,8 +13,8 @@ import torch
 from tokenlabel.choices import Cache
 from tokenlabel.data import cache as cache_module
 from tokenlabel.data.augment import Augmentation
-from tokenlabel.data.cache import decoded_images
-from tokenlabel.data.decode import decode_image, may_be_reduced
+from tokenlabel.data.cache import decoded_images, may_be_reduced
+from tokenlabel.data.decode import decode_image
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.loader import eval_loader, train_loader
 from tokenlabel.data.open import open_source

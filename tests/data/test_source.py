@@ -188,7 +188,7 @@ def test_unpacked_archives_are_removed_with_their_source(folder: Path, tmp_path:
     with gzip.open(archive, "wb") as out, tarfile.open(fileobj=out, mode="w") as tar:
         tar.add(folder / "train", "train")
     source = open_source(str(archive))
-    temporary = Path(source.members[0].archive)  # type: ignore[attr-defined]
+    temporary = Path(source.plain[0])  # type: ignore[attr-defined]
     assert temporary.is_file()
     del source
     assert not temporary.exists()

@@ -1,31 +1,45 @@
 """Images inside tar files: class folders, a tar a class, or WebDataset shards; local or remote.
 
-Members are found once and then read by their byte ranges, so that access is random, needs no open
-tar, and works from any number of processes.
+Members are found once (`tokenlabel.data.shard_index`) and then read by their byte ranges, so that access
+is random, needs no open tar, and works from any number of processes.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-import fsspec
+import numpy as np
+from numpy.typing import NDArray
 
 from tokenlabel.data.classes import classify_by_folder
-from tokenlabel.data.names import stem
-from tokenlabel.data.reading import files_version, read_patiently
-from tokenlabel.data.shards import NOTES, classify_by_note
+from tokenlabel.data.decode import JPEG_MAGIC, read_header
+from tokenlabel.data.names import is_packed, stem
+from tokenlabel.data.ranges import files_version, read_ranges
+from tokenlabel.data.reading import read_patiently
+from tokenlabel.data.shard_index import index_file, scan_shard, shard_indexes
+from tokenlabel.data.shards import classify_by_note
 from tokenlabel.data.source import UNLABELED, Found, Listing
 from tokenlabel.data.splits import Part, choose_part, file_part, parts_among, top_folders
-from tokenlabel.data.tar import Member, members_of, unpacked
+from tokenlabel.data.survey import Survey, spread_indices
+from tokenlabel.data.tar import unpacked
 from tokenlabel.data.walk import is_visible, sift
 from tokenlabel.errors import InputError
+from tokenlabel.files import write_atomically
+from tokenlabel.text import read_json
 
 __all__ = ["open_archives"]
+
+_HEAD = 1 << 13  # bytes that most JPEGs' headers take
+_IN_FLIGHT = 32  # images that are asked for together
 
 
 class _Unpacked:
@@ -36,34 +50,92 @@ class _Unpacked:
 class ArchiveSource(Listing):
     """Images that are byte ranges of tar files."""
 
-    members: Sequence[Member]
     archives: Sequence[str]  # as they were named, packed or not
+    plain: Sequence[str]  # the tars themselves
+    numbers: NDArray[np.uint32]  # of each image's archive
+    offsets: NDArray[np.uint64]
+    sizes: NDArray[np.uint64]
     _handles: dict[str, int] = field(default_factory=dict, repr=False)
     unpacked: _Unpacked = field(default_factory=_Unpacked, repr=False)
 
     def version(self) -> str:
         return files_version(self.archives)
 
+    def surveyed(self) -> Survey:
+        """Kept with the tars' indexes: a start that finds it reads no image."""
+        some = spread_indices(len(self))
+        places = [(self.archives[self.numbers[i]], *self._place(i)[1:], self.keys[i]) for i in some]
+        content = f"{self.version()} {len(self)} {places}"
+        path = index_file(content, ".json")
+        with suppress(InputError, TypeError, KeyError, ValueError):
+            if path.is_file():
+                return Survey.of_dict(read_json(path, kind=dict))
+        seen = super().surveyed()
+        write_atomically(path, json.dumps(seen.as_dict()))
+        return seen
+
+    def head(self, index: int) -> bytes:
+        archive, start, end = self._place(index)
+        if "://" in archive:
+            data = read_ranges([(archive, start, min(end, start + _HEAD))], self._what(index))[0]
+            with suppress(InputError):
+                if data.startswith(JPEG_MAGIC) and read_header(data, self.keys[index]):
+                    return data
+        return self.read(index)
+
     def read(self, index: int) -> bytes:
-        member = self.members[index]
-        what = f"{member.path} from {member.archive}"
-        remote = "://" in member.archive
-        data = read_patiently(lambda: self._bytes(member), what, remote=remote)
-        if len(data) != member.size:
-            raise InputError(f"{member.archive} was cut short: {member.path} is not whole in it")
+        archive, start, end = self._place(index)
+        if "://" in archive:
+            (data,) = read_ranges([(archive, start, end)], self._what(index))
+        else:
+            data = read_patiently(lambda: self._pread(archive, start, end), self._what(index))
+        return self._whole(index, data)
+
+    def read_many(self, indices: Sequence[int]) -> Iterator[bytes]:
+        """As `read`. Of remote tars, some are on their way while others are used."""
+        if not any("://" in archive for archive in self.plain):
+            yield from map(self.read, indices)
+            return
+        groups = [indices[i : i + _IN_FLIGHT] for i in range(0, len(indices), _IN_FLIGHT)]
+        with ThreadPoolExecutor(1) as ahead:
+            waiting = [ahead.submit(self._together, group) for group in groups]
+            for future in waiting:
+                yield from future.result()
+
+    def _together(self, indices: Sequence[int]) -> list[bytes]:
+        places = [self._place(index) for index in indices]
+        found = read_ranges(places, f"{self._what(indices[0])} and others")
+        return [self._whole(index, data) for index, data in zip(indices, found, strict=True)]
+
+    def _place(self, index: int) -> tuple[str, int, int]:
+        offset = int(self.offsets[index])
+        return self.plain[int(self.numbers[index])], offset, offset + int(self.sizes[index])
+
+    def _what(self, index: int) -> str:
+        return f"{self.keys[index]} from {self.archives[int(self.numbers[index])]}"
+
+    def _whole(self, index: int, data: bytes) -> bytes:
+        if len(data) != int(self.sizes[index]):
+            archive = self.archives[int(self.numbers[index])]
+            raise InputError(f"{archive} was cut short: {self.keys[index]} is not whole in it")
         return data
 
-    def _bytes(self, member: Member) -> bytes:
-        archive, _, offset, size = member
-        if "://" in archive:
-            filesystem, remote = fsspec.core.url_to_fs(archive)
-            return bytes(filesystem.cat_file(remote, offset, offset + size))
+    def _pread(self, archive: str, start: int, end: int) -> bytes:
         if archive not in self._handles:
             self._handles[archive] = os.open(archive, os.O_RDONLY)
-        return os.pread(self._handles[archive], size, offset)
+        return os.pread(self._handles[archive], end - start, start)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_handles": {}}  # file descriptors belong to one process
+
+
+class _Place(NamedTuple):
+    """An image: its path in its archive, and its bytes."""
+
+    archive: int
+    path: str
+    offset: int
+    size: int
 
 
 def open_archives(
@@ -87,21 +159,25 @@ def open_archives(
     several = len(archives) > 1
     where = f"{archives[0]} ... {archives[-1]}" if several else archives[0]
     left_out: Counter[str] = Counter()
-    images: dict[str, Member] = {}
+    images: dict[str, _Place] = {}
     notes: dict[str, bytes] = {}
     temporary: list[str] = []
     try:
-        for archive, prefix in zip(archives, _prefixes(archives), strict=True):
-            plain = unpacked(archive, temporary)
-            for member, note in members_of(plain, archive, NOTES, left_out):
-                path = prefix + member.path
+        plain = [unpacked(archive, temporary) for archive in archives]
+        kept = iter(shard_indexes([path for path in archives if not is_packed(path)]))
+        prefixes = _prefixes(archives)
+        for number, archive in enumerate(archives):
+            index = scan_shard(plain[number], archive) if is_packed(archive) else next(kept)
+            left_out.update(index.left_out)
+            for inner, offset, size in zip(index.paths, index.offsets, index.sizes, strict=True):
+                path = prefixes[number] + inner
                 if path in images or path in notes:
-                    raise InputError(f"{archive} holds {member.path} twice: names must be unique")
-                if note is not None and is_visible(member.path):
-                    notes[path] = note
-                elif sift(member.path, left_out):
-                    images[path] = member
-        source = _source(images, notes, left_out, split, part, where, chosen, archives)
+                    raise InputError(f"{archive} holds {inner} twice: names must be unique")
+                if inner in index.notes and is_visible(inner):
+                    notes[path] = index.notes[inner]
+                elif sift(inner, left_out):
+                    images[path] = _Place(number, inner, int(offset), int(size))
+        source = _source(images, notes, left_out, split, part, where, chosen, (archives, plain))
     except BaseException:
         for path in temporary:
             _remove(path, os.getpid())
@@ -112,32 +188,42 @@ def open_archives(
 
 
 def _source(
-    images: dict[str, Member],
+    images: dict[str, _Place],
     notes: dict[str, bytes],
     left_out: Counter[str],
     split: str | None,
     part: Part | None,
     where: str,
     chosen: str | None,
-    archives: Sequence[str],
+    archives: tuple[Sequence[str], Sequence[str]],
 ) -> ArchiveSource:
-    keys = {path: member.path for path, member in images.items()}
+    keys = {path: image.path for path, image in images.items()}
     found = classify_by_note(keys, notes, left_out, where)
     if found is not None:
         choose_part((), split, part, where)  # shards have no parts within: a split is refused
-        members = list(images.values())
+        places = list(images.values())
     else:
         tops = top_folders(images)
         inner = choose_part(parts_among(tops), split, part, where, tops)
         base = f"{inner}/" if inner else ""
         within = [path.removeprefix(base) for path in images if path.startswith(base)]
         found = classify_by_folder(within, where)
-        members = [images[base + key] for key in found.keys]
+        places = [images[base + key] for key in found.keys]
         chosen = chosen or inner
     unlabeled = found.labels.count(UNLABELED)
     classes = len(found.class_names)
-    account = Found(len(members), classes, unlabeled, dict(left_out), chosen, found.notes)
-    return ArchiveSource(found.keys, found.labels, found.class_names, account, members, archives)
+    account = Found(len(places), classes, unlabeled, dict(left_out), chosen, found.notes)
+    numbers, _, offsets, sizes = zip(*places, strict=True) if places else ((), (), (), ())
+    return ArchiveSource(
+        found.keys,
+        found.labels,
+        found.class_names,
+        account,
+        *archives,
+        np.array(numbers, np.uint32),
+        np.array(offsets, np.uint64),
+        np.array(sizes, np.uint64),
+    )
 
 
 def _prefixes(archives: Sequence[str]) -> list[str]:

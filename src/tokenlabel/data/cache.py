@@ -32,7 +32,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.files import Locked, cache_folder, claim_file, locked, replacing, short_of_space
 from tokenlabel.progress import console, first_process, progress_bar
 
-__all__ = ["DecodedImages", "decoded_images"]
+__all__ = ["DecodedImages", "decoded_images", "may_be_reduced"]
 
 MAGIC = b"TLPIXEL1"
 _END = struct.Struct("<Q8s")
@@ -88,6 +88,14 @@ class DecodedImages:
 
 def _received(descriptor: Any, where: str) -> DecodedImages:
     return DecodedImages(descriptor.detach(), where)
+
+
+def may_be_reduced(size: tuple[int, int], at_least: tuple[int, int]) -> bool:
+    """Whether `decode_image` may give an image of `size` = (height, width) at a reduced scale."""
+    # by half at least, rounded up
+    return min(at_least) > 0 and all(
+        (side + 1) // 2 >= least for side, least in zip(size, at_least, strict=True)
+    )
 
 
 def decoded_images(source: ImageSource, cache: Cache, *, fast: bool) -> DecodedImages | None:

@@ -19,6 +19,7 @@ from tokenlabel.errors import InputError
 
 __all__ = [
     "AS_STORED",
+    "JPEG_MAGIC",
     "DecodeRules",
     "Header",
     "Orientation",
@@ -27,7 +28,6 @@ __all__ = [
     "decode_mask",
     "deep_values",
     "image_size",
-    "may_be_reduced",
     "read_header",
     "value_range",
 ]
@@ -38,7 +38,7 @@ ValueRange = tuple[float, float]
 MAX_PIXELS_VARIABLE = "TOKENLABEL_MAX_PIXELS"
 _MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)  # where Pillow itself refuses
 
-_JPEG_MAGIC = b"\xff\xd8\xff"
+JPEG_MAGIC = b"\xff\xd8\xff"
 _DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits of the sensors and files that there are
 
 
@@ -154,14 +154,6 @@ def decode_image(
     return turned(pixels, orientation) if orientation != UPRIGHT else pixels
 
 
-def may_be_reduced(size: tuple[int, int], at_least: tuple[int, int]) -> bool:
-    """Whether `decode_image` may give an image of `size` = (height, width) at a reduced scale."""
-    # by half at least, rounded up
-    return min(at_least) > 0 and all(
-        (side + 1) // 2 >= least for side, least in zip(size, at_least, strict=True)
-    )
-
-
 def decode_mask(data: bytes, name: str) -> NDArray[np.int64]:
     """The numbers [H, W] of a mask as they are stored: gray levels (up to 16 bits) or palette indices.
 
@@ -253,7 +245,7 @@ def _to_bytes(values: NDArray[Any], rules: DecodeRules) -> Pixels:
 
 def _jpeg_size(data: bytes, name: str) -> tuple[int, int] | None:
     """(height, width) of what simplejpeg can decode, from its header."""
-    if not data.startswith(_JPEG_MAGIC):
+    if not data.startswith(JPEG_MAGIC):
         return None
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tokenlabel.data.classes import classify_by_folder
 from tokenlabel.data.names import check_key
-from tokenlabel.data.reading import files_version, read_patiently
+from tokenlabel.data.ranges import files_version
+from tokenlabel.data.reading import read_patiently
 from tokenlabel.data.source import Found, Listing
 from tokenlabel.data.splits import Part, choose_part, named_like_a_part, parts_among
 from tokenlabel.data.walk import entries_of, is_image, is_visible, walk

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from tokenlabel.choices import Cache
 from tokenlabel.data.augment import Augmentation, Drawn
 from tokenlabel.data.batch import Batch
-from tokenlabel.data.cache import DecodedImages, decoded_images
-from tokenlabel.data.decode import decode_image, image_size, may_be_reduced
+from tokenlabel.data.cache import DecodedImages, decoded_images, may_be_reduced
+from tokenlabel.data.decode import decode_image, image_size
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.matching import labeled_samples
 from tokenlabel.data.order import BatchOrder, Request
@@ -231,8 +231,8 @@ class Samples(BatchMaker[Batch]):
         images = _shared(torch.empty(shape, dtype=torch.uint8))
         clean = _shared(torch.empty(shape, dtype=torch.uint8)) if self.clean else None
         drawn = [
-            self._sample(request, images[i], None if clean is None else clean[i])
-            for i, request in enumerate(requests)
+            self._sample(request, data, images[i], None if clean is None else clean[i])
+            for i, (request, data) in enumerate(zip(requests, self._files(requests), strict=True))
         ]
         keys = tuple(self.source.keys[request.image] for request in requests)
         return Batch(
@@ -244,12 +244,18 @@ class Samples(BatchMaker[Batch]):
             more=tuple(targets.make(keys, drawn) for targets in self.more),
         )
 
-    def draw(self, request: Request) -> tuple[Drawn, Pixels]:
-        """What happens to an image, and the image, as large as that needs."""
+    def _files(self, requests: list[Request]) -> Iterable[bytes | None]:
+        """The encoded images, or None of those that are kept decoded."""
+        if self.decoded is not None:
+            return [None] * len(requests)
+        return self.source.read_many([request.image for request in requests])
+
+    def draw(self, request: Request, data: bytes | None = None) -> tuple[Drawn, Pixels]:
+        """What happens to an image, and the image, as large as that needs; `data` is its file."""
         index, rules = request.image, self.source.rules
-        name, data = self.source.keys[index], b""
+        name = self.source.keys[index]
         if self.decoded is None:
-            data = self.source.read(index)
+            data = self.source.read(index) if data is None else data
             size = image_size(data, name, rules)
         else:
             size = self.decoded.size(index)
@@ -259,14 +265,15 @@ class Samples(BatchMaker[Batch]):
         needed = (0, 0) if exact else pixels_needed(drawn.view, self.size)
         if self.decoded is not None and not may_be_reduced(size, needed):
             return drawn, self.decoded.pixels(index)
-        image = decode_image(
-            data or self.source.read(index), name, rules, fast=not exact, at_least=needed
-        )
+        data = self.source.read(index) if data is None else data
+        image = decode_image(data, name, rules, fast=not exact, at_least=needed)
         return drawn, image
 
-    def _sample(self, request: Request, slot: Tensor, clean: Tensor | None) -> Drawn:
+    def _sample(
+        self, request: Request, data: bytes | None, slot: Tensor, clean: Tensor | None
+    ) -> Drawn:
         """Make one sample's pixels in `slot` [H, W, 3], and in `clean` those of its view alone."""
-        drawn, image = self.draw(request)
+        drawn, image = self.draw(request, data)
         slot.numpy()[:] = self.transform.apply(drawn, image, self.size)
         if clean is not None:
             plain = replace(drawn, operations=(), erased=())

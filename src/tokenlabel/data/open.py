@@ -18,6 +18,7 @@ from tokenlabel.data.decode import Orientation
 from tokenlabel.data.folders import holds_images, open_folder
 from tokenlabel.data.listing import open_csv
 from tokenlabel.data.names import ARCHIVE_ENDINGS, is_archive, ordered
+from tokenlabel.data.shards import listed_shards
 from tokenlabel.data.source import UNLABELED, ImageSource, Listing, Subset
 from tokenlabel.data.splits import NoSuchPartError, Part
 from tokenlabel.data.tables import open_hub, open_parquet, open_saved
@@ -50,7 +51,8 @@ def open_source(
 
     - a folder with one subfolder a class (or of parts that hold such, or of one tar a part or class);
     - a `.tar`, `.tar.gz` or `.tgz` of the same layout, or a tar of one tar a class;
-    - WebDataset shards: `shards-{0000..0099}.tar`, `shards-*.tar`, local or any fsspec URL;
+    - WebDataset shards: `shards-{0000..0099}.tar`, `shards-*.tar`, local or any fsspec URL; or the
+      `.json` file that lists them (`wids`);
     - Hugging Face data sets: `hfds/owner/name`, a folder made by `save_to_disk`, `.parquet` files;
     - a `.csv` file with the columns `path` and `label`.
 
@@ -117,15 +119,19 @@ def is_pattern(location: str) -> bool:
 
 
 def _is_parquet(location: str) -> bool:
-    return location.endswith(".parquet") and (
-        "://" in location or is_pattern(location) or Path(location).expanduser().is_file()
-    )
+    return location.endswith(".parquet") and _is_file(location)
 
 
 def _is_archives(location: str) -> bool:
-    return is_archive(location) and (
-        "://" in location or is_pattern(location) or Path(location).expanduser().is_file()
-    )
+    return is_archive(location) and _is_file(location)
+
+
+def _is_shard_list(location: str) -> bool:
+    return location.endswith(".json") and _is_file(location)
+
+
+def _is_file(location: str) -> bool:
+    return "://" in location or is_pattern(location) or Path(location).expanduser().is_file()
 
 
 def _is_hub(location: str) -> bool:
@@ -168,6 +174,11 @@ def _open_archives(location: str, split: str | None, part: Part | None) -> Listi
     return open_archives(expand(location), split, part, whole_folder=False)
 
 
+def _open_shard_list(location: str, split: str | None, part: Part | None) -> Listing:
+    place = location if "://" in location else str(Path(location).expanduser())
+    return open_archives(listed_shards(place), split, part, whole_folder=False)
+
+
 def _open_folder(location: str, split: str | None, part: Part | None) -> Listing:
     """A folder of Parquet files, of archives, or of images."""
     path = Path(location).expanduser()
@@ -195,6 +206,7 @@ def _open_saved(location: str, split: str | None, part: Part | None) -> Listing:
 OPENERS: tuple[Opener, ...] = (
     Opener(_is_parquet, _open_parquet),
     Opener(_is_archives, _open_archives),
+    Opener(_is_shard_list, _open_shard_list),
     Opener(_is_hub, _open_hub),
     Opener(_is_saved, _open_saved),
     Opener(_is_csv, _open_csv),

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import TypeVar
 
 from tokenlabel.errors import InputError
+from tokenlabel.progress import console
 
-__all__ = ["StorageError", "file_version", "files_version", "read_patiently"]
+__all__ = ["StorageError", "read_patiently"]
 
 _PAUSES = (0.1, 0.5, 2.0)  # seconds before each further attempt
+_REMOTE_PAUSES = (*_PAUSES, 5.0, 10.0, 20.0, 30.0)  # servers are started again, networks come back
+_SAID = 5.0  # s: a pause that users may wonder about
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _PASSING = {
     errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT,
@@ -30,12 +31,14 @@ class StorageError(InputError):
 
 
 def read_patiently(read: Callable[[], T], what: str, *, remote: bool = False) -> T:
-    """What `read` returns, after up to three further attempts where an error may pass.
+    """What `read` returns, after some further attempts where an error may pass: for `remote` storage
+    during a minute, which is said.
 
     Raises InputError naming `what` for a file that cannot be read (missing, not permitted), and
     StorageError where the storage still fails after the last attempt.
     """
-    for pause in (*_PAUSES, None):
+    pauses = _REMOTE_PAUSES if remote else _PAUSES
+    for pause in (*pauses, None):
         try:
             return read()
         except _PERMANENT as error:
@@ -47,42 +50,27 @@ def read_patiently(read: Callable[[], T], what: str, *, remote: bool = False) ->
                 raise
             if pause is None:
                 raise StorageError(
-                    f"cannot read {what}: {error}; tried {len(_PAUSES) + 1} times: run the same"
+                    f"cannot read {what}: {_line(error)}; tried {len(pauses) + 1} times: run the same"
                     " command again when the storage answers"
                 ) from error
+            if pause >= _SAID:
+                console.print(
+                    f"{what} cannot be read ({_line(error)}): trying again in {pause:g} s",
+                    soft_wrap=True,
+                    markup=False,
+                )
             time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
 
 
-def file_version(location: str) -> str:
-    """Size and time of the last change of a file, or a remote one's size and tag. Raises InputError."""
-    if "://" not in location:
-        status = read_patiently(Path(location).stat, location)
-        return f"{status.st_size} {status.st_mtime_ns}"
-    import fsspec
-
-    def ask() -> dict[str, object]:
-        filesystem, path = fsspec.core.url_to_fs(location)
-        facts: dict[str, object] = filesystem.info(path)
-        return facts
-
-    facts = read_patiently(ask, location, remote=True)
-    names = ("size", "ETag", "etag", "LastModified", "mtime", "last_modified")
-    return " ".join(str(facts[name]) for name in names if facts.get(name))
-
-
-def files_version(locations: Iterable[str]) -> str:
-    """sha256 (hex) of the versions of several files."""
-    digest = hashlib.sha256()
-    for location in locations:
-        digest.update(f"{file_version(location)}\0".encode())
-    return digest.hexdigest()
-
-
 def _may_pass(error: Exception, remote: bool) -> bool:
-    if isinstance(error, InputError):
-        return False
+    if isinstance(error, InputError) or getattr(error, "errno", None) == errno.EINVAL:
+        return False  # EINVAL: a remote file is shorter than it was
     if isinstance(error, (TimeoutError, ConnectionError)):
         return True
     # remote file systems raise errors of their own libraries
     return remote or (isinstance(error, OSError) and error.errno in _PASSING)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

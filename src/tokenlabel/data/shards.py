@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from tokenlabel.data.classes import Classified, classify_by_value
+from tokenlabel.data.ranges import Ranges
 from tokenlabel.errors import InputError
+from tokenlabel.text import read_json
 
-__all__ = ["NOTES", "classify_by_note"]
+__all__ = ["NOTES", "classify_by_note", "listed_shards"]
 
 NOTES = (".cls", ".json")  # where both are there, the first counts
+_LARGEST_LIST = 1 << 26  # bytes
 _NOTHING = object()  # a note that says no class
 
 
@@ -41,6 +44,23 @@ def classify_by_note(
     keys = list(paths.values())
     _check_complete(keys, values, where)
     return classify_by_value(keys, values, where)
+
+
+def listed_shards(location: str) -> list[str]:
+    """The shards that a WebDataset index file (`wids`) lists; names are relative to it."""
+    content = read_json(Ranges(location).whole(_LARGEST_LIST), location, kind=dict)
+    shards = content.get("shardlist")
+    if not isinstance(shards, list) or not all(
+        isinstance(shard, dict) and isinstance(shard.get("url"), str) for shard in shards
+    ):
+        raise InputError(
+            f"{location} is no list of shards: it needs 'shardlist', each with a 'url'"
+        )
+    folder = location.rpartition("/")[0]
+    return [
+        url if "://" in url or url.startswith("/") or not folder else f"{folder}/{url}"
+        for url in (shard["url"] for shard in shards)
+    ]
 
 
 def _by_base(notes: Mapping[str, bytes], ending: str) -> dict[str, str]:

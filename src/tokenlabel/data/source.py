@@ -6,7 +6,7 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Protocol, Self
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tokenlabel.columns import Texts
 from tokenlabel.data.decode import AS_STORED, DecodeRules, Orientation
-from tokenlabel.data.survey import spread_indices, survey
+from tokenlabel.data.survey import Survey, spread_indices, survey
 from tokenlabel.errors import InputError
 
 __all__ = [
@@ -131,6 +131,10 @@ class ImageSource(Protocol):
         (a kind of it) where the storage does not answer after several attempts."""
         ...
 
+    def read_many(self, indices: Sequence[int]) -> Iterator[bytes]:
+        """The same of several, in their order, each when it is asked for or before."""
+        ...
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -156,7 +160,7 @@ class Listing:
 
         These are spread evenly over the data; headers are read, and pixels of more than 8 bits.
         """
-        seen = survey((self.keys[i], partial(self.read, i)) for i in spread_indices(len(self.keys)))
+        seen = self.surveyed()
         rules = seen.rules(orientation)
         notes = [
             f"{mode} images of values {low:g} to {high:g}"
@@ -178,6 +182,14 @@ class Listing:
         )
         return replace(self, found=found, rules=rules)
 
+    def surveyed(self) -> Survey:
+        """What some of the images, spread evenly over the data, are like."""
+        return survey((self.keys[i], partial(self.head, i)) for i in spread_indices(len(self)))
+
+    def head(self, index: int) -> bytes:
+        """As `read`; of a JPEG perhaps no more than its header."""
+        return self.read(index)
+
     def version(self) -> str:
         """See `ImageSource.version`."""
         raise NotImplementedError
@@ -185,6 +197,10 @@ class Listing:
     def read(self, index: int) -> bytes:
         """See `ImageSource.read`."""
         raise NotImplementedError
+
+    def read_many(self, indices: Sequence[int]) -> Iterator[bytes]:
+        """See `ImageSource.read_many`."""
+        return map(self.read, indices)
 
     @cached_property
     def digest(self) -> str:
@@ -223,6 +239,9 @@ class Subset(Listing):
 
     def read(self, index: int) -> bytes:
         return self.source.read(int(self.indices[index]))
+
+    def read_many(self, indices: Sequence[int]) -> Iterator[bytes]:
+        return self.source.read_many([int(self.indices[index]) for index in indices])
 
 
 def read_by(source: ImageSource, rules: DecodeRules) -> ImageSource:

@@ -39,6 +39,17 @@ class Survey:
     ranges: dict[str, ValueRange] = field(default_factory=dict)  # least and largest value by mode
     constant: list[str] = field(default_factory=list)  # keys of images of one value; see `survey`
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; `of_dict` reads it."""
+        return {**vars(self), "modes": dict(self.modes)}
+
+    @classmethod
+    def of_dict(cls, written: dict[str, Any]) -> Survey:
+        ranges = {
+            mode: (float(low), float(high)) for mode, (low, high) in written["ranges"].items()
+        }
+        return cls(**{**written, "modes": Counter(written["modes"]), "ranges": ranges})
+
     def rules(self, orientation: Orientation = "ignore") -> DecodeRules:
         """The rules for the whole data set that follow from these images."""
         found: dict[str, ValueRange] = {}

@@ -9,11 +9,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, cast
 
 import fsspec
 
 from tokenlabel.data.names import check_key, is_packed
+from tokenlabel.data.ranges import Ranges
 from tokenlabel.errors import InputError
 
 __all__ = ["Member", "members_of", "unpacked"]
@@ -28,9 +29,8 @@ _CHUNK = 1 << 20
 
 
 class Member(NamedTuple):
-    """One file inside a tar: the tar's place, the file's path in it, and its bytes."""
+    """One file inside a tar: its path, and where its bytes are."""
 
-    archive: str
     path: str
     offset: int
     size: int
@@ -45,24 +45,24 @@ def members_of(
     stand below its name. Raises InputError for what is no tar, and for names that lead out of it.
     """
     try:
-        with fsspec.open(plain, "rb") as file:
+        with Ranges(plain) as file:
             for path, offset, size in _walk(file, name, left_out):
                 content = None
                 if path.endswith(notes) and size <= _LARGEST_NOTE:
                     file.seek(offset)
                     content = file.read(size)
-                yield Member(plain, path, offset, size), content
+                yield Member(path, offset, size), content
     except (OSError, EOFError, tarfile.TarError) as error:
         raise InputError(f"cannot read {name} as a tar file: {error}") from error
 
 
 def _walk(
-    file: IO[bytes], name: str, left_out: Counter[str], depth: int = 1
+    file: IO[bytes] | Ranges, name: str, left_out: Counter[str], depth: int = 1
 ) -> Iterator[tuple[str, int, int]]:
     """Path, offset and size of each file in a tar."""
     if depth > _DEEPEST:
         raise InputError(f"{name} holds tars within tars, more than {_DEEPEST} deep: unpack it")
-    with tarfile.open(fileobj=file, mode="r:") as tar:
+    with tarfile.open(fileobj=cast(IO[bytes], file), mode="r:") as tar:
         while (info := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # it would keep them all
             if info.isdir():
