@@ -241,8 +241,8 @@ def shorter(records: Records, of: Images, by: str, shown: list[str]) -> Iterable
         third = records.get(Run(of, student, "tokens", SEEDS[0], by, parts=3).name)
         if truth is None or whole is None:
             continue
-        curve = {int(epoch): 100 * top1 for epoch, top1 in whole.details["curve"].items()}
-        reached = [epoch for epoch, top1 in sorted(curve.items()) if top1 >= truth.score]
+        curve = whole.details["curve"]
+        reached = [epoch for epoch, top1 in curve if 100 * top1 >= truth.score]
         yield [
             STUDENTS[student],
             f"{truth.score:.2f}",
@@ -276,11 +276,8 @@ def small_table(records: Records, title: str, runs: list[Run]) -> list[str]:
 def every_run(records: Records) -> str:
     rows = []
     for name, record in records.items():
-        measures, used = record.details["measures"], record.details["processor_seconds"]
-        rules = [measures.get(key) for key in ("val/token_top1", "val/top1")]
-        other = [f"{100 * value:.2f}" if value is not None else "" for value in rules]
-        if "val/token_top1" not in measures:
-            other = ["", ""]
+        accuracy, used = record.details["accuracy"], record.details["processor_seconds"]
+        other = [f"{100 * accuracy[r]:.2f}" if r in accuracy else "" for r in ("token", "fused")]
         cost = "-" if used is None else f"{used:.0f}"
         rows.append(
             [f"`{name}`", f"{record.score:.2f}", *other, cost, f"`{record.details['command']}`"]
@@ -323,9 +320,8 @@ def draw(records: Records, file: Path) -> None:
         for number, (arm, options) in enumerate(ARMS.items()):
             record = records.get(Run(of, student, arm, SEEDS[0], by).name)
             if record is not None:
-                curve = record.details["curve"]
-                epochs = sorted(map(int, curve))
-                top1 = [100 * curve[str(epoch)] for epoch in epochs]
+                epochs, top1 = zip(*record.details["curve"], strict=True)
+                top1 = [100 * value for value in top1]
                 axes.plot(epochs, top1, color=f"C{number}", label=options.title, linewidth=1.2)
         axes.set_title(f"{STUDENTS[student].split(',')[0]}, {of.subset}", fontsize=8)
         axes.tick_params(labelsize=7)

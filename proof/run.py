@@ -88,7 +88,8 @@ def measured(workers: int) -> dict[str, float]:
     few = images("cifar10", FEW["cifar10"])
     subset(few)
     choices = {s: Run(few, s, "labels", 0).choices(few.epochs) for s, _ in FIRST}
-    return measured_rates(choices, Path(WORK, "rates"), workers)
+    found = measured_rates(choices, Path(WORK, "rates"), workers)
+    return {student: rate.images_per_second for student, rate in found.items()}
 
 
 def affordable(rates: dict[str, float], options: argparse.Namespace) -> int:

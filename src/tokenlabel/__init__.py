@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tokenlabel.api.teach import teach as teach
     from tokenlabel.api.train import train as train
     from tokenlabel.cli.quickstart import quickstart as quickstart
+    from tokenlabel.compare.verb import compare as compare
     from tokenlabel.data.augment import Augmentation as Augmentation
     from tokenlabel.geometry import Box as Box
     from tokenlabel.geometry import View as View
@@ -57,6 +58,7 @@ _EXPORTS = {
     "train": "tokenlabel.api.train",
 }
 _MODULES = {
+    "compare": "tokenlabel.compare",  # may be called: see there
     "geometry": "tokenlabel.geometry",
     "labels": "tokenlabel.labels",
     "losses": "tokenlabel.losses",
@@ -65,7 +67,7 @@ _MODULES = {
     "segment": "tokenlabel.api.segment",  # its verbs are tl.segment.train, .evaluate, .predict
 }
 
-__all__ = sorted([*_EXPORTS, "segment"])
+__all__ = sorted([*_EXPORTS, "compare", "segment"])
 
 
 def __getattr__(name: str) -> Any:

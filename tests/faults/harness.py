@@ -160,6 +160,9 @@ CASES: dict[str, Case] = {
     "doctor": Case("doctor --data WORLD/data --split train --labels WORLD/labels"),
     "models": Case("models", why_not="reads and writes no file"),
     "view": Case("view", why_not="a server: attacked in tests/viewer"),
+    "compare": Case(
+        "compare", why_not="annotate and train in a row, each in a folder of its own: each is here"
+    ),
     "quickstart": Case(
         "quickstart", why_not="teach, annotate, train and eval in a row: each is here"
     ),

@@ -37,6 +37,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "tokenlabel.cli.teach:teach",
         "Fine-tune a classifier on your own folder, to annotate it.",
     ),
+    "compare": (
+        "tokenlabel.cli.compare:compare",
+        "Say whether token labels help on your images: arms, seeds, a report, one sentence.",
+    ),
     "eval": (
         "tokenlabel.cli.evaluate:evaluate",
         "Accuracy of a checkpoint on a folder of images.",
@@ -142,7 +146,14 @@ IMPLIED: dict[str, dict[str, str]] = {
     "annotate": {"--words": "annotate words", "--vocabulary": "annotate words"},
 }
 
-_RESUMED = ("quickstart", "train", "annotate", "teach", "segment train")  # go on after Ctrl-C
+_RESUMED = (
+    "quickstart",
+    "train",
+    "annotate",
+    "teach",
+    "compare",
+    "segment train",
+)  # go on after Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

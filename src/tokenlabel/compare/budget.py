@@ -14,10 +14,33 @@ from tokenlabel.compare.record import Record
 from tokenlabel.errors import InputError
 from tokenlabel.runs.results import read_metrics
 
-__all__ = ["hours", "measured_rates"]
+__all__ = ["Rate", "Size", "hours", "measured_rates", "sized"]
 
-_UPDATES = 24
+_UPDATES = 24  # of a trial
 _UNITS = {"s": 1 / 3600, "m": 1 / 60, "h": 1.0, "d": 24.0}
+_BESIDES = 1.2  # validation, and what token labels cost beside ground truth
+_SEEDS = (2, 3, 5)  # at least, usually, at most
+_ENOUGH = 10  # epochs; below, seeds are given up first
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Of one run, while as many others run as will."""
+
+    images_per_second: float
+    images: int  # in an epoch
+
+    def hours(self, epochs: float) -> float:
+        return epochs * self.images * _BESIDES / self.images_per_second / 3600
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of a comparison is run, and why."""
+
+    epochs: int
+    seeds: int
+    said: str
 
 
 def hours(text: str) -> float:
@@ -28,22 +51,55 @@ def hours(text: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
+def sized(
+    rate: Rate, budget: str, arms: int, workers: int, epochs: int, seeds: int | None = None
+) -> Size:
+    """At most `epochs` epochs of each arm with 2 to 5 seeds (or `seeds`), as the budget has room for.
+
+    Raises InputError where it has none for two epochs.
+    """
+    least, usual, most = (seeds, seeds, seeds) if seeds else _SEEDS
+    given = hours(budget) * workers
+    chosen = usual
+    while chosen > least and given / rate.hours(1) / (arms * chosen) < min(_ENOUGH, epochs):
+        chosen -= 1
+    while chosen < most and rate.hours(epochs) * arms * (chosen + 1) <= given:
+        chosen += 1
+    length = min(epochs, int(given / rate.hours(1) / (arms * chosen)))
+    at_rate = f"{rate.images_per_second:.0f} images/s a run, {workers} at a time"
+    if length < min(2, epochs):
+        needed = rate.hours(2) * arms * least / workers
+        raise InputError(
+            f"a budget of {budget} has no room for 2 epochs of {arms} arms with {least} seeds"
+            f" ({at_rate}): give {needed * 60:.0f}m or more, fewer images, or a smaller model"
+        )
+    shrunk = "" if length == epochs else f" instead of {epochs}"
+    said = f"{length} epochs{shrunk}, {chosen} seeds: what {budget} have room for at {at_rate}"
+    return Size(length, chosen, said)
+
+
 def measured_rates(
     choices: Mapping[str, Mapping[str, Any]], folder: Path, workers: int
-) -> dict[str, float]:
-    """Images a second in training of each of the named `choices` of `tl.train`, `workers` at a time.
+) -> dict[str, Rate]:
+    """The rate of each of the named `choices` of `tl.train`, `workers` at a time.
 
     Each is trained for some updates in `folder`; the first half of them, with all that is done once, is
     not counted. Raises InputError where one cannot be trained.
     """
     shutil.rmtree(folder, ignore_errors=True)
     jobs = [
-        Job(name, 0, folder / f"{number}.json", _Trial(name, folder / str(number), options))
+        Job(name, copy, folder / f"{number}-{copy}.json", _Trial(name, copy, folder, options))
         for number, (name, options) in enumerate(choices.items())
+        for copy in range(workers)
     ]
-    rates = {record.arm: record.score for record in make_records(jobs, workers)}
+    found: dict[str, Rate] = {}
+    for record in make_records(jobs, workers):
+        rate = Rate(record.score, record.details["images"])
+        found[record.arm] = min(
+            found.get(record.arm, rate), rate, key=lambda r: r.images_per_second
+        )
     shutil.rmtree(folder, ignore_errors=True)
-    return rates
+    return found
 
 
 @dataclass(frozen=True)
@@ -51,6 +107,7 @@ class _Trial:
     """A short training; the score of its record is its rate."""
 
     arm: str
+    copy: int
     folder: Path
     choices: Mapping[str, Any]
 
@@ -59,7 +116,9 @@ class _Trial:
 
         settings = (
             *self.choices.get("settings", ()), "data.val=null", "data.val_split=null",
-            "data.holdout=0", f"schedule.max_steps={_UPDATES}", f"log_every={_UPDATES // 2}",
+            f"schedule.max_steps={_UPDATES}", f"log_every={_UPDATES // 2}",
         )  # fmt: skip
-        train(**{**self.choices, "settings": settings, "output": self.folder})
-        return Record(self.arm, 0, read_metrics(self.folder)[-1]["images_per_second"])
+        output = self.folder / f"{self.arm}-{self.copy}"
+        done = train(**{**self.choices, "settings": settings, "output": output})
+        rate = read_metrics(output)[-1]["images_per_second"]
+        return Record(self.arm, self.copy, rate, details={"images": done.results["images"]})

@@ -8,11 +8,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tokenlabel.compare.record import Record
-from tokenlabel.compare.statistics import Difference, mean_and_spread, paired_difference
+from tokenlabel.compare.statistics import (
+    Difference,
+    mean_and_spread,
+    paired_difference,
+    pooled_difference,
+)
 
 __all__ = ["Comparison", "Line", "markdown", "plus_minus"]
 
 _CHANCE = 0.05  # p-values from here on are called chance: the usual level
+_NOTHING = 0.5  # points: a difference that is surely smaller is worth no labels
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,10 @@ class Comparison:
         """`arm` minus `other` on the seeds of both."""
         return paired_difference(self.scores(arm), self.scores(other))
 
+    def gap(self, arm: str, other: str) -> Difference | None:
+        """The same, its error estimated from all arms."""
+        return pooled_difference({name: self.scores(name) for name in self.arms}, arm, other)
+
     def strongest(self, arms: Iterable[str]) -> str:
         """The arm with the best mean."""
         means = {arm: mean_and_spread(self.scores(arm))[0] for arm in arms}
@@ -57,6 +67,28 @@ class Comparison:
             versus = self.difference(arm, self.arms[0])
             found.append(Line(arm, mean, spread, len(runs), versus, seconds))
         return found
+
+    def decision(self) -> str:
+        """In one sentence: use what the last arm does, do not, or more seeds are needed."""
+        *others, ours = self.arms
+        rival = self.strongest(others)
+        gap = self.gap(ours, rival)
+        if gap is None or gap.interval is None:
+            known = "" if gap is None else f" (one seed: {gap.mean:+.1f} points against {rival})"
+            return f"More seeds are needed{known}."
+        low, high = gap.interval
+        said = (
+            f"{gap.mean:+.1f} points against the best other arm ({rival}), 95 % interval {low:+.1f} to"
+            f" {high:+.1f} over {len(gap.by_seed)} seeds"
+        )
+        name = ours.removeprefix("+ ")
+        if low > 0:
+            return f"Use {name}: {said}."
+        if high < 0:
+            return f"Do not use {name}: {said}."
+        if max(-low, high) < _NOTHING:
+            return f"Do not use {name}, they change nothing: {said}."
+        return f"More seeds are needed to tell whether {name} help: {said}."
 
     def verdict(self) -> str:
         """What the numbers say of the last arm, whichever way they fall."""

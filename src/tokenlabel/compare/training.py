@@ -13,27 +13,33 @@ from tokenlabel.compare.record import Record
 from tokenlabel.runs.open import open_run
 from tokenlabel.runs.recipe import BaseRecipe
 from tokenlabel.runs.results import read_metrics
+from tokenlabel.supervision import Rule
 from tokenlabel.training.callbacks import Callback
 
-__all__ = ["Training", "spelled"]
+__all__ = ["RULES", "Training", "accuracies", "spelled"]
+
+RULES: tuple[Rule, ...] = ("class", "token", "fused")
 
 
 @dataclass(frozen=True)
 class Training:
     """An arm's run with one seed: `choices` are those of `tl.train`, but for output and seed.
 
-    Its score is the accuracy of its last checkpoint on the validation images, in percent, by the
-    class token: the one rule of prediction that students of all arms have.
+    Its score is the accuracy of its last checkpoint on the validation images, in percent: by the class
+    token, the one rule of prediction that students of all arms have, or by its method's own rule.
     """
 
     arm: str
     seed: int
     folder: Path
     choices: Mapping[str, Any]
+    own_rule: bool = False
 
     @property
     def command(self) -> str:
-        """The same for the command line, where the recipe is one by name or file."""
+        """The same for the command line; nothing where the recipe has no name there."""
+        if not isinstance(self.choices["recipe"], str):
+            return ""
         return spelled("train", {**self.choices, "output": self.folder, "seed": self.seed})
 
     def __call__(self) -> Record:
@@ -41,21 +47,23 @@ class Training:
         from tokenlabel.api.train import train
 
         session, before = _Session(), _processor_seconds()
-        done = train(
-            **{**self.choices, "output": self.folder, "seed": self.seed, "callbacks": [session]}
-        ).results
+        chosen = {**self.choices, "output": self.folder, "seed": self.seed}
+        done = train(**chosen, callbacks=[session]).results
         used = _processor_seconds() - before
-        entries = [entry for entry in read_metrics(self.folder) if "val/top1" in entry]
         made = done["updates"] - session.done
+        found, own = accuracies(done["measures"])
+        judged_by = own if self.own_rule else "class"
+        entries = [entry for entry in read_metrics(self.folder) if "val/top1" in entry]
         return Record(
             arm=self.arm,
             seed=self.seed,
-            score=100 * class_accuracy(done["measures"]),
+            score=100 * found[judged_by],
             seconds=done["seconds"],
             details={
                 "command": self.command,
-                "measures": done["measures"],
-                "curve": {str(entry["epoch"]): class_accuracy(entry) for entry in entries},
+                "accuracy": found,
+                "judged_by": judged_by,
+                "curve": [[e["epoch"], accuracies(e)[0][judged_by]] for e in entries],
                 "updates": done["updates"],
                 "images": done["images"],
                 # of a run that went on, as the updates of this session cost
@@ -65,27 +73,29 @@ class Training:
         )
 
 
-def class_accuracy(measures: Mapping[str, float]) -> float:
-    """Top-1 of the class token in [0, 1]; its own entry is there where another rule is the headline."""
-    return measures.get("val/class_top1", measures["val/top1"])
+def accuracies(measures: Mapping[str, float]) -> tuple[dict[Rule, float], Rule]:
+    """Top-1 in [0, 1] by each rule that a validation measured, and the rule of its headline."""
+    found: dict[Rule, float] = {
+        rule: measures[f"val/{rule}_top1"] for rule in RULES if f"val/{rule}_top1" in measures
+    }
+    (own, *_) = [rule for rule in reversed(RULES) if rule not in found] if found else ["class"]
+    found[own] = measures["val/top1"]
+    return found, own
 
 
 def spelled(verb: str, choices: Mapping[str, Any]) -> str:
     """A verb's keyword arguments as they are typed."""
     words = ["tokenlabel", verb]
     for name, value in choices.items():
-        option = f"--{name.replace('_', '-')}"
+        option = name.replace("_", "-")
         if value is None:
             continue
         if name == "settings":
-            words += ["--set", *value]
+            words += ["--set", *value] if value else []
         elif isinstance(value, bool):
-            words.append(option if value else f"--no-{name.replace('_', '-')}")
-        elif isinstance(value, Mapping):
-            pairs = [word for key, item in value.items() for word in (key, _word(item))]
-            words += [option, *pairs]
+            words.append(f"--{option}" if value else f"--no-{option}")
         else:
-            words += [option, _word(value)]
+            words += [f"--{option}", _word(value)]
     return " ".join(words)
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenlabel.compare import Comparison, Record
-from tokenlabel.compare.comparison import plus_minus
+from tokenlabel.compare import Comparison
+from tokenlabel.compare.report import arms_table, curves, facts_table, runs_table
 from tokenlabel.files import write_atomically
 from tokenlabel.labels import LabelMap
 from tokenlabel.pictures.colors import class_colors, visible_classes
 from tokenlabel.pictures.overlay import draw_label_map, draw_legend
-from tokenlabel.pictures.page import figure_png, image_tag, page, table
+from tokenlabel.pictures.page import figure_png, image_tag, page
 
 __all__ = ["Example", "write_report"]
 
@@ -47,66 +47,23 @@ def write_report(
     if photographs is not None:
         tag = image_tag(photographs.read_bytes(), "photographs and their label maps")
         shown = ["<h2>Label maps of photographs</h2>", _PHOTOGRAPHS, tag]
-    lines = [
-        (
-            line.arm,
-            plus_minus(found.scores(line.arm), 1),
-            f"{line.versus.mean:+.1f}" if line.versus else "-",
-            f"{line.seconds:.0f} s",
-        )
-        for line in found.lines()
-    ]
-    runs = [
-        (
-            record.arm,
-            str(record.seed),
-            *(_rule(record, rule) for rule in ("class", "token", "fused")),
-            record.details["judged_by"],
-            f"{record.seconds:.0f} s",
-        )
-        for record in found.records
-    ]
     content = page(
         "Token labels on handwritten digits",
         _INTRODUCTION,
         f"<p class=verdict>{html.escape(found.verdict())}</p>",
-        table(("training", "accuracy, %", "against labels only", "time a run"), lines),
+        arms_table(found),
         "<h2>Learning curves</h2>",
-        image_tag(figure_png(_curves(found), 130), "learning curves"),
+        curves(found),
         "<h2>What the annotator sees</h2>",
         _MAPS,
         image_tag(figure_png(_maps(examples), 130), "label maps"),
         "<h2>Every run</h2>",
         _RULES,
-        table(("training", "seed", "class", "token", "fused", "judged by", "time"), runs),
+        runs_table(found),
         *shown,
-        "<details open><summary>Settings and measurements</summary>",
-        table(("what", "value"), list(facts.items())),
-        "</details>",
+        facts_table(facts),
     )
     write_atomically(path, content)
-
-
-def _rule(record: Record, rule: str) -> str:
-    accuracy = record.details["accuracy"]
-    return f"{100 * accuracy[rule]:.1f}" if rule in accuracy else "untrained"
-
-
-def _curves(found: Comparison) -> Any:
-    import matplotlib.figure
-
-    figure = matplotlib.figure.Figure(figsize=(7, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for number, arm in enumerate(found.arms):
-        curves = np.array([r.details["curve"] for r in found.records if r.arm == arm]) * 100
-        epochs = np.arange(1, curves.shape[1] + 1)
-        for curve in curves:
-            axes.plot(epochs, curve, color=f"C{number}", alpha=0.25, linewidth=1)
-        axes.plot(epochs, curves.mean(0), color=f"C{number}", linewidth=2, label=arm)
-    axes.set(xlabel="epoch", ylabel="accuracy on held-out scenes, %")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
 
 
 def _maps(examples: Sequence[Example]) -> Any:

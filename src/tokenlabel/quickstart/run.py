@@ -24,6 +24,7 @@ from tokenlabel.api.teach import teach
 from tokenlabel.compare import Comparison, Plan, Record, compare
 from tokenlabel.compare.comparison import plus_minus
 from tokenlabel.compare.plan import slug
+from tokenlabel.compare.training import Training
 from tokenlabel.data.decode import decode_image
 from tokenlabel.data.open import open_source
 from tokenlabel.data.source import ImageSource
@@ -39,7 +40,6 @@ from tokenlabel.quickstart.report import Example, write_report
 from tokenlabel.quickstart.scenes import BACKGROUND, split_scans, write_scenes
 from tokenlabel.quickstart.settings import ARMS, Arm, Settings, student_recipe
 from tokenlabel.text import read_text
-from tokenlabel.training.student import train
 
 __all__ = ["run"]
 
@@ -64,7 +64,7 @@ def run(output: Path, seeds: int, settings: Settings = _DEFAULT) -> Comparison:
     store = LabelStore(labels)
     facts = _facts(settings) | {
         "annotator's accuracy on held-out scenes": _percent(
-            _accuracies(load_classifier(model=f"local-dir:{annotator}"), held_out)["class"]
+            _accuracy(load_classifier(model=f"local-dir:{annotator}"), held_out)
         ),
         **_agreement(pictures, scenes, store),
     }
@@ -73,7 +73,7 @@ def run(output: Path, seeds: int, settings: Settings = _DEFAULT) -> Comparison:
         Plan(
             tuple(arms),
             tuple(range(seeds)),
-            lambda arm, seed: _train_and_judge(output, settings, arms[arm], seed, held_out),
+            lambda arm, seed: _train_and_judge(output, settings, arms[arm], seed),
             output / "records",
         )
     )
@@ -126,32 +126,18 @@ def _teach(data: str, folder: Path, settings: Settings) -> Path:
     return taught.folder
 
 
-def _train_and_judge(
-    output: Path, settings: Settings, arm: Arm, seed: int, held_out: ImageSource
-) -> Record:
+def _train_and_judge(output: Path, settings: Settings, arm: Arm, seed: int) -> Record:
     """One run, judged by its last checkpoint: the held-out scenes choose nothing."""
     recipe = student_recipe(settings, arm, seed, str(output / "scenes"), str(output / "labels"))
-    finished = train(recipe, output / "runs" / f"{slug(arm.name)}-{seed}")
-    classifier = load_classifier(finished.folder / finished.results["checkpoint"])
-    accuracy = _accuracies(classifier, held_out)
-    return Record(
-        arm=arm.name,
-        seed=seed,
-        score=100 * accuracy[classifier.rule],
-        seconds=finished.results["seconds"],
-        details={
-            "accuracy": accuracy,
-            "judged_by": classifier.rule,
-            "curve": [entry["val/top1"] for entry in finished.metrics if "val/top1" in entry],
-        },
-    )
+    choices = {"data": recipe.data.train, "val": recipe.data.val, "recipe": recipe}
+    folder = output / "runs" / f"{slug(arm.name)}-{seed}"
+    return Training(arm.name, seed, folder, choices, own_rule=True)()
 
 
-def _accuracies(classifier: Classifier, images: ImageSource) -> dict[str, float]:
-    """Top-1 in [0, 1] by each rule that the model has."""
+def _accuracy(classifier: Classifier, images: ImageSource) -> float:
+    """Top-1 in [0, 1] of the class head."""
     right = answers(images, classifier.class_names, "folder")
-    counts = evaluate_source(classifier, images, right)
-    return {rule: count.top1_accuracy for rule, count in counts.items()}
+    return evaluate_source(classifier, images, right)["class"].top1_accuracy
 
 
 # -- what the labels are worth: the scenes' masks are known --------------------------------------

@@ -1,0 +1,195 @@
+"""`tl.compare`: do token labels help on these images? Arms x paired seeds, a report and one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tokenlabel.annotators.spec import AnnotatorSpec
+from tokenlabel.api.train import train_recipe
+from tokenlabel.compare.budget import Size, measured_rates, sized
+from tokenlabel.compare.comparison import Comparison
+from tokenlabel.compare.plan import Job, make_records, slug
+from tokenlabel.compare.record import Record
+from tokenlabel.compare.report import write_report
+from tokenlabel.compare.training import Training
+from tokenlabel.errors import InputError
+from tokenlabel.files import claim_folder, write_atomically
+from tokenlabel.supervision import METHODS
+from tokenlabel.text import read_json
+
+__all__ = ["ARMS", "compare"]
+
+ARMS = {
+    "plain": "ground truth",
+    "mixed": "ground truth, CutMix",
+    "distilled": "image-level distillation",
+    "ours": "token labels",
+}
+_BASELINE, _METHOD = "labels", "token-labels"  # kinds of supervision
+_SEEDS = 3
+
+
+def compare(
+    *,
+    data: str,
+    output: str | Path = "runs/compare",
+    annotator: str | Mapping[str, Any] | AnnotatorSpec | None = None,
+    labels: str | None = None,
+    val: str | None = None,
+    recipe: str = "starter",
+    model: str | None = None,
+    image_size: int | None = None,
+    batch_size: int | None = None,
+    epochs: int | None = None,
+    seeds: int | None = None,
+    budget: str | None = None,
+    parallel: int | None = None,
+    settings: Sequence[str] = (),
+    notice: Callable[[str], object] | None = None,
+) -> Comparison:
+    """Train one student from ground truth, with CutMix, with image-level distillation and with token
+    labels: the same images, seeds, epochs and augmentation for all; then compare their accuracy.
+
+    CutMix is given to all arms where it serves ground truth better, as MixToken to token labels. The
+    labels are a store's, or an `annotator` makes them (a spec as in `tl.annotate`, or a name alone).
+    `budget` ("30m", "2h") chooses `epochs` and `seeds` by a rate that is measured first; without it they
+    are the recipe's epochs and 3 seeds. `parallel` runs are made at a time: by default one on a GPU,
+    else one a core, at most 4. All else is as in `tl.train`. Writes report.html and results.json to
+    `output`; the same call goes on where it was stopped. `notice` is called with each line worth
+    reading. Raises InputError.
+    """
+    if (annotator is None) == (labels is None):
+        raise InputError(
+            "give an annotator (a timm classifier, or a folder that `tokenlabel teach` wrote) or"
+            " labels (a store that `tokenlabel annotate` made), not both"
+        )
+    say = notice or (lambda _line: None)
+    choices = {
+        "data": data, "val": val, "recipe": recipe, "model": model, "image_size": image_size,
+        "batch_size": batch_size, "workers": 0, "settings": tuple(settings),
+    }  # fmt: skip
+    asked = {"epochs": epochs, "seeds": seeds, "budget": budget}
+    for supervision in (_BASELINE, "distillation", _METHOD):  # refuse what none can use
+        train_recipe(**_of_method({**choices, "epochs": epochs}, supervision, "none"))
+    folder = claim_folder(Path(output), ours=lambda path: (path / "choices.json").is_file())
+    _keep(folder / "choices.json", {**choices, **asked, "labels": labels, "annotator": annotator})
+    choices["labels"] = labels or _annotated(data, annotator, folder / "labels", say)
+    workers = parallel or _parallel()
+    size = _size(folder, choices, epochs, seeds, budget, workers)
+    say(size.said)
+    choices["epochs"] = size.epochs
+
+    def run(**arms: tuple[str, str]) -> list[Record]:
+        jobs = [
+            _job(folder, ARMS[arm], seed, _of_method(choices, supervision, mix))
+            for seed in range(size.seeds)
+            for arm, (supervision, mix) in arms.items()
+        ]
+        return make_records(
+            jobs, workers, lambda r: say(f"{r.arm}, seed {r.seed}: {r.score:.2f} %")
+        )
+
+    baselines = run(plain=(_BASELINE, "none"), mixed=(_BASELINE, "cutmix"))
+    plain, mixed = ARMS["plain"], ARMS["mixed"]
+    mixing = Comparison((plain, mixed), tuple(baselines)).strongest((plain, mixed)) == mixed
+    others = run(
+        distilled=("distillation", "cutmix" if mixing else "none"),
+        ours=(_METHOD, "mixtoken" if mixing else "none"),
+    )
+    found = Comparison(tuple(ARMS.values()), (*baselines, *others))
+    facts = {
+        "images": f"{data}, {found.records[0].details['images']:,} to train on",
+        "labels": str(choices["labels"]),
+        "recipe": f"{recipe}, {size.epochs} epochs, {size.seeds} seeds",
+        "size": size.said,
+        "mixing": "in the last two arms too"
+        if mixing
+        else "in the second arm only: it did not pay",
+        "runs at a time": str(workers),
+    }
+    write_report(folder / "report.html", found, facts)
+    content = {
+        "verdict": found.decision(),
+        "facts": facts,
+        "arms": [asdict(line) for line in found.lines()],
+        "runs": [asdict(record) for record in found.records],
+    }
+    write_atomically(folder / "results.json", json.dumps(content, indent=2) + "\n")
+    return found
+
+
+def _job(folder: Path, arm: str, seed: int, choices: Mapping[str, Any]) -> Job:
+    name = f"{slug(arm)}-{seed}"
+    training = Training(arm, seed, folder / "runs" / name, choices)
+    return Job(arm, seed, folder / "records" / f"{name}.json", training)
+
+
+def _of_method(choices: Mapping[str, Any], supervision: str, mix: str) -> dict[str, Any]:
+    """An arm's choices; options of other methods than its own are left out."""
+    own = METHODS[supervision].options()
+    settings = tuple(
+        text
+        for text in choices["settings"]
+        if not text.startswith("supervision.")
+        or supervision == _METHOD
+        or text.partition("=")[0].removeprefix("supervision.") in own
+    )
+    return {**choices, "supervision": supervision, "mix": mix, "settings": settings}
+
+
+def _keep(file: Path, choices: Mapping[str, Any]) -> None:
+    """Write what was asked for, or refuse a folder that was begun with something else."""
+    now = json.loads(json.dumps(choices, default=str))
+    if not file.exists():
+        write_atomically(file, json.dumps(now, indent=2) + "\n")
+        return
+    before = read_json(file, kind=dict)
+    other = [name for name in now if before.get(name) != now[name]]
+    if other:
+        raise InputError(
+            f"{file.parent} was begun with {other[0]} {before.get(other[0])!r}, now it is"
+            f" {now[other[0]]!r}: choose another output folder"
+        )
+
+
+def _annotated(data: str, annotator: Any, store: Path, say: Callable[[str], object]) -> str:
+    from tokenlabel.api.annotate import annotate
+
+    annotate(data=data, output=store, annotator=annotator, notice=say)
+    return str(store)
+
+
+def _parallel() -> int:
+    import torch
+
+    return 1 if torch.accelerator.is_available() else min(os.cpu_count() or 1, 4)
+
+
+def _size(
+    folder: Path,
+    choices: Mapping[str, Any],
+    epochs: int | None,
+    seeds: int | None,
+    budget: str | None,
+    workers: int,
+) -> Size:
+    """As it was begun, as asked for, or as the budget has room for."""
+    file = folder / "size.json"
+    if file.exists():
+        return Size(**read_json(file, kind=dict))
+    wanted = epochs or train_recipe(**_of_method(choices, _METHOD, "none")).schedule.epochs
+    if budget is None:
+        size = Size(
+            wanted, seeds or _SEEDS, f"{wanted} epochs, {seeds or _SEEDS} seeds, as asked for"
+        )
+    else:
+        trial = _of_method({**choices, "epochs": wanted}, _BASELINE, "none")
+        (rate,) = measured_rates({"one": trial}, folder / "trial", workers).values()
+        size = sized(rate, budget, len(ARMS), workers, wanted, seeds)
+    write_atomically(file, json.dumps(asdict(size), indent=2) + "\n")
+    return size

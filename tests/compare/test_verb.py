@@ -1,0 +1,148 @@
+"""`tl.compare` pairs its arms, goes on where it stopped, and says what the numbers say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tokenlabel as tl
+from tokenlabel.compare import Comparison, Record
+from tokenlabel.compare.budget import Rate, hours, sized
+from tokenlabel.compare.statistics import pooled_difference
+from tokenlabel.compare.training import accuracies
+from tokenlabel.errors import InputError
+
+SMALL: dict[str, Any] = {
+    "model": "test_vit", "image_size": 32, "batch_size": 8, "epochs": 2, "seeds": 2, "parallel": 1,
+    "settings": ("engine.precision=fp32", "engine.device=cpu", "augment.policy=null", "trackers=[]"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of two tints, and labels that are right everywhere."""
+    torch.set_num_threads(1)
+    folder, random = tmp_path_factory.mktemp("compare"), np.random.default_rng(0)
+    with tl.LabelStoreWriter(
+        folder / "labels", num_classes=2, class_names=("blue", "red")
+    ) as writer:
+        for number in range(48):
+            part, kind = ("val" if number > 31 else "train"), number % 2
+            pixels = random.integers(0, 120, (32, 32, 3))
+            pixels[..., 2 * (1 - kind)] += 100
+            file = folder / "images" / part / ("blue", "red")[kind] / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(file)
+            if part == "train":
+                logits = torch.full((4, 4, 2), -4.0)
+                logits[..., kind] = 4.0
+                label = tl.LabelMap.from_logits(logits.permute(2, 0, 1), 2, tl.Box())
+                writer.add(f"{file.parent.name}/{file.name}", label)
+    return folder
+
+
+def test_four_arms_become_a_report_and_a_second_call_changes_nothing(
+    world: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    choices = {"data": str(world / "images"), "labels": str(world / "labels"), **SMALL}
+    found = tl.compare(**choices, output=tmp_path / "out", notice=lines.append)
+    assert len(found.records) == 8
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["verdict"] == found.decision()
+    assert all(run["details"]["processor_seconds"] > 0 for run in results["runs"])
+    assert [len(run["details"]["curve"]) for run in results["runs"]] == [2] * 8
+    page = (tmp_path / "out/report.html").read_text()
+    assert "data:image/png" in page
+    assert "http" not in page
+    mixes = {
+        run.name: (run / "recipe.yaml").read_text().split("mixing:\n  kind: ")[1].split("\n")[0]
+        for run in (tmp_path / "out/runs").iterdir()
+    }
+    assert mixes["ground-truth-0"] == "none"
+    assert mixes["ground-truth-cutmix-1"] == "cutmix"
+    assert (mixes["token-labels-0"], mixes["image-level-distillation-0"]) in (
+        ("none", "none"), ("mixtoken", "cutmix"),
+    )  # fmt: skip
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.safetensors")}
+    assert tl.compare(**choices, output=tmp_path / "out").records == found.records
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.safetensors")}
+    with pytest.raises(InputError, match="was begun with epochs 2, now it is 3"):
+        tl.compare(**{**choices, "epochs": 3}, output=tmp_path / "out")
+
+
+def test_what_cannot_be_compared_is_refused(world: Path, tmp_path: Path) -> None:
+    data = str(world / "images")
+    with pytest.raises(InputError, match="give an annotator"):
+        tl.compare(data=data, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/photo.jpg").write_bytes(b"mine")
+    with pytest.raises(InputError, match="holds something else"):
+        tl.compare(data=data, labels="x", output=tmp_path / "mine")
+
+
+def records(**arms: list[float]) -> Comparison:
+    found = [Record(arm, seed, s) for arm, each in arms.items() for seed, s in enumerate(each)]
+    return Comparison(tuple(arms), tuple(found))
+
+
+def test_the_sentence_follows_the_numbers() -> None:
+    base, noise = [60.0, 61.0, 59.5], [60.2, 60.9, 59.4]
+    assert records(a=base, b=noise, ours=[63.0, 64.1, 62.4]).decision().startswith("Use ours: +3")
+    assert (
+        records(a=base, b=noise, ours=[57.0, 58.1, 56.6]).decision().startswith("Do not use ours")
+    )
+    same = records(a=base, b=noise, ours=[60.1, 61.0, 59.6]).decision()
+    assert same.startswith("Do not use ours, they change nothing")
+    wide = records(a=[60.0, 64.0], b=[63.0, 60.0], ours=[66.0, 60.5])
+    assert wide.decision().startswith("More seeds are needed to tell")
+    assert records(a=[60.0], b=[63.0], ours=[66.0]).decision().startswith("More seeds are needed")
+
+
+def test_the_pooled_error_is_that_of_randomized_blocks() -> None:
+    """By hand: residuals of three arms x three seeds, four degrees of freedom."""
+    scores = {
+        "a": {0: 1.0, 1: 2.0, 2: 3.0}, "b": {0: 2.0, 1: 2.0, 2: 5.0}, "c": {0: 4.0, 1: 6.0, 2: 8.0}
+    }  # fmt: skip
+    rows = np.array([list(found.values()) for found in scores.values()])
+    left = rows - rows.mean(1, keepdims=True) - rows.mean(0) + rows.mean()
+    error = np.sqrt(2 * (left**2).sum() / 4 / 3)
+    gap = pooled_difference(scores, "c", "a")
+    assert gap is not None
+    assert gap.interval is not None
+    assert gap.mean == pytest.approx(4)
+    assert gap.interval[1] - gap.mean == pytest.approx(2.776445 * error, rel=1e-5)
+    pair = pooled_difference({name: scores[name] for name in "ac"}, "c", "a")
+    assert pair is not None
+    assert pair.interval is not None
+    assert pair.interval[1] - pair.mean == pytest.approx(4.302653 * 1 / np.sqrt(3), rel=1e-5)
+
+
+def test_a_budget_gives_up_seeds_before_epochs_and_names_what_is_too_little() -> None:
+    rate = Rate(images_per_second=100.0, images=3000)  # 36 s an epoch, with all that is beside it
+    assert hours("90m") == 1.5
+    assert sized(rate, "40h", 4, 1, 100).seeds == 5
+    usual = sized(rate, "12h", 4, 1, 100)
+    assert (usual.epochs, usual.seeds) == (100, 3)
+    fewer = sized(rate, "50m", 4, 1, 100)
+    assert (fewer.epochs, fewer.seeds) == (10, 2)
+    assert sized(rate, "50m", 4, 2, 100).epochs == 13
+    assert sized(rate, "50m", 4, 1, 100, seeds=4).seeds == 4
+    with pytest.raises(InputError, match="no room for 2 epochs of 4 arms with 2 seeds"):
+        sized(rate, "5m", 4, 1, 100)
+    for text in ("", "10", "h", "0m", "-3h"):
+        with pytest.raises(InputError, match="is no time"):
+            hours(text)
+
+
+def test_accuracies_are_named_by_their_rule() -> None:
+    assert accuracies({"val/top1": 0.5}) == ({"class": 0.5}, "class")
+    both = {"val/top1": 0.6, "val/class_top1": 0.5, "val/token_top1": 0.4}
+    assert accuracies(both) == ({"class": 0.5, "token": 0.4, "fused": 0.6}, "fused")
