@@ -12,6 +12,7 @@ from PIL import Image
 
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.loader import Loader, Samples
+from tokenlabel.evaluation.classifier import class_titles
 from tokenlabel.files import replacing
 from tokenlabel.pictures.contact_sheet import contact_sheet
 from tokenlabel.training.callbacks import Callback
@@ -49,7 +50,8 @@ def first_samples(
     samples, order = loader.samples, copy.copy(loader.order)
     assert isinstance(samples, Samples)  # what `train_loader` makes
     order.epoch, order.start = epoch, 0
-    return contact_sheet(samples, [*islice(chain.from_iterable(order), count)], class_names)
+    requests = [*islice(chain.from_iterable(order), count)]
+    return contact_sheet(samples, requests, class_titles(class_names))
 
 
 def save_sheet(picture: Image.Image, file: Path) -> None:
