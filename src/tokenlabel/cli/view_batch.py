@@ -63,7 +63,7 @@ def view_batch(
             recipe=recipe,
             model=model,
             image_size=image_size,
-            labels=labels,
+            labels=labels or (),
             supervision=None if labels else "labels",
             settings=all_of(settings),
         )
