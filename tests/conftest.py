@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from hypothesis import settings
 from PIL import Image
 
@@ -16,6 +17,8 @@ from tokenlabel.data.open import open_source
 from tokenlabel.data.source import ImageSource
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter
+
+constants.HF_HUB_OFFLINE = True  # no test asks a network
 
 # the same examples in every run; `--hypothesis-profile default` explores others
 settings.register_profile("repeatable", derandomize=True, deadline=None)

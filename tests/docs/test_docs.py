@@ -112,7 +112,7 @@ def test_commands_are_understood(words: list[str]) -> None:
     verb, rest = _find_verb(words)
     given = parsed(verb, rest)
     if verb == "train":
-        override(recipes.get(given.get("recipe", "starter")), all_of(given.get("settings", ())))
+        override(recipes.get(given.get("recipe") or "starter"), all_of(given.get("settings", ())))
 
 
 def parsed(verb: str, words: list[str]) -> dict[str, Any]:

@@ -72,7 +72,9 @@ def test_a_recipe_says_where_it_comes_from(name: str) -> None:
     about = recipes.get(name).about
     assert about.command
     assert about.hardware
-    assert name == "starter" or (about.paper and about.accuracy and name in about.command)
+    assert name in ("finetune", "starter") or (
+        about.paper and about.accuracy and name in about.command
+    )
 
 
 @pytest.mark.parametrize("name", recipes.names())

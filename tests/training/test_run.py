@@ -23,6 +23,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import load_classifier
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStoreWriter
+from tokenlabel.models import reach
 from tokenlabel.pictures import curves
 from tokenlabel.runs import checkpoints
 from tokenlabel.runs.recipe_file import read_recipe, to_yaml
@@ -223,6 +224,27 @@ def test_warm_up_is_a_tenth_of_other_epochs_at_most_and_a_run_keeps_its_own(
     begun = train_recipe(data=str(data / "images"), epochs=20)
     (tmp_path / "recipe.yaml").write_text(to_yaml(begun))
     assert warmup(40) == 2
+
+
+def test_the_usual_recipe_starts_from_weights_where_there_are_any(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def chosen(**choices: Any) -> tuple[str, str | None]:
+        recipe = train_recipe(data=str(data / "images"), output=tmp_path, **choices)
+        return recipe.name, recipe.model.weights
+
+    monkeypatch.setattr(reach, "out_of_reach", lambda _: None)
+    assert chosen() == ("finetune", "pretrained")
+    assert chosen(model="resnet18") == ("finetune", "pretrained")
+    monkeypatch.setattr(reach, "out_of_reach", lambda _: "no connection")
+    assert chosen(weights="mine.safetensors") == ("finetune", "mine.safetensors")
+    assert "random weights" not in capsys.readouterr().err
+    assert chosen(model="resnet18") == ("starter", None)
+    assert "no pretrained weights of resnet18 (no connection)" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipes.get("finetune")))
+    assert chosen() == ("finetune", "pretrained")  # a run that goes on keeps its own
 
 
 def test_what_is_chosen_by_an_option_is_in_the_recipe(data: Path) -> None:

@@ -61,7 +61,7 @@ def train_recipe(
     *,
     data: str,
     output: str | Path = "runs/train",
-    recipe: str | Recipe = "starter",
+    recipe: str | Recipe | None = None,
     model: str | None = None,
     image_size: int | None = None,
     weights: str | None = None,
@@ -88,12 +88,15 @@ def train_recipe(
 ) -> Recipe:
     """The recipe that `train` follows: a recipe, by name or YAML file, with values replaced.
 
+    Without one it is `finetune` where there are weights to start from: those that `weights` names, or
+    the model's pretrained ones where they can be had; else `starter`, from random weights.
     `settings` are further ones, "section.key=value". What follows from them is said: the learning
     rate at another batch size (by the rule `scale`), and the warm-up of another number of epochs, at
     most a tenth of them.
     Raises InputError for values that do not fit.
     """
-    base, begun = _find(recipe), _begun(Path(output))
+    begun = _begun(Path(output))
+    base = _find(recipe if recipe is not None else _usual(model, weights, begun))
     chosen = _located(base, data, split, val, val_split, begun)
     if batch_size is not None and batch_size != chosen.schedule.batch_size:
         before = chosen
@@ -148,6 +151,25 @@ def _warmed_up(recipe: Recipe, base: Recipe, begun: Recipe | None) -> Recipe:
             f" {schedule.warmup_epochs:g} -> {warmup:g} epochs"
         )
     return dataclasses.replace(recipe, schedule=dataclasses.replace(schedule, warmup_epochs=warmup))
+
+
+def _usual(model: str | None, weights: str | None, begun: Recipe | None) -> str:
+    """The recipe to follow where none is named; a run that goes on keeps that which it was begun by."""
+    from tokenlabel import recipes
+    from tokenlabel.models.reach import out_of_reach
+
+    finetune, starter = "finetune", "starter"
+    if begun is not None:
+        return finetune if begun.name == finetune else starter
+    name = model or recipes.get(finetune).model.name
+    if weights is not None or (reason := out_of_reach(name)) is None:
+        return finetune
+    console.print(
+        f"no pretrained weights of {name} ({reason}): training from random weights by recipe starter,"
+        " which takes many more images; --weights FILE starts from others",
+        soft_wrap=True,
+    )
+    return starter
 
 
 def _find(recipe: str | Recipe) -> Recipe:

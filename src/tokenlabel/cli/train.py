@@ -30,7 +30,7 @@ def train(
     *,
     data: str,
     output: Path = Path("runs/train"),
-    recipe: str = "starter",
+    recipe: str | None = None,
     model: str | None = None,
     image_size: int | None = None,
     weights: str | None = None,
@@ -70,11 +70,13 @@ def train(
         data: folder with one subfolder per class, or with train/ and val/ holding such; or a tar,
             WebDataset shards, hfds/owner/name.
         output: folder of the run: recipe, metrics, curves, checkpoints, results.
-        recipe: where all values come from that you do not give: a name (`starter` for your own
-            images; `lvvit_s_224` and others as published) or a YAML file.
-        model: the transformer to train: lvvit_t, lvvit_s, or any name that timm knows.
+        recipe: where all values come from that you do not give: a name of `tokenlabel recipes list` or a
+            YAML file. By default `finetune` where there are weights to start from (--weights, or the
+            model's pretrained ones), else `starter`, from random weights.
+        model: the transformer to train: any name that timm knows, or lvvit_t, lvvit_s, ...
         image_size: side of the training images in pixels.
-        weights: start from these weights: a checkpoint file, or `pretrained` for timm's own.
+        weights: start from these weights: a checkpoint file, the folder of a run, or `pretrained` for
+            timm's own.
         freeze: `backbone` trains the heads alone: a linear probe of --weights.
         annotator: timm name (or folder) of the classifier that labels the images first; its
             classes must be those of the folder (`tokenlabel teach` makes such a one).

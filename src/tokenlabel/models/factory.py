@@ -16,10 +16,11 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import get_model_args, get_pretrained_cfg
+from timm.models import get_model_args
 from torch import Tensor, nn
 
 from tokenlabel.errors import InputError, nearest
+from tokenlabel.models.reach import out_of_reach
 from tokenlabel.models.weights import (
     backbone_part,
     head_names,
@@ -134,17 +135,14 @@ def _timm_entry(name: str) -> Callable[..., nn.Module]:
         )
 
     def create(**arguments: Any) -> nn.Module:
-        if listed and arguments["pretrained"] and not _has_weights(name):
-            raise InputError(f"timm has no weights of {name}: give a file of weights")
+        if arguments["pretrained"] and (reason := out_of_reach(name)):
+            raise InputError(
+                f"no pretrained weights of {name} ({reason}): give a file or a folder of weights"
+            )
         model: nn.Module = timm.create_model(name, **arguments)
         return model
 
     return create
-
-
-def _has_weights(name: str) -> bool:
-    config = get_pretrained_cfg(name)
-    return config is not None and config.has_weights
 
 
 def _function(name: str) -> Callable[..., nn.Module] | None:
