@@ -163,18 +163,19 @@ def _loss_and_gradient(
 ) -> Tensor:
     """Summed cross-entropy of logits [B, N, C]; its gradient [B, N, C] is written to `out`.
 
-    `out` may be the logits themselves. One buffer of their size in float32 holds log q, q and then
-    the gradient: `out`, where it is float32.
+    `out` may be the logits themselves. One buffer of their size in float32 holds q and then the
+    gradient: `out`, where it is float32. Every log q is the logit less one log-normalizer, which the
+    largest logit and the largest q give: a second exponential of all classes would cost a fifth more.
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     index = classes[:, None].expand(excess.shape)
-    if out.dtype == dtype:
-        buffer = torch.log_softmax(logits, -1, out=out)
-    else:
-        buffer = torch.log_softmax(logits, -1, dtype=dtype)
-    loss = -(excess * buffer.gather(2, index)).sum() - (residual * buffer.sum(-1)).sum()
+    logits = logits.to(dtype)
+    known, largest, total = logits.gather(2, index), logits.amax(-1), logits.sum(-1)
+    q = torch.softmax(logits, -1, out=out if out.dtype == dtype else logits)
+    log_normalizer = largest - q.amax(-1).log()
     mass = excess.sum(-1) + residual * logits.shape[-1]
-    gradient = buffer.exp_().mul_(mass[..., None]).sub_(residual[..., None])
+    loss = (mass * log_normalizer - residual * total).sum() - (excess * known).sum()
+    gradient = q.mul_(mass[..., None]).sub_(residual[..., None])
     gradient.scatter_add_(2, index, -excess.to(dtype))
     if gradient is not out:
         out.copy_(gradient)
