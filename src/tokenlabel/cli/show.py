@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 if TYPE_CHECKING:
+    from tokenlabel.annotators.protocol import Annotator
     from tokenlabel.labels import LabelMap, LabelStore
 
 __all__ = ["show"]
@@ -81,7 +82,7 @@ def show(
         raise InputError("--relevance explains a student: give its --checkpoint or --model")
     store = None if labels is None else LabelStore(labels)
     known = None if store is None else store.manifest.names
-    teacher = None
+    teacher: Annotator[Any] | None = None
     if annotator is not None:
         teacher = ClassifierSpec(model=annotator, keep_classes=True).build(())
         known = teacher.class_names

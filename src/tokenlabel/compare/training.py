@@ -78,7 +78,8 @@ def accuracies(measures: Mapping[str, float]) -> tuple[dict[Rule, float], Rule]:
     found: dict[Rule, float] = {
         rule: measures[f"val/{rule}_top1"] for rule in RULES if f"val/{rule}_top1" in measures
     }
-    (own, *_) = [rule for rule in reversed(RULES) if rule not in found] if found else ["class"]
+    unnamed = [rule for rule in reversed(RULES) if rule not in found]
+    own: Rule = unnamed[0] if found else "class"
     found[own] = measures["val/top1"]
     return found, own
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import math
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -141,12 +142,12 @@ def best_temperature(logits: Tensor, labels: Tensor) -> float:
     low, high = 1 / 16, 16.0
     logits = logits.double()
     for _ in range(60):
-        middle = (low * high) ** 0.5
+        middle = math.sqrt(low * high)
         inverse = torch.tensor(1 / middle, dtype=torch.float64, requires_grad=True)
         loss = F.cross_entropy(logits * inverse, labels)
         (slope,) = torch.autograd.grad(loss, inverse)
         low, high = (low, middle) if slope < 0 else (middle, high)
-    return round((low * high) ** 0.5, 6)
+    return round(math.sqrt(low * high), 6)
 
 
 def divide_logits(network: Any, temperature: float) -> None:
