@@ -32,7 +32,8 @@ def draw_health(health: Health | WordHealth, folder: Path) -> list[Path]:
         axes = figure.subplots()
         axes.plot(range(1, health.words + 1), sorted(health.shares, reverse=True))
         axes.axhline(1 / health.words, color="black", linestyle="--")
-        axes.set(title="Share of the cells of each word, the fullest first", yscale="log")
+        axes.set(yscale="log")
+        figure.suptitle("Share of the cells of each word, the fullest first", fontsize=11)
         paths.append(folder / "words.png")
         with replacing(paths[-1]) as aside:
             figure.savefig(aside, dpi=120, format="png")
@@ -41,7 +42,8 @@ def draw_health(health: Health | WordHealth, folder: Path) -> list[Path]:
         axes = figure.subplots()
         axes.hist(getattr(health, name), bins=20, range=(0, 1))
         axes.axvline(health.means[name], color="black", linestyle="--")
-        axes.set(title=title, ylabel="images", xlim=(0, 1))
+        axes.set(ylabel="images", xlim=(0, 1))
+        figure.suptitle(title, fontsize=11)
         paths.append(folder / f"{name}.png")
         with replacing(paths[-1]) as aside:
             figure.savefig(aside, dpi=120, format="png")
@@ -50,7 +52,7 @@ def draw_health(health: Health | WordHealth, folder: Path) -> list[Path]:
         axes = figure.subplots()
         axes.barh(list(health.orientation), list(health.orientation.values()))
         axes.invert_yaxis()
-        axes.set(title="Color variance that the labels explain, per orientation")
+        figure.suptitle("Color variance that the labels explain, per orientation", fontsize=11)
         paths.append(folder / "orientation.png")
         with replacing(paths[-1]) as aside:
             figure.savefig(aside, dpi=120, format="png")
