@@ -14,7 +14,7 @@ def view_batch(
     run: Path | None = None,
     data: str | None = None,
     labels: str | None = None,
-    recipe: str = "starter",
+    recipe: str | None = None,
     model: str | None = None,
     image_size: int | None = None,
     settings: Settings = (),
@@ -67,8 +67,9 @@ def view_batch(
             supervision=None if labels else "labels",
             settings=all_of(settings),
         )
-    here = dataclasses.replace(  # neither workers nor batch sizes change what is drawn
+    here = dataclasses.replace(  # none of these values changes what is drawn
         chosen,
+        model=dataclasses.replace(chosen.model, weights=None),
         data=dataclasses.replace(chosen.data, workers=0),
         engine=dataclasses.replace(chosen.engine, device="cpu"),
         schedule=dataclasses.replace(chosen.schedule, batch_size=2),
