@@ -119,3 +119,12 @@ def test_a_disk_without_space_to_unpack_is_said(
     monkeypatch.setattr(tar_module, "_KEPT_FREE", 1 << 62)
     with pytest.raises(InputError, match=r"no space to unpack .*a.tar.gz: set TMPDIR"):
         open_source(str(place))
+
+
+def test_numbered_shards_without_notes_have_no_classes(make: type, tmp_path: Path) -> None:
+    for name in ("shard-0000", "shard-0001", "cats", "dogs"):
+        make.write_tar(tmp_path / f"{name}.tar", [f"{name}.png"])
+    shards = open_source(f"{tmp_path}/shard-*.tar")
+    assert (list(shards.labels), shards.class_names) == ([-1, -1], ())
+    assert "2 images without classes" in shards.found.line()
+    assert open_source(f"{tmp_path}/*s.tar").class_names == ("cats", "dogs")

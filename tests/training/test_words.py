@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
+from tokenlabel.api.annotate import annotate
 from tokenlabel.api.evaluate import evaluate
 from tokenlabel.api.train import train
 from tokenlabel.data.open import open_source
@@ -135,6 +137,28 @@ def test_images_without_classes_then_with_them(data: Path, tmp_path: Path, capsy
     same = [name for name in now if name in before and torch.equal(now[name], before[name])]
     assert "backbone.blocks.1.mlp.fc1.weight" in same
     assert "backbone.head.weight" not in same
+
+
+def test_classes_may_be_left_out_by_choice(data: Path, tmp_path: Path) -> None:
+    results = run(data, tmp_path / "run", "model.num_classes=0")
+    assert 0 <= results["best_knn"] <= 1  # the validation images keep theirs
+
+
+def test_words_online_need_a_vocabulary(data: Path, tmp_path: Path) -> None:
+    spec = {"kind": "words", "model": "test_resnet", "pretrained": False, "words": 3,
+            "perplexity": 2.0, "network": {"image_size": 32, "device": "cpu"},
+            "model_kwargs": {"output_stride": 8}}  # fmt: skip
+    torch.manual_seed(0)
+    weights = tmp_path / "network.pth"
+    torch.save(timm.create_model("test_resnet", output_stride=8).state_dict(), weights)
+    spec["checkpoint"] = str(weights)
+    online = {"labels": None, "online": True}
+    with pytest.raises(InputError, match="online words must be known beforehand"):
+        run(data, tmp_path / "x", annotator=spec, **online)
+    annotate(data=str(data / "flat"), output=tmp_path / "store", annotator=spec)
+    spec |= {"vocabulary": str(tmp_path / "store"), "words": None}
+    run(data, tmp_path / "run", annotator=spec, **online)
+    assert load_classifier(tmp_path / "run").model.token_head.out_features == 3
 
 
 def test_no_validation_without_labeled_images(data: Path, tmp_path: Path) -> None:

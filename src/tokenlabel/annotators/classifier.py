@@ -79,6 +79,11 @@ class ClassifierSpec:
         from tokenlabel.annotators.image_model import ImageAnnotator
 
         found = self._found()
+        if not self.keep_classes and tuple(class_names) in ((), ("",)):
+            raise InputError(
+                "these images have no class folders: label them with visual words (annotate --words"
+                " 2048), or with the annotator's own classes (--keep-classes)"
+            )
         class_map = None
         if not self.keep_classes:
             class_map = match_classes(

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from tokenlabel.annotators.protocol import Annotator
+from tokenlabel.annotators.word_model import WordAnnotator
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelMap
 
@@ -33,6 +34,13 @@ class OnlineLabels:
             raise InputError(
                 f"{type(annotator).__name__} labels stored images, not augmented views: annotate the"
                 " images first and leave online out"
+            )
+        self.words = annotator.num_classes if isinstance(annotator, WordAnnotator) else None
+        """How many visual words it knows, where it names these instead of classes."""
+        if isinstance(annotator, WordAnnotator) and annotator.vocabulary is None:
+            raise InputError(
+                "online words must be known beforehand: annotate some images with --words, and name"
+                " that store as the annotator's vocabulary"
             )
         self._label = annotator.label_views
         self.origin = annotator.description

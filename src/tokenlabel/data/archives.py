@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenlabel.data.classes import classify_by_folder
+from tokenlabel.data.classes import Classified, classify_by_folder
 from tokenlabel.data.decode import JPEG_MAGIC, read_header
 from tokenlabel.data.names import is_packed, stem
 from tokenlabel.data.ranges import files_version, read_ranges
@@ -40,6 +41,7 @@ __all__ = ["open_archives"]
 
 _HEAD = 1 << 13  # bytes that most JPEGs' headers take
 _IN_FLIGHT = 32  # images that are asked for together
+_SHARD = re.compile(r"(.*?)[-_.]?\d{4,}(?:-of-\d+)?")  # of one name but for its number
 
 
 class _Unpacked:
@@ -144,7 +146,8 @@ def open_archives(
     """The images inside tar files (paths or fsspec URLs) as one source.
 
     Where images have `.cls` or `.json` notes beside them, they are WebDataset shards; else an
-    image's folder, or its tar among several, is its class. Where the files' names say parts, the
+    image's folder, or its tar among several, is its class; numbered tars (`shard-0001`) of images
+    without folders have none. Where the files' names say parts, the
     split rule chooses among the files; `whole_folder` tells that they are all of a folder, so that
     one part alone is a part too. Raises InputError.
     """
@@ -209,6 +212,8 @@ def _source(
         within = [path.removeprefix(base) for path in images if path.startswith(base)]
         found = classify_by_folder(within, where)
         places = [images[base + key] for key in found.keys]
+        if base == "" and _numbered([path.split("/") for path in images]):
+            found = Classified(found.keys, [UNLABELED] * len(places), ())
         chosen = chosen or inner
     unlabeled = found.labels.count(UNLABELED)
     classes = len(found.class_names)
@@ -224,6 +229,14 @@ def _source(
         np.array(offsets, np.uint64),
         np.array(sizes, np.uint64),
     )
+
+
+def _numbered(paths: Sequence[list[str]]) -> bool:
+    """Whether images lie directly in tars that are numbered shards: such tars are no classes."""
+    if any(len(path) != 2 for path in paths):
+        return False
+    tars = [_SHARD.fullmatch(path[0]) for path in paths]
+    return all(tars) and len({tar.group(1) for tar in tars if tar}) == 1
 
 
 def _prefixes(archives: Sequence[str]) -> list[str]:

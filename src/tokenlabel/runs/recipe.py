@@ -112,7 +112,7 @@ class Model:
     image_size: Count | tuple[Count, Count] = 224
     """Side, or (height, width), in pixels."""
     num_classes: Annotated[int, Field(ge=0)] | None = None
-    """Class count; None takes it from the training images. 0: these have no classes."""
+    """Class count; None takes it from the training images. 0: they have none, or none is to count."""
     token_classes: Count | tuple[Count | None, ...] | None = None
     """What the tokens name: visual words, so many; None: the classes. Taken from the label stores."""
     drop_path: Share = 0.0

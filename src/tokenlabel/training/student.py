@@ -16,7 +16,7 @@ from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.loader import Targets, loader_workers, train_loader
-from tokenlabel.data.source import ImageSource
+from tokenlabel.data.source import ImageSource, without_classes
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import load_classifier
 from tokenlabel.evaluation.metrics import prediction
@@ -73,6 +73,8 @@ class StudentSpec:
         _check(recipe, annotator)
         self.annotator = annotator
         self.source, self.held_out = training_images(recipe.data)
+        if recipe.model.num_classes == 0:
+            self.source = without_classes(self.source)
         self.num_classes = _num_classes(recipe, self.source)
         self.recipe = dataclasses.replace(
             recipe,
@@ -88,6 +90,8 @@ class StudentSpec:
         self.stores = [LabelStore(p) for p in recipe.data.stores] if needs != "annotator" else []
         if needs == "store":
             self.recipe = _fitted(self.recipe, self.stores)
+        elif needs == "annotator" and (words := getattr(annotator, "words", None)):
+            self.recipe = _of_words(self.recipe, words)
         elif self.num_classes == 0 and needs == "nothing":
             raise InputError(
                 f"the images of {recipe.data.train} have no classes: give token labels (--labels, made"
@@ -260,7 +264,7 @@ def _fitted(recipe: Recipe, stores: list[LabelStore]) -> Recipe:
 
     `stores` are put into the order of the student's token heads: classes come first.
     """
-    supervision: Any = recipe.supervision
+    supervision: Any = dataclasses.replace(recipe.supervision)
     words = [store for store in stores if store.manifest.words]
     if not supervision.teaches_tokens and (words or len(stores) > 1):
         what = f"{words[0].location} holds visual words" if words else "there are several stores"
@@ -279,10 +283,10 @@ def _fitted(recipe: Recipe, stores: list[LabelStore]) -> Recipe:
         supervision = dataclasses.replace(
             supervision, label_weights=tuple(weights[i] for i in order)
         )
+    recipe = dataclasses.replace(recipe, supervision=supervision)
     if stores[0].manifest.words or recipe.model.num_classes == 0:
-        if recipe.model.num_classes and supervision.class_target != "ground-truth":
-            console.print("the labels are visual words: the class token learns the ground truth")
-        supervision = dataclasses.replace(supervision, class_target="ground-truth")
+        recipe = _of_words(recipe, None)
+        supervision = recipe.supervision
     for store in stores:
         first = next(iter(store.keys()), None)
         if first is not None:
@@ -291,6 +295,23 @@ def _fitted(recipe: Recipe, stores: list[LabelStore]) -> Recipe:
                 console.print(remark, soft_wrap=True)
     model = dataclasses.replace(recipe.model, token_classes=_token_classes(recipe, stores))
     return dataclasses.replace(recipe, supervision=supervision, model=model)
+
+
+def _of_words(recipe: Recipe, count: int | None) -> Recipe:
+    """The recipe where tokens name no classes but so many words: the class token learns the truth."""
+    supervision: Any = recipe.supervision
+    if not supervision.teaches_tokens:
+        raise InputError(
+            f"supervision {supervision.kind!r} needs an annotator of classes, not of visual words: use"
+            " supervision.kind=token-labels"
+        )
+    if recipe.model.num_classes and supervision.class_target != "ground-truth":
+        console.print("the labels are visual words: the class token learns the ground truth")
+    return dataclasses.replace(
+        recipe,
+        supervision=dataclasses.replace(supervision, class_target="ground-truth"),
+        model=dataclasses.replace(recipe.model, token_classes=count),
+    )
 
 
 def _token_classes(
