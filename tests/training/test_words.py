@@ -122,11 +122,11 @@ def test_images_without_classes_then_with_them(data: Path, tmp_path: Path, capsy
     with pytest.raises(InputError, match="trained without classes"):
         evaluate(data=str(data / "images"), checkpoint=tmp_path / "run", workers=0, device="cpu")
     after = run(
-        data, tmp_path / "after", labels=None, supervision="labels", weights=str(tmp_path / "run")
+        data, tmp_path / "after", labels=(), supervision="labels", weights=str(tmp_path / "run")
     )
     assert "val/top1" in after["measures"]
     frozen = run(
-        data, tmp_path / "frozen", "ema.decay=null", labels=None, supervision="labels",
+        data, tmp_path / "frozen", "ema.decay=null", labels=(), supervision="labels",
         weights=str(tmp_path / "run"), freeze="backbone",
     )  # fmt: skip
     assert "val/top1" in frozen["measures"]
@@ -152,7 +152,7 @@ def test_words_online_need_a_vocabulary(data: Path, tmp_path: Path) -> None:
     weights = tmp_path / "network.pth"
     torch.save(timm.create_model("test_resnet", output_stride=8).state_dict(), weights)
     spec["checkpoint"] = str(weights)
-    online = {"labels": None, "online": True}
+    online = {"labels": (), "online": True}
     with pytest.raises(InputError, match="online words must be known beforehand"):
         run(data, tmp_path / "x", annotator=spec, **online)
     annotate(data=str(data / "flat"), output=tmp_path / "store", annotator=spec)
@@ -171,7 +171,7 @@ def test_mistakes_are_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"visual words: use supervision\.kind=token-labels"):
         run(data, tmp_path / "x", supervision="distillation")
     with pytest.raises(InputError, match=r"have no classes: give token labels"):
-        run(data, tmp_path / "x", data=str(data / "flat"), labels=None, supervision="labels")
+        run(data, tmp_path / "x", data=str(data / "flat"), labels=(), supervision="labels")
     assert not (tmp_path / "x").exists()
 
 
