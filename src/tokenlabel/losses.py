@@ -36,6 +36,7 @@ def token_labeling_loss(
     weights: Tensor | None = None,
     head: nn.Module | None = None,
     chunk: int | None = None,
+    multi_label: bool = False,
 ) -> dict[str, Tensor]:
     """`class + token_weight * token` (paper, equation 5), and both terms, as scalars.
 
@@ -45,6 +46,8 @@ def token_labeling_loss(
     - `weights` [B]: of each image's losses; the means stay over images and tokens.
     - `head`: the model's token head, where `output.tokens` are the features [B, h, w, D] before it;
       with a `chunk`, a linear head is applied to so many images at a time (`fused_token_loss`).
+    - `multi_label`: an image may have several classes: the class term is the binary cross-entropy of
+      `class_target` [B, C], summed over classes. Tokens learn as ever.
 
     Without `target` there is no token term: plain classification. Without classes (logits [B, 0])
     there is no class term.
@@ -55,7 +58,9 @@ def token_labeling_loss(
             if target is None:
                 raise ValueError("without a token target there must be a class_target")
             class_target = target.class_target() * target.mask[:, :1]
-        terms["class"] = class_loss(output.logits, class_target, mix, weights)
+        terms["class"] = class_loss(
+            output.logits, class_target, mix, weights, multi_label=multi_label
+        )
     elif target is None:
         raise ValueError("without classes there must be a token target")
     if target is None:
@@ -85,14 +90,28 @@ def head_loss(
 
 
 def class_loss(
-    logits: Tensor, class_target: Tensor, mix: Mix | None = None, weights: Tensor | None = None
+    logits: Tensor,
+    class_target: Tensor,
+    mix: Mix | None = None,
+    weights: Tensor | None = None,
+    *,
+    multi_label: bool = False,
 ) -> Tensor:
     """Cross-entropy of class logits [B, C], targets mixed by the area of the partner's part.
+
+    `multi_label`: the sum of each class's binary cross-entropy instead, of targets [B, C].
 
     Paper, equation 6: `lam * CE(own) + (1 - lam) * CE(partner's)`. Targets are ids [B] or soft [B, C];
     `weights` [B] weigh each image's target. The mean is over images, which does not depend on how
     they fall on ranks (a mean over weights would).
     """
+    if multi_label:
+        if mix is not None:  # linear in its target, too
+            own_share = mix.lam.to(class_target)[:, None]
+            class_target = torch.lerp(class_target[mix.partner], class_target, own_share)
+        each = F.binary_cross_entropy_with_logits(logits.float(), class_target, reduction="none")
+        sums = each.sum(1)
+        return (sums if weights is None else sums * weights).mean()
     if weights is not None:  # cross-entropy is linear in its target
         if not class_target.is_floating_point():
             class_target = F.one_hot(class_target, logits.shape[1]).float()

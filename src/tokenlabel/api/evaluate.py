@@ -16,7 +16,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.evaluation.benchmarks import Answers, answers
 from tokenlabel.evaluation.classifier import Classifier, load_classifier
 from tokenlabel.evaluation.evaluator import evaluate_source
-from tokenlabel.evaluation.metrics import ClassificationCounts
+from tokenlabel.evaluation.metrics import ClassificationCounts, Counts
 from tokenlabel.evaluation.published import published_top1
 from tokenlabel.evaluation.results import EvalResult, claim_results, write_results
 from tokenlabel.output import TOKEN_SHARE
@@ -82,8 +82,9 @@ def evaluate(
     if folder is not None and processes.is_main_process:
         titles = classifier.titles()
         folder.mkdir(parents=True, exist_ok=True)
-        if len(counts[classifier.rule].confusion):
-            draw_confusion(folder / "confusion.png", counts[classifier.rule].confusion, titles)
+        found = counts[classifier.rule]
+        if isinstance(found, ClassificationCounts) and len(found.confusion):
+            draw_confusion(folder / "confusion.png", found.confusion, titles)
         write_results(folder, result, titles)
     processes.wait_for_everyone()
     return result
@@ -109,7 +110,7 @@ def _result(
     classifier: Classifier,
     source: ImageSource,
     right: Answers,
-    counts: dict[Rule, ClassificationCounts],
+    counts: dict[Rule, Counts],
     data: str,
     benchmark: Benchmark,
     token_weight: float,
@@ -146,7 +147,7 @@ def _result(
     )
 
 
-def _absent(counts: ClassificationCounts, names: tuple[str, ...], right: Answers) -> list[str]:
+def _absent(counts: Counts, names: tuple[str, ...], right: Answers) -> list[str]:
     """Classes that could have been predicted but have no image: accuracy says nothing of them."""
     candidates = range(len(names)) if right.candidates is None else right.candidates.tolist()
     absent = [names[i] for i in candidates if not counts.images[i]]

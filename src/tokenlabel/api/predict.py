@@ -74,6 +74,7 @@ def predict(
     image_size: int | tuple[int, int] | None = None,
     crop_pct: float | None = None,
     top: int = 5,
+    threshold: float = 0.5,
     batch_size: int = 64,
     workers: int = 4,
     device: Literal["auto", "cpu"] = "auto",
@@ -85,6 +86,8 @@ def predict(
     An image that cannot be read has an `error` instead of an answer. Raises InputError where
     something is missing or does not fit, and where no image can be read.
     """
+    if top < 1 or not 0 < threshold < 1:
+        raise InputError(f"top={top} must be 1 or more, threshold={threshold} between 0 and 1")
     file = None if output is None else _claimed(Path(output), overwrite)
     classifier = load(
         checkpoint,
@@ -103,7 +106,7 @@ def predict(
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=sum(map(len, sources)), note="")
         for found in classifier.predictions(
-            pictures, top=top, batch_size=batch_size, workers=workers
+            pictures, top=top, threshold=threshold, batch_size=batch_size, workers=workers
         ):
             made.append(found)
             bar.advance(task)
@@ -134,10 +137,11 @@ def _write_csv(stream: TextIO, predictions: Sequence[Prediction]) -> None:
     table = csv.writer(stream)
     most = max(len(found.top) for found in predictions)
     ranks = [f"{name}_{rank}" for rank in range(1, most + 1) for name in ("class", "confidence")]
-    table.writerow(["image", "class", "title", "confidence", *ranks, "error"])
+    table.writerow(["image", "class", "title", "confidence", "classes", *ranks, "error"])
     for found in predictions:
         best = [cell for guess in found.top for cell in (guess.label, f"{guess.confidence:.6f}")]
         answer = [best[0], found.top[0].title, best[1]] if found.top else ["", "", ""]
+        answer.append(";".join(found.labels))
         padding = [""] * (2 * most - len(best))
         table.writerow([found.image, *answer, *best, *padding, found.error or ""])
 

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
+_COLUMNS = {
+    "top1": ("top-1", ".2%"),
+    "top5": ("top-5", ".2%"),
+    "map": ("mAP", ".2%"),
+    "f1": ("F1", ".2%"),
+    "loss": ("loss", ".4f"),
+    "ece": ("ECE", ".4f"),
+}
+
 
 def evaluate(
     *,
@@ -82,15 +91,13 @@ def _print(result: EvalResult) -> None:
         say(f"not judged: {count:,} images {reason}")
     for note in result.notes:
         say(note)
-    table = Table("rule", "top-1", "top-5", "loss", "ECE")
+    columns = {name: _COLUMNS[name] for name in result.rules[result.rule] if name in _COLUMNS}
+    table = Table("rule", *(title for title, _ in columns.values()))
     for rule, line in result.rules.items():
         main = len(result.rules) > 1 and rule == result.rule
         table.add_row(
             f"{rule} (this model's)" if main else rule,
-            f"{line['top1']:.2%}",
-            f"{line['top5']:.2%}",
-            f"{line['loss']:.4f}",
-            f"{line['ece']:.4f}",
+            *(format(line[name], form) for name, (_, form) in columns.items()),
         )
     results.print(table)
     if result.published is not None:

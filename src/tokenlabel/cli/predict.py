@@ -28,6 +28,7 @@ def predict(
     image_size: int | None = None,
     crop_pct: float | None = None,
     top: int = 5,
+    threshold: float = 0.5,
     batch_size: int = 64,
     workers: int = 4,
     device: Literal["auto", "cpu"] = "auto",
@@ -51,6 +52,8 @@ def predict(
         image_size: Input size in pixels (default: the checkpoint's).
         crop_pct: Share of the image's shorter side that is shown (default: the checkpoint's).
         top: How many classes of each image are kept.
+        threshold: Of a model whose images may have several classes: all that are so probable are
+            the answer.
         batch_size: Images at a time.
         workers: Threads that read images.
         device: "cpu" leaves GPUs alone.
@@ -69,11 +72,15 @@ def _print(result: Predictions) -> None:
 
     width = None if sys.stdout.isatty() else _WIDTH
     console = Console(highlight=False, markup=False, width=width)
-    table = Table(Column("image", overflow="fold"), "class", "confidence", "next")
+    table = Table(Column("image", overflow="fold"), "answer", "next")
     for found in result.predictions[:_SHOWN]:
-        others = [f"{g.title} {g.confidence:.1%}" for g in found.top[1:] if g.confidence >= _LEAST]
-        answer = [(g.title, f"{g.confidence:.1%}") for g in found.top[:1]] or [("(not read)", "")]
-        table.add_row(found.image, *answer[0], ", ".join(others))
+        said = [f"{guess.title} {guess.confidence:.1%}" for guess in found.answers]
+        others = [g for g in found.top if g not in found.answers and g.confidence >= _LEAST]
+        table.add_row(
+            found.image,
+            ", ".join(said) or ("(none)" if found.error is None else "(not read)"),
+            ", ".join(f"{guess.title} {guess.confidence:.1%}" for guess in others),
+        )
     console.print(table)
     total, unreadable = len(result.predictions), result.unreadable
     if total > _SHOWN:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 else:
     Kind = Literal[tuple(METHODS)]
 
-_MEASURES = {"top1": "top-1", "knn": "nearest-neighbor accuracy"}
+_MEASURES = {"top1": "top-1", "map": "mAP", "knn": "nearest-neighbor accuracy"}
 
 
 def train(

@@ -17,13 +17,19 @@ class Batch:
     """Images as bytes (normalize them on the device) with their class and token targets."""
 
     images: Tensor  # [B, 3, H, W] uint8, channels last in memory
-    labels: Tensor  # [B] int64
+    labels: Tensor
+    """[B] int64; of images that may have several classes [B, M], padded with -1."""
     target: TokenTarget | None
     keys: tuple[str, ...]
     clean: Tensor | None = None
     """The same views without color operations and erasing, as `images`: what an annotator sees."""
     more: tuple[TokenTarget, ...] = ()
     """Token targets of further annotators."""
+
+    @property
+    def accepted(self) -> Tensor:
+        """The classes of each image, [B, M] int64 padded with -1."""
+        return self.labels[:, None] if self.labels.ndim == 1 else self.labels
 
     def __len__(self) -> int:
         return self.images.shape[0]

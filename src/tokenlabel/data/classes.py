@@ -10,7 +10,7 @@ from tokenlabel.data.source import UNLABELED
 from tokenlabel.data.walk import image_endings
 from tokenlabel.errors import InputError
 
-__all__ = ["Classified", "classify_by_folder", "classify_by_value"]
+__all__ = ["Classified", "classify_by_folder", "classify_by_value", "classify_by_values"]
 
 _MOST_CLASSES = 1_000_000  # a larger class number is a mistake, not a class
 
@@ -22,6 +22,7 @@ class Classified(NamedTuple):
     labels: list[int]
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()  # what the account should say about the classes
+    several: list[tuple[int, ...]] | None = None  # all classes of each image; `labels`: the first
 
 
 def classify_by_folder(keys: Sequence[str], where: str) -> Classified:
@@ -86,6 +87,26 @@ def classify_by_value(
         for v in values
     ]
     return Classified(list(keys), labels, names)
+
+
+def classify_by_values(
+    keys: Sequence[str],
+    values: Sequence[Sequence[object]],
+    where: str,
+    class_names: Sequence[str] | None = None,
+) -> Classified:
+    """As `classify_by_value` where an image may have several classes, each once."""
+    owners = [i for i, row in enumerate(values) for _ in row]
+    flat = [value for row in values for value in row]
+    found = classify_by_value([keys[i] for i in owners], flat, where, class_names)
+    classes: list[dict[int, None]] = [{} for _ in keys]
+    for owner, label in zip(owners, found.labels, strict=True):
+        if label != UNLABELED:
+            classes[owner][label] = None
+    several = [tuple(each) for each in classes]
+    first = [each[0] if each else UNLABELED for each in several]
+    note = f"{sum(map(len, several)):,} classes of images, of which each may have several"
+    return Classified(list(keys), first, found.class_names, (note,), several)
 
 
 def _numbered(

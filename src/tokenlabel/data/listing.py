@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenlabel.data.classes import classify_by_value
+from tokenlabel.data.classes import classify_by_value, classify_by_values
 from tokenlabel.data.folders import FolderSource
 from tokenlabel.data.names import check_key
 from tokenlabel.data.source import UNLABELED, Found, Listing
@@ -18,11 +18,15 @@ __all__ = ["column_of", "open_csv"]
 
 _PATHS = ("path", "image", "file", "filename", "file_name")
 _CLASSES = ("label", "class", "class_name", "category")
+_SEVERAL = ("labels", "classes", "class_names", "categories", "tags")
+_BETWEEN = ";"  # the classes of an image
 _SPLITS = ("split", "part", "subset")
 
 
 def open_csv(file: Path, split: str | None, part: Part | None) -> Listing:
     """The images of a CSV file with a heading, in its order; paths are relative to its folder.
+
+    A column `labels` instead of `label` holds several classes of an image, "cat;dog".
 
     Raises InputError naming the line of the file for what cannot be used.
     """
@@ -47,12 +51,31 @@ def open_csv(file: Path, split: str | None, part: Part | None) -> Listing:
         kept.append(row)
     if not kept:
         raise InputError(f"{file} lists no images")
-    values = [row[class_column] if class_column else "" for row in kept]
-    found = classify_by_value(list(lines), _numbers_or_names(values), str(file))
+    several_column = None if class_column else _column(heading, _SEVERAL)
+    if several_column is not None:
+        cells = [[part.strip() for part in row[several_column].split(_BETWEEN)] for row in kept]
+        flat = iter(_numbers_or_names([part for cell in cells for part in cell]))
+        rows_of_values = [[next(flat) for _ in cell] for cell in cells]
+        found = classify_by_values(list(lines), rows_of_values, str(file))
+    else:
+        values = [row[class_column] if class_column else "" for row in kept]
+        found = classify_by_value(list(lines), _numbers_or_names(values), str(file))
     account = Found(
-        len(found.keys), len(found.class_names), found.labels.count(UNLABELED), {}, chosen
+        len(found.keys),
+        len(found.class_names),
+        found.labels.count(UNLABELED),
+        {},
+        chosen,
+        found.notes,
     )
-    return FolderSource(found.keys, found.labels, found.class_names, account, file.parent)
+    return FolderSource(
+        found.keys,
+        found.labels,
+        found.class_names,
+        account,
+        file.parent,
+        several=found.several,
+    )
 
 
 def column_of(file: Path, name: str) -> dict[str, str] | None:

@@ -25,7 +25,7 @@ from tokenlabel.data.decode import decode_image, image_size
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.matching import labeled_samples
 from tokenlabel.data.order import BatchOrder, Request
-from tokenlabel.data.source import ImageSource
+from tokenlabel.data.source import UNLABELED, ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import View, coverage
 from tokenlabel.geometry.render import Pixels
@@ -37,6 +37,7 @@ __all__ = [
     "Loader",
     "Samples",
     "Targets",
+    "class_labels",
     "eval_loader",
     "pixels_needed",
     "train_loader",
@@ -237,7 +238,7 @@ class Samples(BatchMaker[Batch]):
         keys = tuple(self.source.keys[request.image] for request in requests)
         return Batch(
             images=images.permute(0, 3, 1, 2),
-            labels=torch.tensor([int(self.source.labels[r.image]) for r in requests]),
+            labels=class_labels(self.source, [request.image for request in requests]),
             target=self.targets.make(keys, drawn) if self.targets else None,
             keys=keys,
             clean=None if clean is None else clean.permute(0, 3, 1, 2),
@@ -279,6 +280,15 @@ class Samples(BatchMaker[Batch]):
             plain = replace(drawn, operations=(), erased=())
             clean.numpy()[:] = self.transform.apply(plain, image, self.size)
         return drawn
+
+
+def class_labels(source: ImageSource, indices: Sequence[int]) -> Tensor:
+    """Class ids [B] of images; [B, M] padded with -1 where an image may have several."""
+    if source.several is None:
+        return torch.tensor([int(source.labels[i]) for i in indices])
+    most = max(map(len, source.several))
+    rows = [source.several[i] for i in indices]
+    return torch.tensor([[*row, *[UNLABELED] * (most - len(row))] for row in rows])
 
 
 def _shared(tensor: Tensor) -> Tensor:

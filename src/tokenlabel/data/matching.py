@@ -56,7 +56,10 @@ def in_classes_of(
     moved = [place[name] for name in held_out.class_names]
     subset = Subset.of(held_out, range(len(held_out)), note if missing else "")
     labels = np.array([*moved, UNLABELED])[np.asarray(subset.labels)].tolist()  # -1 is the last
-    return dataclasses.replace(subset, labels=labels, class_names=training.class_names)
+    several = subset.several and [tuple(moved[i] for i in classes) for classes in subset.several]
+    return dataclasses.replace(
+        subset, labels=labels, several=several, class_names=training.class_names
+    )
 
 
 def orientation_of(manifest: Manifest) -> Orientation:

@@ -25,6 +25,7 @@ __all__ = [
     "ImageSource",
     "Listing",
     "Subset",
+    "classes_of",
     "has_classes",
     "read_by",
     "require_labels",
@@ -103,6 +104,12 @@ class ImageSource(Protocol):
         ...
 
     @property
+    def several(self) -> Sequence[tuple[int, ...]] | None:
+        """Of data whose images may have several classes: all of each image, `labels` being the first.
+        None: an image has one class at most."""
+        ...
+
+    @property
     def class_names(self) -> tuple[str, ...]: ...
 
     @property
@@ -145,6 +152,7 @@ class Listing:
     class_names: tuple[str, ...]
     found: Found
     rules: DecodeRules = field(default=AS_STORED, kw_only=True)
+    several: Sequence[tuple[int, ...]] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         # as arrays: workers share them, where each would make its own of a list's objects
@@ -231,8 +239,9 @@ class Subset(Listing):
         )
         keys = Texts.of(source.keys).take(numbers)
         return cls(
-            keys, labels.tolist(), source.class_names, found, source, numbers, rules=source.rules
-        )
+            keys, labels.tolist(), source.class_names, found, source, numbers, rules=source.rules,
+            several=source.several and [source.several[i] for i in numbers.tolist()],
+        )  # fmt: skip
 
     def version(self) -> str:
         return self.source.version()
@@ -242,6 +251,14 @@ class Subset(Listing):
 
     def read_many(self, indices: Sequence[int]) -> Iterator[bytes]:
         return self.source.read_many([int(self.indices[index]) for index in indices])
+
+
+def classes_of(source: ImageSource, index: int) -> tuple[int, ...]:
+    """All classes of an image: none, one, or several."""
+    if source.several is not None:
+        return tuple(source.several[index])
+    label = int(source.labels[index])
+    return () if label == UNLABELED else (label,)
 
 
 def read_by(source: ImageSource, rules: DecodeRules) -> ImageSource:
@@ -278,7 +295,7 @@ def without_classes(source: ImageSource) -> ImageSource:
     assert isinstance(source, Listing)
     count = len(source)
     found = replace(source.found, classes=0, unlabeled=count)
-    return replace(source, labels=[UNLABELED] * count, class_names=(), found=found)
+    return replace(source, labels=[UNLABELED] * count, several=None, class_names=(), found=found)
 
 
 def source_fingerprint(source: ImageSource | Listing) -> str:
@@ -288,4 +305,6 @@ def source_fingerprint(source: ImageSource | Listing) -> str:
         digest.update(name.encode() + b"\0")
     for key, label in zip(source.keys, source.labels, strict=True):
         digest.update(f"{key}\0{int(label)}\0".encode())
+    if source.several is not None:
+        digest.update(repr([tuple(classes) for classes in source.several]).encode())
     return digest.hexdigest()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tokenlabel.data.classes import Classified, classify_by_value
+from tokenlabel.data.classes import Classified, classify_by_value, classify_by_values
 from tokenlabel.data.names import check_key
 from tokenlabel.data.reading import read_patiently
 from tokenlabel.data.source import UNLABELED, Found, Listing
@@ -121,16 +121,22 @@ def _source(table: Any, where: str, part: str | None) -> Listing:
     found = _classified(table, image, column, where)
     unlabeled = found.labels.count(UNLABELED)
     account = Found(len(found.keys), len(found.class_names), unlabeled, {}, part, found.notes)
-    return TableSource(found.keys, found.labels, found.class_names, account, table, image)
+    return TableSource(
+        found.keys, found.labels, found.class_names, account, table, image, several=found.several
+    )
 
 
 def _classified(table: Any, image: str, column: str, where: str) -> Classified:
     kind = table.features[column]
-    names = getattr(kind, "names", None)
+    several = getattr(kind, "feature", None)  # a list of classes for each image
+    names = getattr(kind if several is None else several, "names", None)
     keys = _keys(table, image)
     for key in keys:
         check_key(key, where)
-    return classify_by_value(keys, table.data.column(column).to_pylist(), where, names)
+    values = table.data.column(column).to_pylist()
+    if several is not None:
+        return classify_by_values(keys, [row or [] for row in values], where, names)
+    return classify_by_value(keys, values, where, names)
 
 
 def _is_encoded_image(kind: Any) -> bool:

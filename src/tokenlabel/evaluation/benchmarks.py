@@ -11,6 +11,7 @@ from timm.data import RealLabelsImagenet
 from torch import Tensor
 
 from tokenlabel.choices import Benchmark
+from tokenlabel.data.loader import class_labels
 from tokenlabel.data.source import UNLABELED, ImageSource
 from tokenlabel.errors import InputError, nearest
 
@@ -69,8 +70,9 @@ def answers(
         found = _reassessed(source.keys, real_labels)
         return Answers(found, None, _unjudged(found, "without a reassessed label"))
     matched, notes = _match(source.class_names, class_names, numbered=benchmark == "imagenet-v2")
-    ids, labels = torch.tensor(matched), torch.tensor(source.labels, dtype=torch.int64)
-    accepted = torch.where(labels == UNLABELED, -1, ids[labels.clamp(min=0)])[:, None]
+    ids, labels = torch.tensor(matched), class_labels(source, range(len(source))).long()
+    accepted = torch.where(labels == UNLABELED, -1, ids[labels.clamp(min=0)])
+    accepted = accepted.reshape(len(source), -1)
     left_out = _unjudged(accepted, "without a class")
     if benchmark not in _SUBSETS:
         return Answers(accepted, None, left_out, notes)

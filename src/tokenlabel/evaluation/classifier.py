@@ -32,6 +32,7 @@ from tokenlabel.supervision import Rule
 from tokenlabel.text import read_json
 
 __all__ = [
+    "MULTI_LABEL",
     "TOKENS_TAUGHT",
     "TOKEN_HEAD_FILE",
     "Classifier",
@@ -45,6 +46,9 @@ TOKEN_HEAD_FILE = "token_head.safetensors"
 
 TOKENS_TAUGHT = "tokens_taught"
 """In a timm folder's configuration: whether its token head was trained."""
+
+MULTI_LABEL = "multi_label"
+"""In a timm folder's configuration: whether an image may have several classes."""
 
 _TOKEN_HEADS = ("aux_head.", "backbone.aux_head.")
 
@@ -70,13 +74,23 @@ class Classifier:
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The rules of prediction that it has."""
-        return ("class", "token", "fused") if self.has_tokens else ("class",)
+        """The rules of prediction that it has. Where images may have several classes, token scores,
+        which compete with each other, say nothing about each."""
+        return (
+            ("class", "token", "fused") if self.has_tokens and not self.multi_label else ("class",)
+        )
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several classes, each with a probability of its own."""
+        if self.run is not None:
+            return self.run.recipe.model.multi_label
+        return bool(self.facts.get(MULTI_LABEL, False))
 
     @property
     def rule(self) -> Rule:
         """The rule of the headline: of a run its method's, else the published one."""
-        if self.run is not None:
+        if self.run is not None and not self.multi_label:
             return self.run.recipe.supervision.rules_of(self.model.tokens_name_classes)[0]
         return self.rules[-1]
 
@@ -105,9 +119,16 @@ class Classifier:
         return DecodeRules.of_dict({} if self.run is None else self.run.facts.get("decode", {}))
 
     def predict(
-        self, images: Any, *, top: int = 5, batch_size: int = 64, workers: int = 4
+        self,
+        images: Any,
+        *,
+        top: int = 5,
+        threshold: float = 0.5,
+        batch_size: int = 64,
+        workers: int = 4,
     ) -> list[Prediction]:
-        """What it says of images, by its rule, in their order: the `top` classes of each.
+        """What it says of images, by its rule, in their order: the `top` classes of each. Of a
+        `multi_label` model the answer is every class whose probability reaches `threshold`.
 
         `images` are one or several of: paths (of files, folders, patterns or archives), Pillow
         images, uint8 arrays [H, W, 3], uint8 tensors [3, H, W] or a batch of them. An image that
@@ -115,17 +136,35 @@ class Classifier:
         InputError where there is nothing at a path, and for anything else.
         """
         pictures = named_pictures(images, self.decode_rules, self.orientation)
-        return list(self.predictions(pictures, top=top, batch_size=batch_size, workers=workers))
+        options = {"top": top, "batch_size": batch_size, "workers": workers}
+        return list(self.predictions(pictures, threshold=threshold, **options))
 
-    def predictions(self, pictures: Iterable[Picture], **options: Any) -> Iterator[Prediction]:
+    def predictions(
+        self, pictures: Iterable[Picture], *, threshold: float = 0.5, **options: Any
+    ) -> Iterator[Prediction]:
         """As `predict`, one after the other; options as of `predict_pictures`."""
         names = list(zip(self.class_names, self.titles(), strict=True))
-        return predict_pictures(pictures, self.preprocessing, self.probabilities, names, **options)
+        return predict_pictures(
+            pictures,
+            self.preprocessing,
+            self.probabilities,
+            names,
+            threshold=threshold if self.multi_label else None,
+            **options,
+        )
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Probabilities [B, C] by its rule, of images uint8 [B, 3, h, w] on any device."""
+        """Probabilities [B, C] by its rule, of images uint8 [B, 3, h, w] on any device.
+
+        They add up to 1, but for a `multi_label` model's.
+        """
         device = next(self.model.parameters()).device
-        return prediction(self.output(images.to(device)), self.rule).softmax(1)
+        return self.probabilities_of(self.output(images.to(device)))
+
+    def probabilities_of(self, output: DenseOutput) -> Tensor:
+        """`probabilities` of what it put out."""
+        scores = prediction(output, self.rule)
+        return scores.sigmoid() if self.multi_label else scores.softmax(1)
 
 
 def class_titles(class_names: Sequence[str]) -> tuple[str, ...]:
@@ -248,7 +287,11 @@ def _of_timm_folder(folder: Path, size: tuple[int, int] | None) -> Classifier:
     if file.exists() and head is not None:
         head.load_state_dict(load_file(file))
         found = dataclasses.replace(found, has_tokens=True)
-    facts = {"model": str(config.get("architecture")), "checkpoint": str(folder)}
+    facts = {
+        "model": str(config.get("architecture")),
+        "checkpoint": str(folder),
+        MULTI_LABEL: bool(config.get(MULTI_LABEL, False)),
+    }
     # a backbone owns its token head, as LV-ViT does, also where nothing taught it
     taught = found.has_tokens and config.get(TOKENS_TAUGHT, True)
     return dataclasses.replace(found, has_tokens=taught, facts=facts)

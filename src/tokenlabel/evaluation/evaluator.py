@@ -14,7 +14,8 @@ from tokenlabel.data.loader import eval_loader
 from tokenlabel.data.source import ImageSource
 from tokenlabel.evaluation.benchmarks import Answers
 from tokenlabel.evaluation.classifier import Classifier
-from tokenlabel.evaluation.metrics import ClassificationCounts, accepted_label, prediction
+from tokenlabel.evaluation.metrics import ClassificationCounts, Counts, prediction
+from tokenlabel.evaluation.multi_label import MultiLabelCounts
 from tokenlabel.output import TOKEN_SHARE, DenseOutput
 from tokenlabel.progress import progress_bar
 from tokenlabel.supervision import Rule
@@ -40,24 +41,25 @@ def evaluate_classifier(
     total: Callable[[Tensor], Tensor],
     token_weight: float = TOKEN_SHARE,
     restrict: Callable[[Tensor], Tensor] = lambda scores: scores,
-) -> dict[Rule, ClassificationCounts]:
+    multi_label: bool = False,
+) -> dict[Rule, Counts]:
     """The counts of each rule of prediction over all processes, in the order of `rules`.
 
     `predict` maps uint8 images on `device` to scores; `batches` are this process's, and `total` sums
     a tensor over all processes (each must call this). Counts are whole numbers: however many
     processes share the batches, the sums are the same. `restrict` rules out classes of scores [B, C].
+    `multi_label`: an image has all of its accepted classes, not one of them.
     """
-    counts = {rule: ClassificationCounts.zeros(num_classes, device) for rule in rules}
+    kind: type[Counts] = MultiLabelCounts if multi_label else ClassificationCounts
+    counts = {rule: kind.zeros(num_classes, device) for rule in rules}
     for batch in batches:
         output = predict(batch.images.to(device, non_blocking=True))
         accepted = batch.accepted.to(device, non_blocking=True)
-        judged = (accepted >= 0).any(1)
         for rule, count in counts.items():
             scores = restrict(prediction(output, rule, token_weight).float())
-            count.update(scores, accepted_label(scores, accepted), judged)
+            count.judge(scores, accepted)
     return {
-        rule: ClassificationCounts(*(total(tensor) for tensor in count.tensors()))
-        for rule, count in counts.items()
+        rule: kind(*(total(tensor) for tensor in count.tensors())) for rule, count in counts.items()
     }
 
 
@@ -70,7 +72,7 @@ def evaluate_source(
     workers: int = 0,
     token_weight: float = TOKEN_SHARE,
     processes: PartialState | None = None,
-) -> dict[Rule, ClassificationCounts]:
+) -> dict[Rule, Counts]:
     """The counts of every rule that the classifier has, over all images and processes.
 
     Batches are the same however many processes share them. Every process must call this.
@@ -105,4 +107,5 @@ def evaluate_source(
         total=lambda tensor: cast(Tensor, reduce(tensor, reduction="sum")).cpu(),
         token_weight=token_weight,
         restrict=answers.restrict,
+        multi_label=classifier.multi_label,
     )

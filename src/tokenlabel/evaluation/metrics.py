@@ -6,7 +6,9 @@ ranks give the very numbers of one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -14,7 +16,15 @@ from torch import Tensor
 from tokenlabel.output import TOKEN_SHARE, DenseOutput, fuse
 from tokenlabel.supervision import Rule
 
-__all__ = ["ClassificationCounts", "accepted_label", "prediction", "predictions"]
+__all__ = [
+    "ClassificationCounts",
+    "Counts",
+    "accepted_label",
+    "fixed",
+    "prediction",
+    "predictions",
+    "unfixed",
+]
 
 _BINS = 15  # of confidence, as in Guo et al. 2017
 _MOST_CONFUSED = 4096  # classes up to which the confusion matrix is kept: C * C numbers
@@ -45,12 +55,46 @@ def accepted_label(logits: Tensor, accepted: Tensor) -> Tensor:
     return accepted.gather(1, scores.argmax(1, keepdim=True))[:, 0]
 
 
+class Counts(Protocol):
+    """What an evaluation counts: tensors of whole numbers that add up over batches and ranks."""
+
+    measures: ClassVar[tuple[str, ...]]
+    """Of `summary`, what a validation reports; the first decides."""
+
+    images: Tensor
+    """[C] int64: images of each class."""
+
+    def __init__(self, *counts: Tensor) -> None: ...
+
+    @classmethod
+    def zeros(cls, num_classes: int, device: torch.device | str = "cpu") -> Self: ...
+
+    def judge(self, scores: Tensor, accepted: Tensor) -> None:
+        """Add a batch of scores [B, C]; `accepted` [B, M] holds class ids, padded with -1. Images
+        without any are not judged."""
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Every count, to be summed over ranks in place."""
+
+    @property
+    def total(self) -> int:
+        """How many images were judged."""
+
+    def summary(self) -> dict[str, float]:
+        """Every measure by name, and the number of images."""
+
+    def table(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """A row for each class that has images, with the name of each value."""
+
+
 @dataclass
 class ClassificationCounts:
     """Counts from which accuracy, calibration and the confusion matrix follow.
 
     All tensors add up across batches and ranks. Accuracies are fractions in [0, 1].
     """
+
+    measures: ClassVar[tuple[str, ...]] = ("top1", "top5", "loss")
 
     images: Tensor  # [C] int64: images of each class
     correct: Tensor  # [C] int64: those of them predicted right
@@ -78,6 +122,10 @@ class ClassificationCounts:
             whole(),
         )
 
+    def judge(self, scores: Tensor, accepted: Tensor) -> None:
+        """See `Counts.judge`: any of the accepted classes is right."""
+        self.update(scores, accepted_label(scores, accepted), (accepted >= 0).any(1))
+
     @torch.no_grad()
     def update(self, logits: Tensor, labels: Tensor, real: Tensor | None = None) -> None:
         """Add a batch: logits [B, C], labels [B]; `real` [B] bool is false for padding."""
@@ -100,8 +148,8 @@ class ClassificationCounts:
         bins = (confidence * _BINS).long().clamp(max=_BINS - 1)
         self.bin_count += torch.bincount(bins, minlength=_BINS)
         self.bin_correct += torch.bincount(bins[correct], minlength=_BINS)
-        self.bin_confidence.index_add_(0, bins, _fixed(confidence))
-        self.loss += _fixed(-log_q.gather(1, labels[:, None])).sum()
+        self.bin_confidence.index_add_(0, bins, fixed(confidence))
+        self.loss += fixed(-log_q.gather(1, labels[:, None])).sum()
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Every count, to be summed over ranks in place."""
@@ -135,17 +183,38 @@ class ClassificationCounts:
     @property
     def mean_loss(self) -> float:
         """Mean cross-entropy in nats."""
-        return int(self.loss) / _ONE / max(self.total, 1)
+        return unfixed(self.loss) / max(self.total, 1)
 
     @property
     def calibration_error(self) -> float:
         """Expected calibration error over 15 equal bins of confidence, in [0, 1]."""
         gap = (self.bin_confidence - self.bin_correct * _ONE).abs().sum()
-        return int(gap) / _ONE / max(self.total, 1)
+        return unfixed(gap) / max(self.total, 1)
 
     def per_class_accuracy(self) -> Tensor:
         """Top-1 of each true class, [C]; NaN where a class has no image."""
         return self.correct / self.images
+
+    def table(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """See `Counts.table`: how many images, how many right, and what the class is taken for."""
+        rows = []
+        wrong = self.confusion.clone().fill_diagonal_(0)
+        for i, name in enumerate(names):
+            images = int(self.images[i])
+            if not images:
+                continue
+            rival, times = (int(wrong[i].argmax()), int(wrong[i].max())) if len(wrong) else (0, 0)
+            rows.append(
+                {
+                    "class": name,
+                    "images": images,
+                    "top1": f"{int(self.correct[i]) / images:.4f}",
+                    "top5": f"{int(self.top5[i]) / images:.4f}",
+                    "most confused with": names[rival] if times else "",
+                    "times": times,
+                }
+            )
+        return rows
 
     def summary(self) -> dict[str, float]:
         return {
@@ -157,6 +226,11 @@ class ClassificationCounts:
         }
 
 
-def _fixed(values: Tensor) -> Tensor:
+def unfixed(total: Tensor) -> float:
+    """The real number that a sum of `fixed` values stands for."""
+    return int(total) / _ONE
+
+
+def fixed(values: Tensor) -> Tensor:
     """float32 numbers up to 1e4 as whole multiples of 2^-32; what is not finite counts as 1e4."""
     return (values.nan_to_num(1e4, 1e4).clamp(max=1e4) * _ONE).to(torch.int64)

@@ -49,17 +49,25 @@ class Prediction:
     """The path, the name within its archive, or the number of an image given as pixels."""
     top: tuple[Guess, ...] = ()
     """The best classes, best first."""
+    answers: tuple[Guess, ...] = ()
+    """What the image is said to have: the best class, or, of a model whose images may have several,
+    every class that reaches the threshold, perhaps none. Best first."""
     error: str | None = None
     """Why the image could not be read; nothing else is known of it then."""
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes of `answers`."""
+        return tuple(guess.label for guess in self.answers)
+
+    @property
     def label(self) -> str | None:
-        """The answer; None where the image could not be read."""
+        """The best class; None where the image could not be read."""
         return self.top[0].label if self.top else None
 
     @property
     def confidence(self) -> float | None:
-        """The answer's probability, in [0, 1]; None where the image could not be read."""
+        """The best class's probability, in [0, 1]; None where the image could not be read."""
         return self.top[0].confidence if self.top else None
 
     def as_dict(self) -> dict[str, Any]:
@@ -68,6 +76,7 @@ class Prediction:
             "image": self.image,
             "class": self.label,
             "confidence": self.confidence,
+            "classes": list(self.labels),
             "top": [guess._asdict() for guess in self.top],
             "error": self.error,
         }
@@ -116,12 +125,14 @@ def predict_pictures(
     batch_size: int = 64,
     top: int = 5,
     workers: int = 4,
+    threshold: float | None = None,
 ) -> Iterator[Prediction]:
     """The `top` classes of each picture, in order; an image that cannot be read has an error.
 
     `probabilities` maps uint8 [B, 3, h, w] to probabilities [B, C]; `names` are label and title of
-    each class. Images are read by `workers` threads while the model computes. Raises StorageError
-    where the storage fails: that says nothing of an image.
+    each class. With a `threshold`, all classes that reach it are the answer. Images are read by
+    `workers` threads while the model computes. Raises StorageError where the storage fails: that says
+    nothing of an image.
     """
     remaining = iter(pictures)
     waiting: deque[Iterator[tuple[str, Tensor | str]]] = deque()
@@ -129,9 +140,9 @@ def predict_pictures(
         while chunk := list(islice(remaining, batch_size)):
             waiting.append(pool.map(partial(_input, shown), chunk))
             if len(waiting) > 1:
-                yield from _judged(list(waiting.popleft()), probabilities, names, top)
+                yield from _judged(list(waiting.popleft()), probabilities, names, top, threshold)
         for read in waiting:
-            yield from _judged(list(read), probabilities, names, top)
+            yield from _judged(list(read), probabilities, names, top, threshold)
 
 
 @torch.inference_mode()
@@ -140,22 +151,26 @@ def _judged(
     probabilities: Callable[[Tensor], Tensor],
     names: Sequence[tuple[str, str]],
     top: int,
+    threshold: float | None,
 ) -> list[Prediction]:
     inputs = [found for _, found in read if isinstance(found, Tensor)]
-    guesses: Iterator[tuple[Guess, ...]] = iter(())
-    if inputs:
-        best = probabilities(torch.stack(inputs)).float().cpu().topk(min(top, len(names)), 1)
-        guesses = (
-            tuple(
-                Guess(label=names[i][0], title=names[i][1], number=i, confidence=value)
-                for i, value in zip(indices, values, strict=True)
+    found = iter(probabilities(torch.stack(inputs)).float().cpu() if inputs else ())
+    made = []
+    for name, image in read:
+        if isinstance(image, str):
+            made.append(Prediction(name, error=image))
+            continue
+        ordered = next(found).sort(descending=True, stable=True)
+        reached = 1 if threshold is None else int((ordered.values >= threshold).sum())
+        count = max(min(top, len(names)), reached)
+        guesses = tuple(
+            Guess(label=names[i][0], title=names[i][1], number=i, confidence=value)
+            for i, value in zip(
+                ordered.indices[:count].tolist(), ordered.values[:count].tolist(), strict=True
             )
-            for indices, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         )
-    return [
-        Prediction(name, error=found) if isinstance(found, str) else Prediction(name, next(guesses))
-        for name, found in read
-    ]
+        made.append(Prediction(name, guesses[:top], guesses[:reached]))
+    return made
 
 
 def _input(shown: Preprocessing, picture: Picture) -> tuple[str, Tensor | str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenlabel.data.source import Found
-from tokenlabel.evaluation.metrics import ClassificationCounts
+from tokenlabel.evaluation.metrics import Counts
 from tokenlabel.files import claim_folder, replacing, write_atomically
 from tokenlabel.output import TOKEN_SHARE
 from tokenlabel.runs.evaluations import evaluation_folder
@@ -28,7 +29,8 @@ class EvalResult:
     rule: Rule
     """The rule of the headline: the one by which the student's method predicts."""
     rules: Mapping[str, Mapping[str, float]]
-    """Of each rule: top1, top5, loss (nats), ece, images."""
+    """Of each rule: top1, top5, loss (nats), ece, images; of a model whose images may have several
+    classes: map (mean average precision), f1, loss (nats, summed over classes), images."""
     images: int
     """How many were judged."""
     left_out: Mapping[str, int]
@@ -59,12 +61,18 @@ class EvalResult:
     """Top-1 in percent, where model, size and crop are those of a publication."""
     folder: Path | None = None
     """Where the files are."""
-    counts: ClassificationCounts | None = field(default=None, repr=False)
+    counts: Counts | None = field(default=None, repr=False)
     """Of the headline's rule."""
 
     @property
     def top1(self) -> float:
-        return self.rules[self.rule]["top1"]
+        """Top-1 by the model's rule; not a number where images may have several classes."""
+        return self.rules[self.rule].get("top1", math.nan)
+
+    @property
+    def map(self) -> float:
+        """Mean average precision in [0, 1]; not a number where an image has one class."""
+        return self.rules[self.rule].get("map", math.nan)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: everything but the folder and the counts."""
@@ -109,25 +117,10 @@ def claim_results(folder: Path) -> None:
     )
 
 
-def _write_classes(file: Path, counts: ClassificationCounts, names: Sequence[str]) -> None:
-    """One line a class that has images: how many, how many right, and what it is taken for."""
+def _write_classes(file: Path, counts: Counts, names: Sequence[str]) -> None:
+    """One line a class that has images."""
+    rows = counts.table(names)
     with replacing(file) as aside, aside.open("w", newline="", encoding="utf-8") as stream:
-        table = csv.writer(stream)
-        table.writerow(["class", "images", "top1", "top5", "most confused with", "times"])
-        accuracy = counts.per_class_accuracy().tolist()
-        wrong = counts.confusion.clone().fill_diagonal_(0)
-        for i, name in enumerate(names):
-            images = int(counts.images[i])
-            if not images:
-                continue
-            rival, times = (int(wrong[i].argmax()), int(wrong[i].max())) if len(wrong) else (0, 0)
-            table.writerow(
-                [
-                    name,
-                    images,
-                    f"{accuracy[i]:.4f}",
-                    f"{int(counts.top5[i]) / images:.4f}",
-                    names[rival] if times else "",
-                    times,
-                ]
-            )
+        table = csv.DictWriter(stream, list(rows[0]) if rows else ["class", "images"])
+        table.writeheader()
+        table.writerows(rows)

@@ -70,16 +70,22 @@ def _results(run: Run[Recipe] | None) -> str:
             lines.append(
                 f"| {Path(result['data']).name} {result['split'] or ''} | {result['benchmark']}"
                 f" | {weights} | {side} | {result['crop_pct']:g} | {rule} | {line['images']}"
-                f" | {line['top1']:.2%} | {line['top5']:.2%} | {line['ece']:.3f} |"
+                f" | {_number(line, 'top1', '.2%')} | {_number(line, 'top5', '.2%')}"
+                f" | {_number(line, 'map', '.2%')} | {_number(line, 'ece', '.3f')} |"
             )
     if not lines:
         return ""
     names = (
         "images", "benchmark", "weights, update", "size", "crop", "rule", "number", "top-1", "top-5",
-        "ECE",
+        "mAP", "ECE",
     )  # fmt: skip
     head = f"| {' | '.join(names)} |\n{'|---' * len(names)}|"
     return "\n".join([head, *lines, ""])
+
+
+def _number(line: Mapping[str, float], name: str, form: str) -> str:
+    """A measure, where it was made: images with one class have others than those with several."""
+    return format(line[name], form) if name in line else ""
 
 
 def _public(recipe: Mapping[str, Any]) -> dict[str, Any]:

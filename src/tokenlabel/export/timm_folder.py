@@ -12,7 +12,7 @@ from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.classifier import TOKEN_HEAD_FILE, TOKENS_TAUGHT, Classifier
+from tokenlabel.evaluation.classifier import MULTI_LABEL, TOKEN_HEAD_FILE, TOKENS_TAUGHT, Classifier
 from tokenlabel.files import claim_folder, replacing_folder, short_of_space, write_tensors
 
 __all__ = ["export_timm"]
@@ -53,6 +53,7 @@ def export_timm(
             model_config={
                 "label_names": list(classifier.class_names),
                 TOKENS_TAUGHT: classifier.has_tokens,
+                **({MULTI_LABEL: True} if classifier.multi_label else {}),
             },
             data_config=data_config,
             safe_serialization=True,

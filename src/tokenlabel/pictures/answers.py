@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenlabel.data.decode import decode_image
 from tokenlabel.data.inputs import Preprocessing
-from tokenlabel.data.source import ImageSource
+from tokenlabel.data.source import ImageSource, classes_of
 from tokenlabel.pictures.colors import class_colors, visible_cells
 from tokenlabel.pictures.overlay import shortened
 from tokenlabel.pictures.sheet import (
@@ -33,9 +33,9 @@ _RIGHT, _WRONG = "#1a7f37", "#c62828"
 
 
 class Answered(NamedTuple):
-    """Of a batch: class scores [B, C], and token scores [B, h, w, C] where tokens mean something."""
+    """Of a batch: class probabilities [B, C], and token scores [B, h, w, C] where these name classes."""
 
-    scores: Tensor
+    probabilities: Tensor
     tokens: Tensor | None
 
 
@@ -77,11 +77,11 @@ def answer_sheet(
         width = each * (cell[0] + MARGIN)
         for column, place in enumerate(group):
             left = MARGIN + column * width
-            truth = int(images.labels[chosen[place]])
-            confidence, number = answers[place].scores[0].float().softmax(0).max(0)
+            truth = classes_of(images, chosen[place])
+            confidence, number = answers[place].probabilities[0].float().max(0)
             said = f"{shortened(titles[int(number)])}, {100 * float(confidence):.0f} %"
-            name = shortened(titles[truth]) if truth >= 0 else "unlabeled"
-            color = _RIGHT if int(number) == truth else _WRONG
+            name = ", ".join(shortened(titles[label]) for label in truth) or "unlabeled"
+            color = _RIGHT if int(number) in truth else _WRONG
             caption(strip, f"answer: {said}", (left, 3), width - MARGIN, fill=color)
             caption(strip, f"class: {name}", (left, 3 + LINE - 3), width - MARGIN)
         rows.append(strip)

@@ -64,8 +64,8 @@ def contact_sheet(
         if batch.target is not None:
             shown.append(_best_of_target(batch.target, i))
             panels.append(cells_over(panels[-1], *shown[-1], colors))
-        label = int(batch.labels[i])
-        name = shortened(class_names[label]) if label >= 0 else "unlabeled"
+        labels = [label for label in batch.accepted[i].tolist() if label >= 0]
+        name = ", ".join(shortened(class_names[label]) for label in labels) or "unlabeled"
         rows.append(row(panels, cell))
         caption(rows[-1], f"{batch.keys[i]}   {name}", (MARGIN, 3), rows[-1].width - 2 * MARGIN)
     if shown:

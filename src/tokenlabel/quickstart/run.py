@@ -137,7 +137,7 @@ def _train_and_judge(output: Path, settings: Settings, arm: Arm, seed: int) -> R
 def _accuracy(classifier: Classifier, images: ImageSource) -> float:
     """Top-1 in [0, 1] of the class head."""
     right = answers(images, classifier.class_names, "folder")
-    return evaluate_source(classifier, images, right)["class"].top1_accuracy
+    return evaluate_source(classifier, images, right)["class"].summary()["top1"]
 
 
 # -- what the labels are worth: the scenes' masks are known --------------------------------------

@@ -113,6 +113,9 @@ class Model:
     """Side, or (height, width), in pixels."""
     num_classes: Annotated[int, Field(ge=0)] | None = None
     """Class count; None takes it from the training images. 0: they have none, or none is to count."""
+    multi_label: bool = False
+    """Whether an image may have several classes, so that each has a probability of its own. Images
+    with several classes switch it on."""
     token_classes: Count | tuple[Count | None, ...] | None = None
     """What the tokens name: visual words, so many; None: the classes. Taken from the label stores."""
     drop_path: Share = 0.0
@@ -260,8 +263,11 @@ class Recipe(BaseRecipe):
 
     @property
     def measure(self) -> str:
-        """Without classes a validation finds the class of each image's nearest neighbors."""
-        return "knn" if self.model.num_classes == 0 else "top1"
+        """Without classes a validation finds the class of each image's nearest neighbors; where an
+        image may have several, it measures the mean average precision."""
+        if self.model.num_classes == 0:
+            return "knn"
+        return "map" if self.model.multi_label else "top1"
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -27,5 +27,9 @@ class Distillation(Annotated):
     distillation_share: Share = 0.5
     """The annotator's share of the class target."""
 
+    @property
+    def blends_classes(self) -> bool:
+        return True
+
     def annotator_share(self, labels: Tensor, annotated: Tensor) -> Tensor:
         return annotated.new_full((len(labels),), self.distillation_share)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tokenlabel.output import DenseOutput
     from tokenlabel.targets import TokenTarget
 
-__all__ = ["Annotated", "Method", "Moment", "Needs", "Rule", "Targets"]
+__all__ = ["Annotated", "Method", "Moment", "Needs", "Rule", "Targets", "multi_hot"]
 
 Needs = Literal["nothing", "store", "annotator"]
 """Besides images: a store of label maps, or an annotator that labels each augmented view."""
@@ -74,6 +74,11 @@ class Method:
         """Whether batches must carry each view without color operations and erasing."""
         return False
 
+    @property
+    def blends_classes(self) -> bool:
+        """Whether the class head learns the annotator's distribution, too."""
+        return False
+
     def rules_of(self, tokens_name_classes: bool) -> tuple[Rule, ...]:
         """`rules` as far as a student's tokens name classes (see `DenseModel`)."""
         return self.rules if tokens_name_classes else ("class",)
@@ -121,14 +126,15 @@ class Method:
     ) -> Tensor:
         """The class head's targets [B, C]: the ground truth, blended with the annotator's.
 
+        `labels` are [B], or [B, M] padded with -1 where an image may have several classes: then each
+        has the mass of one.
+
         An image whose view the annotator did not see has the ground truth alone. [B, 0] where there
         are no classes.
         """
-        from torch.nn.functional import one_hot
-
         if num_classes == 0:
             return labels.new_zeros((len(labels), 0)).float()
-        truth = one_hot(labels, num_classes).float()
+        truth = multi_hot(labels, num_classes)
         soft = truth * (1 - self.smoothing) + self.smoothing / num_classes
         if annotated is None:
             return soft
@@ -147,6 +153,7 @@ class Method:
         mix: Mix | None = None,
         *,
         more_heads: Iterable[nn.Module] = (),
+        multi_label: bool = False,
         **head: Any,
     ) -> dict[str, Tensor]:
         """Named scalars, "loss" among them; keywords as `token_labeling_loss` takes them.
@@ -161,6 +168,7 @@ class Method:
             targets.class_target,
             mix,
             token_weight=targets.token_weight,
+            multi_label=multi_label,
             **head,
         )
         for number, (other, (target, weight)) in enumerate(
@@ -175,6 +183,13 @@ class Method:
     def options(cls) -> tuple[str, ...]:
         """The names of its options, `kind` among them."""
         return tuple(field.name for field in fields(cls))
+
+
+def multi_hot(labels: Tensor, num_classes: int) -> Tensor:
+    """1 for every class of an image, [B, C], of class ids [B], or [B, M] padded with -1."""
+    several = labels if labels.ndim == 2 else labels[:, None]
+    spare = several.new_zeros((len(several), num_classes + 1)).float()
+    return spare.scatter_(1, several.where(several >= 0, num_classes), 1.0)[:, :num_classes]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

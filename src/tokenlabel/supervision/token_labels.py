@@ -84,6 +84,10 @@ class TokenLabels(Annotated):
         theirs = None if self.class_target == "ground-truth" else annotated
         return super().class_distribution(labels, theirs, num_classes)
 
+    @property
+    def blends_classes(self) -> bool:
+        return self.class_target != "ground-truth"
+
     def annotator_share(self, labels: Tensor, annotated: Tensor) -> Tensor:
         if self.class_target == "blend":  # released code, option `ground_truth`
             import torch

@@ -27,6 +27,7 @@ from tokenlabel.models import build_model, load_weights
 from tokenlabel.output import DenseOutput
 from tokenlabel.pictures.answers import Answered, answer_sheet
 from tokenlabel.runs.open import Run, open_run, saved_weights
+from tokenlabel.supervision import multi_hot
 from tokenlabel.training.batches import (
     LoaderBatches,
     held_out_batches,
@@ -124,7 +125,7 @@ class ClassifierSpec:
             network.eval()
             counts = evaluate_classifier(
                 predict,
-                (Judged(batch.images, batch.labels[:, None]) for batch in loader),
+                (Judged(batch.images, batch.accepted) for batch in loader),
                 ("class",),
                 num_classes=len(self.source.class_names),
                 device=ranks.device,
@@ -147,7 +148,7 @@ class ClassifierSpec:
         network, settings = trained(open_run(run, TeachRecipe))
 
         def answer(images: Tensor) -> Answered:
-            return Answered(network(settings.normalize(images)), None)
+            return Answered(network(settings.normalize(images)).softmax(1), None)
 
         titles = class_titles(self.source.class_names)
         return answer_sheet(answer, settings, self.held_out, titles)
@@ -170,11 +171,16 @@ class ClassifierTask(nn.Module):
 def classifier_loss(
     logits: Tensor, labels: Tensor, loss: Literal["ce", "mse"], smoothing: float
 ) -> Tensor:
-    """Of logits [B, C] and classes [B]; "mse" is the squared error of the probabilities."""
+    """Of logits [B, C] and classes [B], or [B, M] padded with -1, which share an image's mass.
+
+    "mse" is the squared error of the probabilities.
+    """
+    truth = multi_hot(labels, logits.shape[1])
+    truth = truth / truth.sum(1, keepdim=True)
     if loss == "mse":
-        truth = F.one_hot(labels, logits.shape[1])
         return (logits.softmax(1) - truth).square().sum(1).mean()
-    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    target = labels if labels.ndim == 1 else truth
+    return F.cross_entropy(logits, target, label_smoothing=smoothing)
 
 
 def _without_fold(source: ImageSource, data: TeachData) -> tuple[ImageSource, ImageSource | None]:

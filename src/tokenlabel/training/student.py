@@ -19,7 +19,6 @@ from tokenlabel.data.loader import Targets, loader_workers, train_loader
 from tokenlabel.data.source import ImageSource, without_classes
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import load_classifier
-from tokenlabel.evaluation.metrics import prediction
 from tokenlabel.labels import LabelMap, LabelStore
 from tokenlabel.models import DenseModel, create_model, load_weights
 from tokenlabel.models.freeze import freeze_backbone
@@ -83,8 +82,14 @@ class StudentSpec:
                 train_split=self.source.found.part,
                 val_split=self.held_out.found.part if self.held_out and recipe.data.val else None,
             ),
-            model=dataclasses.replace(recipe.model, num_classes=self.num_classes),
+            model=dataclasses.replace(
+                recipe.model,
+                num_classes=self.num_classes,
+                multi_label=recipe.model.multi_label or self.source.several is not None,
+            ),
         )
+        if self.recipe.model.multi_label:
+            _check_multi_label(recipe)
         needs = recipe.supervision.needs
         # also where the method needs none: what their annotator left out, no arm trains on
         self.stores = [LabelStore(p) for p in recipe.data.stores] if needs != "annotator" else []
@@ -116,6 +121,7 @@ class StudentSpec:
             class_weights=_class_weights(recipe, self.source, self.num_classes),
             annotator=self.annotator,
             token_head_chunk=recipe.engine.token_head_chunk,
+            multi_label=recipe.model.multi_label,
         )
         return self.task
 
@@ -212,7 +218,7 @@ class StudentSpec:
         def answer(images: Tensor) -> Answered:
             output = student.output(images)
             tokens = output.tokens if student.has_tokens else None
-            return Answered(prediction(output, student.rule), tokens)
+            return Answered(student.probabilities_of(output), tokens)
 
         return answer_sheet(answer, student.preprocessing, self.held_out, student.titles())
 
@@ -342,6 +348,16 @@ def _num_classes(recipe: Recipe, source: ImageSource) -> int:
             f"model.num_classes is {wanted}, but {recipe.data.train} has {found} classes"
         )
     return found
+
+
+def _check_multi_label(recipe: Recipe) -> None:
+    if recipe.supervision.blends_classes:
+        raise InputError(
+            "where images may have several classes, the class head learns these alone: use"
+            " supervision.kind=token-labels with class_target=ground-truth, or kind=labels"
+        )
+    if recipe.supervision.class_weights != "none":
+        raise InputError("supervision.class_weights is of images with one class: leave it out")
 
 
 def _image_size(recipe: Recipe) -> tuple[int, int]:

@@ -64,6 +64,7 @@ class TokenLabelingTask(nn.Module):
     - `annotator` labels the view of every image ([B, 3, H, W] in [0, 255] to label maps) where the
       batches carry no targets: the clean one, where they carry it. Maps, targets and losses stay on
       the images' device.
+    - `multi_label`: images may have several classes: the class head learns each by itself.
     - `token_head_chunk`: apply the token head to so many images at a time, which saves the memory of
       the others' token logits; None applies it to all at once.
     """
@@ -85,12 +86,14 @@ class TokenLabelingTask(nn.Module):
         class_weights: Tensor | None = None,
         annotator: Callable[[Tensor], Sequence[LabelMap]] | None = None,
         token_head_chunk: int | None = None,
+        multi_label: bool = False,
     ) -> None:
         super().__init__()
         self.student = student
         self.supervision = supervision
         self.mixing = mixing
         self.num_classes = num_classes
+        self.multi_label = multi_label
         self.grid = self._student.grid(image_size)
         self.mixing_grid = self.grid
         if self._student.heads == "class":  # no tokens: boxes lie on the borders of pixels
@@ -121,7 +124,7 @@ class TokenLabelingTask(nn.Module):
     @property
     def rules(self) -> tuple[Rule, ...]:
         """How the student predicts: the rule of the headline first."""
-        return self.supervision.rules_of(self._student.tokens_name_classes)
+        return self.supervision.rules_of(self._student.tokens_name_classes and not self.multi_label)
 
     @property
     def _student(self) -> Student:
@@ -173,6 +176,7 @@ class TokenLabelingTask(nn.Module):
             mix,
             more_heads=more_heads if targets.more else (),
             weights=weights,
+            multi_label=self.multi_label,
             head=head,
             chunk=self.token_head_chunk,
         )

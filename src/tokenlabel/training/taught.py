@@ -130,7 +130,7 @@ def _temperature(
     with torch.inference_mode():
         for batch in eval_loader(held_out, settings, batch_size=64, workers=0):
             logits.append(network(settings.normalize(batch.images)).float())
-            labels.append(batch.labels)
+            labels.append(batch.accepted[:, 0])
     return best_temperature(torch.cat(logits), torch.cat(labels))
 
 

@@ -22,6 +22,7 @@ def validate(
     model: nn.Module, task: TokenLabelingTask, batches: Iterable[Batch], ranks: Ranks
 ) -> dict[str, float]:
     """Top-1 and top-5 accuracy in [0, 1] and mean loss of one model; `batches` are this rank's.
+    Where images may have several classes, mean average precision, F1 and loss.
 
     The student predicts by its method's own rule. Where the method has further ones, their accuracy
     is measured too: `class_top1` and `token_top1` are those of each head alone.
@@ -35,16 +36,17 @@ def validate(
     model.eval()
     counts = evaluate_classifier(
         predict,
-        (Judged(batch.images, batch.labels[:, None]) for batch in batches),
+        (Judged(batch.images, batch.accepted) for batch in batches),
         task.rules,
         num_classes=task.num_classes,
         device=ranks.device,
         total=lambda tensor: ranks.sum(tensor.cpu()),
+        multi_label=task.multi_label,
     )
     headline, *others = task.rules
     summary = counts[headline].summary()
-    measures = {name: summary[name] for name in ("top1", "top5", "loss")}
-    return measures | {f"{rule}_top1": counts[rule].top1_accuracy for rule in others}
+    measures = {name: summary[name] for name in counts[headline].measures}
+    return measures | {f"{rule}_top1": counts[rule].summary()["top1"] for rule in others}
 
 
 @torch.no_grad()

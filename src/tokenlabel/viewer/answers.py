@@ -14,12 +14,15 @@ from PIL import Image
 from torch.nn import functional as F
 
 from tokenlabel.data.decode import decode_image
+from tokenlabel.data.loader import class_labels
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import Classifier, class_titles
 from tokenlabel.geometry import Box, View
 from tokenlabel.labels import LabelMap, LabelStore, token_targets
+from tokenlabel.losses import class_loss
 from tokenlabel.pictures.colors import hex_colors
 from tokenlabel.pictures.explain import token_map
+from tokenlabel.supervision import multi_hot
 from tokenlabel.viewer.catalog import Catalog, Query
 
 __all__ = ["Answers", "student_loss"]
@@ -177,7 +180,12 @@ def student_loss(catalog: Catalog, student: Classifier, index: int) -> float:
     image = decode_image(source.read(index), source.keys[index], source.rules)
     with torch.inference_mode():
         output = student.output(student.preprocessing.pixels(image)[None])
-    return float(F.cross_entropy(output.logits, torch.tensor([int(catalog.labels[index])])))
+    labels = class_labels(source, [index])
+    if student.multi_label:
+        return float(
+            class_loss(output.logits, multi_hot(labels, student.num_classes), multi_label=True)
+        )
+    return float(F.cross_entropy(output.logits, labels.reshape(1, -1)[:, 0]))
 
 
 def _number(words: Mapping[str, str], name: str, end: float, default: int | None = None) -> int:
