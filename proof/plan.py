@@ -234,7 +234,7 @@ class Run:
         return {
             "data": self.images.train,
             "val": self.images.val,
-            "labels": None if self.labels is None else self.labels.store,
+            "labels": () if self.labels is None else self.labels.store,
             "recipe": f"cifar10_{self.student}",
             "image_size": data.image_size,
             "supervision": arm.supervision,

@@ -30,6 +30,7 @@ from plan import (
     PRETRAINED,
     RESULTS,
     SMALL_TABLES,
+    STUDENTS,
     WORK,
     Images,
     Labels,
@@ -43,6 +44,7 @@ from tokenlabel.compare.plan import Job, make_records
 from tokenlabel.compare.record import Record, read_record
 from tokenlabel.data.names import ordered
 
+WEIGHTS = Path("proof/weights")
 SCALE = RESULTS / "scale.json"
 FEW = {"cifar10": 1000, "tinyimagenet100": 100}  # images a class, where all are too many
 FIRST = (("lvvit", 4), ("vit", 4), ("resnet", 4), ("swin", 0))  # students, runs that must fit
@@ -57,6 +59,7 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, help="training images a class of CIFAR-10")
     parser.add_argument("--budget", default="15h", help="wall-clock time of the runs: 10h, 90m")
     parser.add_argument("--table", choices=sorted(SMALL_TABLES), help="a small table instead")
+    parser.add_argument("--weights", action="store_true", help="keep the best seeds' weights, too")
     parser.add_argument("--match", default="", help="only runs whose name contains this")
     options = parser.parse_args()
     unpack(options.cifar10, "cifar10")
@@ -75,6 +78,10 @@ def main() -> None:
         wanted = [run for run in stage if options.match in run.name and not recorded(run)]
         make([run for run in wanted if fits(run, rates, ends)], options.workers)
     report.main()
+    if options.weights:
+        keep_weights(cifar, "taught", list(STUDENTS))
+        if tiny is not None:
+            keep_weights(tiny, "finetuned", ["lvvit"])
 
 
 # -- how much there is time for --------------------------------------------------------------------
@@ -210,6 +217,25 @@ def make_labels(labels: Labels, threads: int) -> None:
     }
     RESULTS.mkdir(exist_ok=True)
     done.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def keep_weights(of: Images, by: str, wanted: Sequence[str]) -> None:
+    """Of each student the best seed of the strongest baseline and of token labels, as timm folders
+    with cards."""
+    records = report.read_records()
+    for student in (s for s in report.students(records, of) if s in wanted):
+        for arm in report.chosen(records, of, student, by):
+            by_seed = report.of_student(records, of, student, by).scores(arm)
+            if not by_seed:
+                continue
+            run = Run(of, student, arm, max(by_seed, key=by_seed.__getitem__), by)
+            target = WEIGHTS / run.name
+            if target.exists():
+                continue
+            checkpoint = ["--checkpoint", str(run.training.folder)]
+            tokenlabel(["eval", "--data", of.val, "--workers", "0", *checkpoint], run.name, 1)
+            export = ["export", *checkpoint, "--output", str(target), "--dtype", "bfloat16"]
+            tokenlabel([*export, "--form", "timm"], run.name, 1)
 
 
 def tokenlabel(arguments: Sequence[str], name: str, threads: int) -> float:

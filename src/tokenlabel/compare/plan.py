@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -117,7 +119,7 @@ def _in_processes(
 ) -> None:
     threads = max(1, (os.cpu_count() or 1) // workers)
     spawned = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawned, _limit_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(workers, spawned, _begin, (threads,)) as pool:
         waiting: dict[Future[None], Job] = {pool.submit(_make, job): job for job in jobs}
         try:
             for done in as_completed(waiting):
@@ -133,10 +135,20 @@ def _in_processes(
             pool.shutdown(cancel_futures=True)
 
 
-def _limit_threads(threads: int) -> None:
+def _begin(threads: int) -> None:
+    """In each process of the pool, first."""
     import torch
 
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Where the process that started this one is killed, stop as on its signal: the run is saved."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _make(job: Job) -> None:

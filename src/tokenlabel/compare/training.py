@@ -89,10 +89,10 @@ def spelled(verb: str, choices: Mapping[str, Any]) -> str:
     words = ["tokenlabel", verb]
     for name, value in choices.items():
         option = name.replace("_", "-")
-        if value is None:
+        if value is None or value == ():
             continue
         if name == "settings":
-            words += ["--set", *value] if value else []
+            words += ["--set", *value]
         elif isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
         else:

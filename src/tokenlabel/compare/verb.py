@@ -181,7 +181,11 @@ def _size(
     """As it was begun, as asked for, or as the budget has room for."""
     file = folder / "size.json"
     if file.exists():
-        return Size(**read_json(file, kind=dict))
+        known = read_json(file, kind=dict)
+        try:
+            return Size(int(known["epochs"]), int(known["seeds"]), str(known["said"]))
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{file} is damaged: remove it, and it is made again") from None
     wanted = epochs or train_recipe(**_of_method(choices, _METHOD, "none")).schedule.epochs
     if budget is None:
         size = Size(
