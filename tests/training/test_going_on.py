@@ -148,7 +148,7 @@ def test_a_batch_without_an_equal_division_is_refused_with_both_numbers() -> Non
             engine={"device_batch": most},
             mixing={"kind": mixing},
         )
-        return accumulation(recipe, world)
+        return accumulation(recipe, world, most)
 
     assert passes(96, 20) == 6  # 16 at a time
     with pytest.raises(InputError, match=r"batch_size = 127 .*device_batch = 64"):

@@ -98,7 +98,7 @@ def test_the_largest_passes_that_fit_are_taken() -> None:
             with_engine(RECIPE, device_batch=most),
             schedule=dataclasses.replace(RECIPE.schedule, batch_size=total),
         )
-        return accumulation(recipe, world)
+        return accumulation(recipe, world, most)
 
     assert passes(1024, 8, 128) == 1
     assert passes(1024, 1, 128) == 8

@@ -127,7 +127,7 @@ class MemoryBatches:
     ) -> None:
         self.updates_per_epoch, self.spoil = updates, spoil
         self.size = recipe.schedule.batch_size
-        self.passes = accumulation(recipe, ranks.count)
+        self.passes = accumulation(recipe, ranks.count, ranks.device_batch)
         self.rank, self.world, self.parts = ranks.rank, ranks.count, ranks.count * self.passes
 
     def epoch(self, epoch: int, start: int) -> Iterator[Sequence[MemoryBatch]]:

@@ -38,6 +38,7 @@ def train(
     seed: int | None = None,
     device: Device | None = None,
     dtype: Arithmetic | None = None,
+    device_batch: int | Literal["auto"] | None = None,
     workers: int | None = None,
     allow_changed: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     settings: Settings = (),
@@ -78,6 +79,8 @@ def train(
         device: auto takes a GPU where there is one.
         dtype: arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of
             float32 and bfloat16, by a short trial.
+        device_batch: at most so many images at once on a device; a larger share of the batch is
+            accumulated, with the same result. auto is as many as a GPU has memory for.
         workers: processes per GPU that load images.
         allow_changed: a value that may differ from that of the run that is to go on, such as
             optimizer.lr or schedule.updates; may be given several times, and is recorded.

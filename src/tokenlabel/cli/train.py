@@ -52,6 +52,7 @@ def train(
     seed: int | None = None,
     device: Device | None = None,
     dtype: Arithmetic | None = None,
+    device_batch: int | Literal["auto"] | None = None,
     workers: int | None = None,
     cache: Cache | None = None,
     allow_changed: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
@@ -101,6 +102,8 @@ def train(
         device: auto takes a GPU where there is one.
         dtype: arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of
             float32 and bfloat16, by a short trial.
+        device_batch: at most so many images at once on a device; a larger share of the batch is
+            accumulated, with the same result. auto is as many as a GPU has memory for.
         workers: processes per GPU that load images.
         cache: keep decoded images: `ram` (each GPU's process its own), `disk` (one file for all and for
             later runs, in TOKENLABEL_CACHE), or `none`. Never changes the result.

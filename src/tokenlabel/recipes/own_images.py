@@ -49,7 +49,7 @@ def finetune() -> Recipe:
             min_lr=1e-6,
         ),
         ema=Ema(decay=0.999, warmup=True),
-        engine=Engine(device_batch=64, precision="auto"),
+        engine=Engine(device_batch="auto", precision="auto"),
     )
 
 
@@ -75,5 +75,5 @@ def starter() -> Recipe:
             min_lr=1e-6,
         ),
         ema=Ema(decay=0.999, warmup=True),
-        engine=Engine(device_batch=64, precision="auto"),
+        engine=Engine(device_batch="auto", precision="auto"),
     )

@@ -181,8 +181,9 @@ class Engine:
     """How the machine computes; apart from rounding, none of it changes the result."""
 
     device: Literal["auto", "cpu"] = "auto"
-    device_batch: Count = 128
-    """At most so many images at once on a device; a larger share of the batch is accumulated."""
+    device_batch: Count | Literal["auto"] = 128
+    """At most so many images at once on a device; a larger share of the batch is accumulated. "auto" is
+    as many as a GPU has memory for, by trying, and 64 on a CPU."""
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     """"auto" is half precision on GPUs (bf16 where they have it), and on a CPU whichever of fp32 and
     bf16 makes the quicker step, by a short trial; a resumed run keeps what it began with."""

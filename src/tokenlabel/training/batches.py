@@ -43,7 +43,7 @@ def update_batches(
     **options: Any,
 ) -> LoaderBatches[B]:
     """This rank's share of the training batches of `make`, a loader of `content` and `options`."""
-    passes = accumulation(recipe, ranks.count)
+    passes = accumulation(recipe, ranks.count, ranks.device_batch)
     size = recipe.schedule.batch_size // ranks.count // passes
     loader = make(*content, batch_size=size, seed=recipe.seed, **_shared(ranks, workers), **options)
     return LoaderBatches(loader, passes)
@@ -52,14 +52,13 @@ def update_batches(
 def held_out_batches(
     images: ImageSource,
     shown: Preprocessing,
-    recipe: BaseRecipe,
     workers: int,
     ranks: Ranks,
     *,
     cache: Cache = "none",
 ) -> Loader[Batch]:
     """This rank's share of the images of a validation."""
-    size = min(recipe.engine.device_batch, _MOST_JUDGED)
+    size = min(ranks.device_batch, _MOST_JUDGED)
     return eval_loader(images, shown, batch_size=size, cache=cache, **_shared(ranks, workers))
 
 

@@ -110,7 +110,6 @@ class ClassifierSpec:
         loader = held_out_batches(
             self.held_out,
             self.settings,
-            self.recipe,
             self.recipe.data.workers,
             ranks,
             cache=self.recipe.data.cache,

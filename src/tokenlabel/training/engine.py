@@ -16,6 +16,7 @@ from tokenlabel.runs.folder import RunFolder
 from tokenlabel.runs.recipe import BaseRecipe
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.training.callbacks import Callback, Terminal, Trackers, check_trackers
+from tokenlabel.training.device_batch import fitting_batch
 from tokenlabel.training.loop import Batches, Loop, Validation
 from tokenlabel.training.precision import quicker_precision
 from tokenlabel.training.ranks import Ranks
@@ -78,6 +79,9 @@ def fit(
     ranks = Ranks(recipe.engine)
     task = spec.build(ranks)
     batches = spec.batches(ranks)
+    if recipe.engine.device_batch == "auto" and ranks.device.type != "cpu":
+        ranks.device_batch = fitting_batch(task, batches, ranks)
+        batches = spec.batches(ranks)
     validation = spec.evaluator(ranks)
     if validation is None and recipe.schedule.patience is not None:
         raise InputError("schedule.patience waits for validation, but there are no images for it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import sys
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -23,16 +24,17 @@ from tokenlabel.runs.recipe import BaseRecipe, Engine
 
 __all__ = ["Ranks", "accumulation"]
 
+_CPU_BATCH = 64  # more at once are no quicker on a CPU, and take more memory
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def accumulation(recipe: BaseRecipe, world_size: int) -> int:
+def accumulation(recipe: BaseRecipe, world_size: int, most: int) -> int:
     """How many passes of equal size a rank makes for one update. Raises InputError if none fits.
 
-    A pass has two images or more, so that they can be mixed; one only where it was asked for
-    (`engine.device_batch` of 1, or as many ranks as images) and nothing is mixed.
+    A pass has at most `most` images, and two or more, so that they can be mixed; one only where it was
+    asked for (`most` is 1, or there are as many ranks as images) and nothing is mixed.
     """
-    total, most = recipe.schedule.batch_size, recipe.engine.device_batch
+    total = recipe.schedule.batch_size
     share, left = divmod(total, world_size)
     if left or not share:
         raise InputError(
@@ -74,6 +76,11 @@ class Ranks:
         self.precision: str = engine.precision
         if engine.precision == "auto":  # on a CPU `fit` finds out which is quicker
             self.precision = _native_precision(self.device)
+        self.device_batch: int = sys.maxsize  # images at once; `fit` finds out how many a GPU takes
+        if isinstance(engine.device_batch, int):
+            self.device_batch = engine.device_batch
+        elif self.device.type == "cpu":
+            self.device_batch = _CPU_BATCH
         self._members = self.gather((socket.gethostname(), os.getpid()))
         self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
 

@@ -178,7 +178,6 @@ class StudentSpec:
         loader = held_out_batches(
             self.held_out,
             self.settings,
-            self.recipe,
             self.recipe.data.workers,
             ranks,
             cache=self.recipe.data.cache,

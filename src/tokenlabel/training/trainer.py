@@ -20,7 +20,7 @@ from tokenlabel.training.randomness import seed_everything
 from tokenlabel.training.ranks import Ranks
 from tokenlabel.training.task import Step
 
-__all__ = ["DeviceBatch", "Trainer", "Update", "unfuse_attention"]
+__all__ = ["DeviceBatch", "Trainer", "Update", "checkpoint_activations", "unfuse_attention"]
 
 _MODEL = 0  # stream of random numbers: dropout, stochastic depth
 
@@ -73,7 +73,7 @@ class Trainer:
         if self.ema is not None and recipe.engine.sharding == "fsdp":
             ranks.shard(self.ema.module)
         if recipe.engine.activation_checkpointing:
-            _checkpoint_activations(self.student)
+            checkpoint_activations(self.student)
         if recipe.engine.compile:
             task.compile()
         self.task = ranks.distribute(task)
@@ -219,7 +219,7 @@ def unfuse_attention(student: nn.Module) -> None:
             module.fused_attn = False  # type: ignore[assignment]
 
 
-def _checkpoint_activations(student: nn.Module) -> None:
+def checkpoint_activations(student: nn.Module) -> None:
     """Let the student's timm model keep block inputs only, and compute the rest again backwards."""
     able = [module for module in student.modules() if hasattr(module, "set_grad_checkpointing")]
     if not able:

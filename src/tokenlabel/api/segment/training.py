@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from tokenlabel.choices import PRECISION, Arithmetic, Device
 from tokenlabel.errors import InputError
@@ -45,6 +45,7 @@ class Choices(TypedDict, total=False):
     seed: int | None
     device: Device | None
     dtype: Arithmetic | None
+    device_batch: int | Literal["auto"] | None
     workers: int | None
     settings: Sequence[str]  # any other values, as "section.key=value"
 
@@ -68,6 +69,7 @@ def compose_recipe(**choices: Unpack[Choices]) -> SegmentationRecipe:
         "schedule.patience": choices.get("patience"),
         "optimizer.lr": choices.get("lr"),
         "engine.device": choices.get("device"),
+        "engine.device_batch": choices.get("device_batch"),
         "engine.precision": None if dtype is None else PRECISION[dtype],
         "seed": choices.get("seed"),
     }
