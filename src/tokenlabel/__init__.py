@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tokenlabel.api import segment as segment
     from tokenlabel.api.annotate import annotate as annotate
     from tokenlabel.api.evaluate import evaluate as evaluate
+    from tokenlabel.api.pack import pack as pack
     from tokenlabel.api.predict import load as load
     from tokenlabel.api.predict import predict as predict
     from tokenlabel.api.teach import teach as teach
@@ -50,6 +51,7 @@ _EXPORTS = {
     "evaluate": "tokenlabel.api.evaluate",
     "fuse": "tokenlabel.output",
     "load": "tokenlabel.api.predict",
+    "pack": "tokenlabel.api.pack",
     "predict": "tokenlabel.api.predict",
     "quickstart": "tokenlabel.cli.quickstart",
     "teach": "tokenlabel.api.teach",

@@ -14,6 +14,7 @@ __all__ = [
     "Fit",
     "ModelArguments",
     "Orientation",
+    "Packing",
 ]
 
 Arithmetic = Literal["auto", "float32", "bfloat16", "float16"]
@@ -50,3 +51,6 @@ ModelArguments = dict[str, int | float | bool | str]
 
 Orientation = Literal["ignore", "apply"]
 """Whether EXIF orientations are applied."""
+
+Packing = Literal["jpeg", "raw"]
+"""How images are kept in packed tars; see `tokenlabel.data.pack`."""

@@ -90,6 +90,10 @@ CASES: dict[str, Case] = {
         "taught",
         slow=True,
     ),
+    "pack": Case(
+        "pack --data WORLD/data --output OUT --short-side 24 --shard-size 5",
+        "packed",
+    ),
     "train": Case(_TRAIN, "run", slow=True),
     "eval": Case(
         "eval --data WORLD/data --checkpoint WORLD/run --workers 0 --device cpu --output OUT",

@@ -29,7 +29,7 @@ def test_every_kind_of_file_has_a_reader() -> None:
 def test_every_verb_that_reads_files_reads_a_damaged_one() -> None:
     mutated = {verb_of(reader) for kind in KINDS.values() for reader in kind.read_by}
     share_a_reader = {  # read what another verb reads, by the same function
-        "train", "teach", "show", "export", "view-batch", "labels health", "labels export",
+        "train", "teach", "pack", "show", "export", "view-batch", "labels health", "labels export",
         "labels push", "labels pull", "segment train", "segment predict", "segment compare",
         "annotate segmenter", "doctor", "predict",
     }  # fmt: skip

@@ -45,6 +45,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "tokenlabel.cli.evaluate:evaluate",
         "Accuracy of a checkpoint on a folder of images.",
     ),
+    "pack": (
+        "tokenlabel.cli.pack:pack",
+        "Write small copies of images to indexed tars, which are read much faster.",
+    ),
     "predict": (
         "tokenlabel.cli.predict:predict",
         "Classes of your pictures, with confidence, as a table or a file.",
