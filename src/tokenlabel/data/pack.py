@@ -41,7 +41,7 @@ from tokenlabel.geometry import View, render
 from tokenlabel.progress import first_process, progress_bar
 from tokenlabel.text import read_json
 
-__all__ = ["Packed", "pack_images"]
+__all__ = ["Packed", "pack_images", "packed_size"]
 
 _LOOKED_INTO = 16  # images that tell how large all will be
 _EXIF_ORIENTATION = 274
@@ -190,8 +190,7 @@ def _packed(source: ImageSource, index: int, how: _Form) -> bytes:
     if small and how.form == "jpeg":
         return data
     if not small:
-        scale = how.short_side / min(height, width)
-        size = (max(round(height * scale), 1), max(round(width * scale), 1))
+        size = packed_size((height, width), how.short_side)
         pixels = render(pixels, View.identity(), size, "bicubic")
     orientation = read_header(data, key).orientation
     out = io.BytesIO()
@@ -204,6 +203,12 @@ def _packed(source: ImageSource, index: int, how: _Form) -> bytes:
     else:  # nothing is lost and hardly anything packed
         image.save(out, "TIFF", exif=exif)
     return out.getvalue()
+
+
+def packed_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """(height, width) of an image whose shorter side gets `short_side` pixels."""
+    scale = short_side / min(size)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
 
 def _note_of(key: str) -> str:
