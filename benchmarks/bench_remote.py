@@ -4,7 +4,7 @@
 
 The photographs of a tar are written as WebDataset shards. A server in its own process, that of the
 tests, answers each request after `--latency` seconds and counts bytes; `--endpoint` and `--bucket` name
-another that holds the shards (moto's, MinIO). Said are the bytes of a first start and of a later start of
+another that holds the shards (moto's, MinIO). Said are the bytes of a first start and of a later one of
 several ranks, and images a second of our loader with two workers, local and remote taking turns.
 """
 
