@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def _one_thread() -> None:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What the package keeps between runs is not the user's."""
     os.environ["TOKENLABEL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def _without_sheets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's pictures take longer than the small runs of tests: drawn where they are looked at."""
+    sheets = sys.modules.get("tokenlabel.training.sheets")
+    if sheets is not None and request.node.get_closest_marker("sheets") is None:
+        monkeypatch.setattr(sheets.Sheets, "on_start", lambda *_: None)
+        monkeypatch.setattr(sheets.Sheets, "on_end", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

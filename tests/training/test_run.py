@@ -30,6 +30,7 @@ from tokenlabel.runs.recipe_file import read_recipe, to_yaml
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.training import loop, student
 from tokenlabel.training.callbacks import Callback
+from tokenlabel.training.sheets import Sheets
 
 CLASSES = ("cat", "cow", "dog")
 
@@ -102,6 +103,24 @@ def trained(*args: Any, **changes: Any) -> TrainResult:
     return result
 
 
+@pytest.mark.sheets
+def test_answers_that_were_not_drawn_are_drawn_when_the_run_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as once:
+        once.setattr(Sheets, "on_end", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trained(data, tmp_path / "run")
+    assert not (tmp_path / "run" / "results.json").exists()
+    trained(data, tmp_path / "run")
+    assert (tmp_path / "run" / "results.json").exists()
+    assert (tmp_path / "run" / "answers.jpg").exists()
+
+
+@pytest.mark.sheets
 def test_a_run_leaves_all_that_it_promises(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     result = trained(data, output, "trackers=[tensorboard]")

@@ -39,7 +39,7 @@ class Callback:
         """An epoch ended, and was validated and saved if it was to be."""
 
     def on_end(self, results: Mapping[str, Any]) -> None:
-        """The run is complete."""
+        """The last epoch is over; `results` are written to results.json next."""
 
     def close(self) -> None:
         """The run is over, however it ended."""

@@ -308,10 +308,10 @@ class Loop:
             "checkpoint": f"checkpoints/step-{self.trainer.updates:08d}",
             "best_checkpoint": None if best is None else f"checkpoints/{best.name}",
         }
-        if self.ranks.first:
-            self._draw()
-            self.folder.finish(results)
         for callback in self.callbacks:
             callback.on_end(results)
+        if self.ranks.first:
+            self._draw()
+            self.folder.finish(results)  # last: a run that is killed before does all of this again
         self.ranks.wait()
         return results
