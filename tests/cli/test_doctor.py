@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tokenlabel.api import advice
 from tokenlabel.cli import doctor as module
 from tokenlabel.cli.doctor import doctor
 from tokenlabel.data import check
@@ -21,9 +24,8 @@ from tokenlabel.labels import LabelMap, LabelStoreWriter
 def images(tmp_path: Path) -> Path:
     for name in ("ant", "bee"):
         (tmp_path / "data" / name).mkdir(parents=True)
-        Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(
-            tmp_path / "data" / name / "1.png"
-        )
+        pixels = np.random.default_rng(len(name) + ord(name[0])).integers(0, 256, (8, 8, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / name / "1.png")
     return tmp_path / "data"
 
 
@@ -42,6 +44,9 @@ def _a_roomy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_OPEN_FILES", 0)
     monkeypatch.setattr(module, "_GIB", 1)
     monkeypatch.setattr(check, "_FEWEST", 1)
+    # small networks in the places of those that are timed
+    monkeypatch.setattr(advice, "_ANNOTATOR", "test_resnet")
+    monkeypatch.setattr(advice, "usual_recipe", lambda *_: "cifar10_vit")
 
 
 def test_where_all_is_well_it_says_so(
@@ -53,6 +58,16 @@ def test_where_all_is_well_it_says_so(
     assert "no problem found" in printed
     assert f"torch        {torch.__version__.split('+')[0]}" in printed
     assert "data         2 images in 2 classes" in printed
+    assert "labels       2 images labeled with 2 classes" in printed
+    for line in (
+        r"decoding     [\d,]+ images/s on all processors",
+        r"annotator    test_resnet knows these classes: tokenlabel annotate --model test_resnet",
+        r"labels       0\.1 MB, about \d+ seconds to annotate",
+        r"student      \w+, recipe cifar10_vit, batch 2",
+        r"training     [\d,.]+ images/s on \w+: \d+ epochs in about \d+ \w+",
+        r"checkpoints  [\d.]+ MB",
+    ):
+        assert re.search(f"^{line}$", printed, re.M), line
 
 
 @pytest.mark.parametrize(
@@ -74,12 +89,35 @@ def test_labels_that_do_not_fit_are_named(
     assert f"PROBLEM: {message}" in capsys.readouterr().out
 
 
+def test_parts_are_compared(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = images.parent / "parts"
+    for part in ("train", "val"):
+        shutil.copytree(images, root / part)
+    assert doctor(data=str(root)) == 1
+    printed = capsys.readouterr().out
+    assert "2 images are also in another part" in printed
+    assert "data         2 images in 2 classes (part 'val')" in printed
+    assert doctor(data=str(root), split="val") == 0
+
+
+def test_classes_that_no_pretrained_classifier_knows_are_taught(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "ant").rename(images / "grommet")
+    (images / "bee").rename(images / "ferrule")
+    assert doctor(data=str(images)) == 0
+    printed = capsys.readouterr().out
+    assert "annotator    teach one these classes: tokenlabel teach --model test_resnet (" in printed
+
+
 def test_an_image_that_cannot_be_read_is_named(
     images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (images / "ant" / "1.png").write_bytes(b"no image")
     assert doctor(data=str(images)) == 1
-    assert "1 of 2 images looked into cannot be read, ant/1.png for one" in capsys.readouterr().out
+    assert (
+        "1 of 2 images cannot be read: ant/1.png; repair or remove them" in capsys.readouterr().out
+    )
 
 
 def test_a_library_that_is_too_old_is_named(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tokenlabel.annotators.spec import AnnotatorSpec
     from tokenlabel.training.callbacks import Callback
 
-__all__ = ["train", "train_recipe"]
+__all__ = ["train", "train_recipe", "usual_recipe"]
 
 _HOLDOUT = 0.1  # of the training images, where the data has no validation part
 _WARMUP = 0.1  # of another number of epochs than the recipe's: the longest warm-up
@@ -97,7 +97,7 @@ def train_recipe(
     Raises InputError for values that do not fit.
     """
     begun = _begun(Path(output))
-    base = _find(recipe if recipe is not None else _usual(model, weights, begun))
+    base = _find(recipe if recipe is not None else usual_recipe(model, weights, begun))
     chosen = _located(base, data, split, val, val_split, begun)
     if batch_size is not None and batch_size != chosen.schedule.batch_size:
         before = chosen
@@ -155,7 +155,7 @@ def _warmed_up(recipe: Recipe, base: Recipe, begun: Recipe | None) -> Recipe:
     return dataclasses.replace(recipe, schedule=dataclasses.replace(schedule, warmup_epochs=warmup))
 
 
-def _usual(model: str | None, weights: str | None, begun: Recipe | None) -> str:
+def usual_recipe(model: str | None, weights: str | None, begun: Recipe | None) -> str:
     """The recipe to follow where none is named; a run that goes on keeps that which it was begun by."""
     from tokenlabel import recipes
     from tokenlabel.models.reach import out_of_reach

@@ -33,8 +33,9 @@ def doctor(*, data: str | None = None, split: str | None = None, labels: str | N
     Ends with code 1 when a problem was found. Copy the output into a report of an error.
 
     Args:
-        data: Also look at these images: what is found and left out, and what is wrong with them?
-        split: The part of the data to look at; the training part by default.
+        data: Also decode every image here: which cannot be read, which are in two parts or classes,
+            which classes are small? And which annotator, student, disk and time to expect.
+        split: The part of the data to look at; by default the training and the validation part.
         labels: Also look at this label store: is it whole, and does it label all of the data?
     """
     print(f"python       {platform.python_version()} on {platform.platform()}")
@@ -132,17 +133,26 @@ def _contents(data: str | None, split: str | None, labels: str | None) -> Iterat
     source = store = None
     try:
         if data is not None:
-            from tokenlabel.data.check import find_problems
-            from tokenlabel.data.open import open_images
+            from tokenlabel.api.advice import advise
+            from tokenlabel.data.check import check_images
+            from tokenlabel.data.open import open_images, open_validation
 
             source = open_images(data, split, "train")
-            print(f"data         {source.found.line()}")
-            yield from find_problems(source)
+            parts = {source.found.part or "data": source}
+            held_out = open_validation(data) if split is None and source.found.part else None
+            if held_out is not None:
+                parts[held_out.found.part or "validation"] = held_out
+            for part in parts.values():
+                print(f"data         {part.found.line()}")
+            checked = check_images(parts)
+            yield from checked.problems
+            for line in advise(source, checked.per_second):
+                print(line)
         if labels is not None:
             from tokenlabel.labels import LabelStore
 
             store = LabelStore(labels)
-            print(f"labels       {len(store)} of {store.num_classes} classes")
+            print(f"labels       {len(store):,} images labeled with {store.num_classes:,} classes")
     except InputError as error:
         yield str(error)
         return
