@@ -33,7 +33,7 @@ READERS = {
 NOT_RUN = {
     "README": 1,
     "tutorial": 3,
-    "segmentation": 5,
+    "segmentation": 6,
     "imagenet": 6,
     "recipes": 0,
     "own loop": 2,

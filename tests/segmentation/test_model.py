@@ -94,6 +94,7 @@ def test_hierarchical_backbones_serve_directly(name: str) -> None:
         pyramid = Pyramid(build_model(name, any_size=True), "upernet").eval()
         maps = pyramid(torch.empty(1, 3, 128, 192))
     assert pyramid.side_layers is None
+    assert pyramid.divisor == 32
     assert [128 // x.shape[2] for x in maps] == [4, 8, 16, 32]
     assert [x.shape[1] for x in maps] == list(pyramid.channels)
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tokenlabel.data.class_list import read_class_names
 from tokenlabel.errors import InputError
-from tokenlabel.segmentation.classes import IGNORED, ClassList, cityscapes_classes, read_class_names
+from tokenlabel.segmentation.classes import IGNORED, ClassList, cityscapes_classes
 from tokenlabel.segmentation.files import read_image, read_pair
 from tokenlabel.segmentation.pairs import find_images, open_pairs
 

@@ -105,11 +105,11 @@ def test_two_runs_are_compared_scene_by_scene(
     scenes, run = trained
     train(scenes, tmp_path / "short", 3)
     words = ["segment", "compare", "--data", str(scenes), "--checkpoints", str(run)]
-    words += ["--against", str(tmp_path / "short"), "--output", str(tmp_path / "c.json")]
+    words += ["--against", str(tmp_path / "short"), "--output", str(tmp_path / "new" / "c.json")]
     main(words, 0)
     printed = capsys.readouterr().out
     assert "of 3 scenes, 3 are better and 0 are worse" in printed
-    written = json.loads((tmp_path / "c.json").read_text())
+    written = json.loads((tmp_path / "new" / "c.json").read_text())
     one, other = (segment.evaluate(data=scenes, checkpoint=r) for r in (run, tmp_path / "short"))
     gap = written["differences"]["miou"]
     assert gap["mean"] == pytest.approx(one.miou - other.miou)

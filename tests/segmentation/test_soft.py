@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import tokenlabel as tl
 from tokenlabel.api import segment
@@ -138,3 +139,34 @@ def test_labels_of_other_classes_are_refused(scenes: Path, tmp_path: Path) -> No
     with pytest.raises(InputError, match="of 3 classes, the masks of 3, or of other names"):
         train(scenes, tmp_path / "next", labels=tmp_path / "labels")
     assert not (tmp_path / "next").exists()
+
+
+def test_token_labels_from_masks_train_a_student_that_starts_a_network(
+    scenes: Path, tmp_path: Path
+) -> None:
+    """From masks to labels, to a student without image classes, and back to segmentation."""
+    images = scenes / "images"
+    tl.annotate(
+        data=str(images / "training"), output=tmp_path / "labels",
+        annotator={"kind": "masks", "folder": str(scenes / "annotations" / "training"),
+                   "classes": str(scenes), "first_value": 1, "ignored_values": [0],
+                   "grid": [8, 8]},
+    )  # fmt: skip
+    store = LabelStore(tmp_path / "labels")
+    assert store.manifest.class_names == ("wall", "grass", "pool")
+    student = tl.train(
+        data=str(images / "training"), labels=(str(tmp_path / "labels"),), model="resnet10t",
+        output=tmp_path / "student", image_size=32, max_steps=2, batch_size=4, workers=0,
+        settings=("model.kwargs={channels: [8, 8, 16, 16], stem_width: 8}", "trackers=[]",
+                  "engine.precision=fp32", "engine.device=cpu", "data.holdout=0"),
+    ).folder  # fmt: skip
+    segment.train(
+        data=scenes, output=tmp_path / "run", recipe="camvid_cpu", weights=str(student), updates=3,
+        settings=(*SMALL, "optimizer.lr=1e-9"),
+    )  # fmt: skip
+    trained = load_segmenter(tmp_path / "run").model.state_dict()
+    began = load_file(next((student / "checkpoints").glob("step-*/ema.safetensors")))
+    for name in ("conv1.0.weight", "layer4.0.conv2.weight"):
+        assert torch.allclose(
+            trained[f"pyramid.backbone.{name}"], began[f"backbone.{name}"], atol=1e-6
+        )

@@ -39,6 +39,9 @@ class MasksSpec:
     """Rows and columns of cells."""
     top_k: Count = 5
     """Classes kept in each cell, if there are so many."""
+    classes: File | None = None
+    """File with the names of the masks' classes, as `tokenlabel segment train` reads it, where these
+    are not the classes of the images: of images without class folders, say."""
     first_value: int = 0
     """Pixel value of the first class (1 in ADE20K's convention)."""
     ignored_values: tuple[int, ...] = (255,)
@@ -49,6 +52,10 @@ class MasksSpec:
         class_names: Sequence[str],
         device: torch.device | None = None,  # noqa: ARG002 (networks use it)
     ) -> MaskAnnotator:
+        if self.classes is not None:
+            from tokenlabel.data.class_list import read_class_names
+
+            class_names = read_class_names(self.classes)
         return MaskAnnotator(self, class_names)
 
 

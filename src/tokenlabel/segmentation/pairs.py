@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from tokenlabel.data.class_list import read_class_names
 from tokenlabel.data.decode import AS_STORED, DecodeRules, Orientation
 from tokenlabel.data.names import ordered
 from tokenlabel.data.survey import spread_indices, survey
 from tokenlabel.data.walk import is_image, walk
 from tokenlabel.errors import InputError, nearest
-from tokenlabel.segmentation.classes import ClassList, cityscapes_classes, read_class_names
+from tokenlabel.segmentation.classes import ClassList, cityscapes_classes
 from tokenlabel.segmentation.recipe import Layout
 
 __all__ = ["Pair", "Pairs", "find_images", "open_pairs"]

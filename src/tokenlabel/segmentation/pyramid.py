@@ -43,7 +43,8 @@ class Pyramid(nn.Module):
     def __init__(self, backbone: nn.Module, head: HeadKind) -> None:
         super().__init__()
         shapes = _map_shapes(backbone)
-        strides = [max(image_shape(backbone)[1:]) // max(shape[1:]) for shape in shapes]
+        side = max(image_shape(backbone)[1:])
+        strides = [_stride(side, max(shape[1:])) for shape in shapes]
         plain = len(set(strides)) == 1
         linear = _LINEAR_MAPS.get(head)
         if plain:
@@ -104,6 +105,13 @@ def _map_shapes(backbone: nn.Module) -> list[tuple[int, int, int]]:
             " choose another backbone"
         ) from error
     return [(x.shape[1], x.shape[2], x.shape[3]) for x in maps]
+
+
+def _stride(side: int, cells: int) -> int:
+    """Pixels from one cell to the next. Where they do not divide the image, cells at its edge are
+    rounded up or left out, and the stride is the power of two that is nearest.
+    """
+    return side // cells if side % cells == 0 else 2 ** round(math.log2(side / cells))
 
 
 def _plain_taps(blocks: int) -> list[int]:

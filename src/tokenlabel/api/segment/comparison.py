@@ -74,6 +74,7 @@ def compare(
         first, second, paired_differences(*counts), dict(zip(keys, gaps.tolist(), strict=True))
     )
     if output is not None and first_process():
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
         sources = {"checkpoints": list(map(str, checkpoints)), "against": list(map(str, against))}
         written = sources | dataclasses.asdict(found)
         write_atomically(Path(output), json.dumps(written, indent=2) + "\n")
