@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenlabel.errors import InputError
-from tokenlabel.text import read_json, read_json_lines, read_text, read_yaml
+from tokenlabel.text import fenced, markdown, read_json, read_json_lines, read_text, read_yaml
 
 BOMB = "a: &a [x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n"
@@ -104,3 +105,27 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     for read in (read_json, read_yaml):
         with suppress(InputError):
             read(text, "x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<img src=x onerror=hit()>", "a | b\n# heading", "![x](javascript:hit())", "`code` \\",
+        "\u202egnp.evil", "\\" * 300, "plain_name-1",
+    ],
+)  # fmt: skip
+def test_names_in_markdown_are_no_markup(text: str) -> None:
+    shown = markdown(text)
+    assert "\n" not in shown
+    assert "<" not in shown
+    assert not re.search(r"(?<!\\)(\\\\)*[`|\[\]*]", shown)
+    assert not re.search(r"(?<!\\)(\\\\)*\\( \.\.\.)?$", shown)  # nothing after it is escaped
+    assert markdown("plain_name-1 café") == "plain_name-1 café"
+
+
+@pytest.mark.parametrize("text", ["a: 1\n", "```\n# out", "x\n  ````` \n", "~~~\n```"])
+def test_no_text_closes_its_fence(text: str) -> None:
+    first, *lines, last = fenced(text, "yaml").splitlines()
+    assert first == f"{last}yaml"
+    assert "\n".join(lines) == text.rstrip()
+    assert not any(line.strip().startswith(last) for line in lines)

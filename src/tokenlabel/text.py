@@ -1,10 +1,11 @@
-"""Readers of text that others wrote: JSON, YAML, lists. All have limits and name file and line.
+"""Text that others wrote: readers of JSON, YAML and lists, all with limits; Markdown to show it in.
 
 Nothing here runs code, follows aliases or recurses further than `DEPTH`.
 """
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Hashable, Mapping
@@ -15,10 +16,20 @@ import yaml
 
 from tokenlabel.errors import InputError
 
-__all__ = ["DEPTH", "argument_values", "read_json", "read_json_lines", "read_text", "read_yaml"]
+__all__ = [
+    "DEPTH",
+    "argument_values",
+    "fenced",
+    "markdown",
+    "read_json",
+    "read_json_lines",
+    "read_text",
+    "read_yaml",
+]
 
 DEPTH = 64
 _JSON_LIMIT = 1 << 30  # bytes: instance annotations of large data sets are half of it
+_MARKDOWN_LIMIT = 200  # characters
 _YAML_LIMIT = 1 << 20  # recipes and class lists; PyYAML reads some 100 kB a second
 
 
@@ -112,6 +123,19 @@ def read_yaml(source: Path | bytes | str, where: str = "", *, kind: type[Any] | 
     except RecursionError:
         raise InputError(f"{where} is nested deeper than {DEPTH} levels: it is refused") from None
     return _of_kind(value, kind, where)
+
+
+def markdown(value: object) -> str:
+    """A value in one line of Markdown, or a cell of its tables, where nothing in it is markup."""
+    text = html.escape(" ".join(str(value).split()))
+    text = re.sub(r"([\\`*\[\]|])", r"\\\1", text)
+    return text if len(text) <= _MARKDOWN_LIMIT else text[:_MARKDOWN_LIMIT].rstrip("\\") + " ..."
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A block of code in Markdown, behind a fence that the text cannot close."""
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}\n"
 
 
 def argument_values(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -192,6 +192,7 @@ KINDS: dict[str, Kind] = {
     "sums": Kind("run/checkpoints/BEST/SHA256SUMS", ("eval",), text=True),
     "optimizer": Kind("run/checkpoints/BEST/optimizer.pt", ("eval",)),
     "progress": Kind("run/checkpoints/BEST/progress.json", ("eval",), text=True),
+    "best": Kind("run/checkpoints/best", ("eval",)),
     "recipe": Kind("run/recipe.yaml", ("eval", "push"), checked=False, text=True),
     "environment": Kind("run/environment.json", ("eval", "push"), checked=False, text=True),
     "results": Kind("run/results.json", ("eval", "push"), checked=False, text=True),
@@ -294,6 +295,16 @@ def run(
         return Ended(*json.loads(message))
     code = os.waitstatus_to_exitcode(status)
     return Ended(code, "", "", "" if code == -9 else f"the process ended with {code}")
+
+
+def finish(words: list[str]) -> str | None:
+    """Run what was stopped to its end; the fault of that end, or None.
+
+    A verb that was stopped after it had written all says that its output is there already.
+    """
+    ended = run(words)
+    done = ended.code == 2 and "exists already" in ended.error
+    return None if done else ended.fault(codes=(0, 1))
 
 
 # -- comparing ---------------------------------------------------------------------------------------

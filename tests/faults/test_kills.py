@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from harness import CASES, contents, differences, run
+from harness import CASES, contents, differences, finish, run
 
 WRITERS = [name for name, case in CASES.items() if case.output and not case.why_not]
 QUICK = ("annotate", "labels pull")
@@ -37,10 +37,7 @@ def kill_loop(name: str, world: Path, place: Path, kills: int) -> int:
         words = case.line(world, out)
         met += run(words, kill_after=rng.uniform(0, seconds)).code == -9
         if number % 5 == 4 or number == kills - 1:
-            ended = run(words)
-            if ended.code == 2 and "exists already" in ended.error:
-                ended = run([*words, "--overwrite"])
-            fault = ended.fault(codes=(0, 1))
+            fault = finish(words)
             assert fault is None, f"{name} after {number + 1} kills: {fault}"
             wrong = differences(undisturbed, contents(out / case.output))
             assert not wrong, f"{name} after {number + 1} kills differs in {wrong[:8]}"

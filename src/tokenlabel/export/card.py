@@ -9,10 +9,12 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
+from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import Classifier
 from tokenlabel.runs.open import Run
 from tokenlabel.runs.recipe import Recipe
 from tokenlabel.runs.recipe_file import to_mapping
+from tokenlabel.text import fenced, markdown
 
 __all__ = ["model_card"]
 
@@ -44,10 +46,12 @@ def model_card(classifier: Classifier, name: str, license: str = "apache-2.0") -
         tags=["image-classification", "timm", "token-labeling"],
     )
     about = "trained with one soft label per patch token (arXiv:2104.10858)"
-    facts_as_text = "\n".join(f"- **{k}:** {v}" for k, v in details.items() if v is not None)
+    facts_as_text = "\n".join(
+        f"- **{k}:** {markdown(v)}" for k, v in details.items() if v is not None
+    )
     usage = _USAGE.format(address=f"{'hf-hub' if '/' in name else 'local-dir'}:{name}")
     content = (
-        f"---\n{header.to_yaml()}\n---\n# Model card for {name}\n\n"
+        f"---\n{header.to_yaml()}\n---\n# Model card for {markdown(name)}\n\n"
         f"An image classifier{f' {about}' if classifier.has_tokens else ''}.\n\n"
         f"## Model details\n\n{facts_as_text}\n\n## Usage\n\n{usage}\n"
     )
@@ -55,24 +59,23 @@ def model_card(classifier: Classifier, name: str, license: str = "apache-2.0") -
     if results:
         content += f"\n## Results\n\n{results}"
     if recipe:
-        content += f"\n## Recipe\n```yaml\n{yaml.safe_dump(_public(recipe), sort_keys=False)}```\n"
+        text = yaml.safe_dump(_public(recipe), sort_keys=False)
+        content += f"\n## Recipe\n{fenced(text, 'yaml')}"
     return str(ModelCard(content))
 
 
 def _results(run: Run[Recipe] | None) -> str:
     """A table of all evaluations in the run's folder."""
-    lines = []
-    for result in [] if run is None else run.evaluations():
-        side = "x".join(map(str, result["image_size"]))
-        # the first version did not write down the weights that it measured
-        weights = f"{result.get('weights') or '?'} {result.get('step') or ''}".strip()
-        for rule, line in result["rules"].items():
-            lines.append(
-                f"| {Path(result['data']).name} {result['split'] or ''} | {result['benchmark']}"
-                f" | {weights} | {side} | {result['crop_pct']:g} | {rule} | {line['images']}"
-                f" | {_number(line, 'top1', '.2%')} | {_number(line, 'top5', '.2%')}"
-                f" | {_number(line, 'map', '.2%')} | {_number(line, 'ece', '.3f')} |"
-            )
+    if run is None:
+        return ""
+    lines: list[str] = []
+    for result in run.evaluations():
+        try:
+            lines += _rows(result)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise InputError(
+                f"{run.folder / 'evaluation'} holds results that no evaluation wrote: remove them"
+            ) from None
     if not lines:
         return ""
     names = (
@@ -81,6 +84,22 @@ def _results(run: Run[Recipe] | None) -> str:
     )  # fmt: skip
     head = f"| {' | '.join(names)} |\n{'|---' * len(names)}|"
     return "\n".join([head, *lines, ""])
+
+
+def _rows(result: Mapping[str, Any]) -> list[str]:
+    """One line for each rule of an evaluation."""
+    side = "x".join(map(str, result["image_size"]))
+    # the first version did not write down the weights that it measured
+    weights = f"{result.get('weights') or '?'} {result.get('step') or ''}".strip()
+    rows = [
+        (
+            f"{Path(result['data']).name} {result['split'] or ''}", result["benchmark"], weights, side,
+            f"{result['crop_pct']:g}", rule, line["images"], _number(line, "top1", ".2%"),
+            _number(line, "top5", ".2%"), _number(line, "map", ".2%"), _number(line, "ece", ".3f"),
+        )
+        for rule, line in result["rules"].items()
+    ]  # fmt: skip
+    return [f"| {' | '.join(map(markdown, row))} |" for row in rows]
 
 
 def _number(line: Mapping[str, float], name: str, form: str) -> str:

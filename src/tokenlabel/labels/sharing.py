@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
-from typing import Any
 
 from tokenlabel.errors import InputError
 from tokenlabel.files import claim_folder, inside, scratch, short_of_space, write_atomically
@@ -16,6 +14,7 @@ from tokenlabel.labels.store import LabelStore
 from tokenlabel.labels.vocabulary import FILE_NAME as VOCABULARY_FILE
 from tokenlabel.labels.writer import is_store_folder
 from tokenlabel.progress import progress_bar
+from tokenlabel.text import markdown
 
 __all__ = ["pull", "push", "store_card"]
 
@@ -80,7 +79,7 @@ def store_card(manifest: Manifest) -> str:
     records = sum(shard.records for shard in manifest.shards)
     size = sum(shard.bytes for shard in manifest.shards)
     rows = "\n".join(
-        f"| {name} | {_cell(value)} |"
+        f"| {markdown(name)} | {markdown(value)} |"
         for name, value in {
             "images": records,
             "left out": len(manifest.left_out),
@@ -111,8 +110,3 @@ store = tl.LabelStore("hf://datasets/OWNER/NAME")   # or a local copy: tokenlabe
 label_map = store[store.keys()[0]]
 ```
 """
-
-
-def _cell(value: Any) -> str:
-    text = html.escape(" ".join(str(value).split())).replace("|", "\\|").replace("`", "&#96;")
-    return text if len(text) <= 200 else text[:200] + " ..."

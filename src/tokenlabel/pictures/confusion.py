@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from tokenlabel.files import replacing
+from tokenlabel.pictures.overlay import literal
 
 __all__ = ["draw_confusion"]
 
@@ -30,7 +31,7 @@ def draw_confusion(file: Path, confusion: Tensor, names: Sequence[str]) -> None:
     picture = axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xlabel="predicted", ylabel="true class")
     if few:
-        shown = [names[i] for i in present.tolist()]
+        shown = [literal(names[i]) for i in present.tolist()]
         axes.set_xticks(range(len(shown)), shown, rotation=90)
         axes.set_yticks(range(len(shown)), shown)
     figure.colorbar(picture, label="share of the true class's images", shrink=0.8)

@@ -12,7 +12,7 @@ from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap
 from tokenlabel.pictures.colors import Colors, class_colors
 
-__all__ = ["draw_heat", "draw_label_map", "draw_legend", "legend_columns", "shortened"]
+__all__ = ["draw_heat", "draw_label_map", "draw_legend", "legend_columns", "literal", "shortened"]
 
 
 def draw_label_map(
@@ -54,7 +54,9 @@ def draw_legend(
     if colors is None:
         colors = class_colors(len(class_names), class_names)
     names = [shortened(class_names[c]) for c in classes]
-    handles = [Patch(color=colors[c], label=name) for c, name in zip(classes, names, strict=True)]
+    handles = [
+        Patch(color=colors[c], label=literal(name)) for c, name in zip(classes, names, strict=True)
+    ]
     if handles:
         columns = legend_columns(names, figure.get_figwidth())
         figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False)
@@ -64,6 +66,11 @@ def legend_columns(names: Sequence[str], width: float) -> int:
     """How many entries stand side by side in a figure of that many inches."""
     inches = 0.6 + 0.085 * max(map(len, names))  # of an entry in 10-point type
     return max(min(len(names), int(width / inches)), 1)
+
+
+def literal(name: str) -> str:
+    """A name as matplotlib prints it letter by letter: it reads what stands between "$" as math."""
+    return name.replace("$", r"\$")
 
 
 def shortened(name: str, longest: int = 28) -> str:

@@ -14,7 +14,7 @@ __all__ = ["figure_png", "image_tag", "page", "table"]
 def page(title: str, *parts: str) -> str:
     """A whole page: `title` is plain text, also its first heading; `parts` are HTML."""
     name = html.escape(title)
-    return _PAGE.replace("TITLE", name).replace("BODY", "\n".join(parts))
+    return "\n".join([_HEAD.replace("TITLE", name), *parts, "</body></html>", ""])
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -40,7 +40,7 @@ def _cells(kind: str, texts: Sequence[str]) -> str:
     return "<tr>" + "".join(f"<{kind}>{html.escape(text)}</{kind}>" for text in texts) + "</tr>"
 
 
-_PAGE = """<!doctype html>
+_HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>TITLE</title>
 <meta name="viewport" content="width=device-width">
 <style>
@@ -53,7 +53,4 @@ td, th { padding: .3rem 1rem .3rem 0; text-align: left; border-bottom: 1px solid
 .verdict { font-size: 1.15rem; font-weight: 600 }
 details { margin: 1rem 0 }
 </style></head><body>
-<h1>TITLE</h1>
-BODY
-</body></html>
-"""
+<h1>TITLE</h1>"""

@@ -18,7 +18,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.files import write_atomically
 from tokenlabel.labels import LabelMap
 from tokenlabel.pictures.colors import Colors, class_colors, visible_classes
-from tokenlabel.pictures.overlay import draw_legend, legend_columns, shortened
+from tokenlabel.pictures.overlay import draw_legend, legend_columns, literal, shortened
 from tokenlabel.pictures.page import figure_png, image_tag, page
 
 __all__ = ["Panel", "Row", "write_pictures"]
@@ -97,7 +97,7 @@ def _figure(row: Row) -> Figure:
     for axes, place, text in zip((first, *others), places, titles, strict=True):
         axes.set_anchor("N")
         left, top = place[0] + place[2] / 2, (foot + tall + 0.07) / height
-        figure.text(left, top, text, ha="center", va="bottom", fontsize=11)
+        figure.text(left, top, literal(text), ha="center", va="bottom", fontsize=11)
     if shown:
         draw_legend(figure, row.class_names, shown, colors)
     if scale is not None:

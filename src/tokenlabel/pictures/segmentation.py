@@ -14,6 +14,7 @@ from PIL import Image
 from tokenlabel.files import replacing
 from tokenlabel.geometry.render import Pixels
 from tokenlabel.pictures.colors import class_colors
+from tokenlabel.pictures.overlay import literal
 from tokenlabel.pictures.sheet import MARGIN, caption, cell_of, headings, legend, row, stacked
 
 __all__ = ["Masked", "draw_class_table", "mask_sheet", "overlay", "save_legend", "save_mask"]
@@ -91,7 +92,9 @@ def save_legend(names: Sequence[str], colors: NDArray[np.float64], file: Path) -
     columns = 1 + len(names) // 25
     figure = Figure(figsize=(2.2 * columns, 0.4 + 0.22 * min(len(names), 25)))
     FigureCanvasAgg(figure)
-    handles = [Patch(color=color, label=name) for name, color in zip(names, colors, strict=True)]
+    handles = [
+        Patch(color=color, label=literal(name)) for name, color in zip(names, colors, strict=True)
+    ]
     figure.legend(handles=handles, loc="center", ncols=columns, frameon=False, fontsize=9)
     with replacing(file) as aside:
         figure.savefig(aside, dpi=120, format="png")
@@ -111,9 +114,9 @@ def draw_class_table(
     places = range(len(order))
     axes.barh(places, [accuracy[place] for place in order], color="0.85", label="accuracy")
     axes.barh(places, [iou[place] for place in order], height=0.5, color="tab:blue", label="IoU")
-    axes.set_yticks(list(places), [names[place] for place in order], fontsize=8)
+    axes.set_yticks(list(places), [literal(names[place]) for place in order], fontsize=8)
     axes.set(xlim=(0, 1), ylim=(-0.7, len(order) - 0.3), xlabel="share of pixels")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(literal(title), fontsize=10)
     axes.legend(loc="lower right", fontsize=8)
     with replacing(file) as aside:
         figure.savefig(aside, dpi=120, format="png")
