@@ -196,6 +196,8 @@ KINDS: dict[str, Kind] = {
     "recipe": Kind("run/recipe.yaml", ("eval", "push"), checked=False, text=True),
     "environment": Kind("run/environment.json", ("eval", "push"), checked=False, text=True),
     "results": Kind("run/results.json", ("eval", "push"), checked=False, text=True),
+    "evaluation": Kind("run/evaluation/own/results.json", ("push",), checked=False, text=True),
+    "vocabulary": Kind("words/vocabulary.safetensors", ("verify words",)),
     "metrics": Kind("run/metrics.jsonl", ("eval",), checked=False, text=True),
     "checkpoint file": Kind("weights.pth", ("convert",), checked=False),
     "timm weights": Kind("timm/model.safetensors", ("eval timm",), checked=False),
@@ -215,6 +217,7 @@ READERS: dict[str, Case] = {
     "eval timm": Case(
         "eval --data WORLD/data --model WORLD/timm --workers 0 --device cpu --output OUT", "eval"
     ),
+    "verify words": Case("labels verify --labels WORLD/words"),
     "annotate tar": Case(
         CASES["annotate"].words.replace("WORLD/data ", "WORLD/data.tar "), "labels"
     ),
@@ -418,6 +421,8 @@ def build_slow(root: Path) -> None:
     """What only slow cases read."""
     make(root, CASES["export"].words, root / "timm")
     make(root, CASES["segment train"].words, root / "segrun")
+    make(root, CASES["annotate words"].words, root / "words")
+    make(root, CASES["eval"].words, root / "run" / "evaluation" / "own")
     from safetensors.torch import load_file
 
     torch.save(load_file(root / "timm" / "model.safetensors"), root / "weights.pth")
