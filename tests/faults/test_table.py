@@ -31,7 +31,7 @@ def test_every_verb_that_reads_files_reads_a_damaged_one() -> None:
     share_a_reader = {  # read what another verb reads, by the same function
         "train", "teach", "pack", "show", "export", "view-batch", "labels health", "labels export",
         "labels push", "labels pull", "segment train", "segment predict", "segment compare",
-        "annotate segmenter", "doctor", "predict",
+        "annotate segmenter", "annotate words", "labels average", "doctor", "predict",
     }  # fmt: skip
     idle = {verb_of(name) for name, case in CASES.items() if case.why_not}
     assert mutated | share_a_reader | idle == set(VERBS)
