@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from timm.data import create_transform
@@ -274,3 +275,9 @@ def test_the_clean_view_is_the_same_geometry_without_colors_and_erasing(
     assert isinstance(clean, Batch)
     assert clean.clean is not None
     assert torch.equal(clean.clean[0].permute(1, 2, 0), torch.from_numpy(expected))
+
+
+def test_models_of_other_channels_are_refused_in_words() -> None:
+    gray = timm.create_model("test_vit", in_chans=1)
+    with pytest.raises(InputError, match="takes images of 1 channels, and images are read as RGB"):
+        Preprocessing.of_timm(gray)

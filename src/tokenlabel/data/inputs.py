@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from timm.data import resolve_data_config
+from timm.models import get_model_input_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenlabel.choices import Fit
 from tokenlabel.data.augment import Drawn, center_view
+from tokenlabel.errors import InputError
 from tokenlabel.geometry import View, render
 from tokenlabel.geometry.render import Interpolation, Pixels
 
@@ -61,8 +63,14 @@ class Preprocessing:
     @classmethod
     def of_timm(cls, model: nn.Module, *, use_test_size: bool = True) -> Preprocessing:
         """The settings that a timm model's weights were published with: its size at test time, or
-        (without `use_test_size`) that of its training.
+        (without `use_test_size`) that of its training. Raises InputError where it does not take RGB.
         """
+        channels = get_model_input_config(model)["input_size"][0]
+        if channels != 3:
+            raise InputError(
+                f"the model takes images of {channels} channels, and images are read as RGB, gray ones"
+                " with three equal channels: build it without in_chans"
+            )
         config: dict[str, Any] = resolve_data_config({}, model=model, use_test_size=use_test_size)
         return cls(
             image_size=tuple(config["input_size"][1:]),
