@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import time
 from pathlib import Path
@@ -112,6 +113,26 @@ def test_kills_change_nothing(images, tmp_path, weights) -> None:
         process.kill()
         process.join()
     annotate(images, folder, weights)
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+def _as_rank(images: Path, folder: Path, weights: Path, rank: int) -> None:
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2")
+    annotate(images, folder, weights)
+
+
+def test_ranks_learn_the_words_once(images, tmp_path, weights) -> None:
+    annotate(images, tmp_path / "whole", weights)
+    folder = tmp_path / "shared"
+    fork = multiprocessing.get_context("fork")
+    ranks = [
+        fork.Process(target=_as_rank, args=(images, folder, weights, rank)) for rank in range(2)
+    ]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    assert [process.exitcode for process in ranks] == [0, 0]
     assert contents(folder) == contents(tmp_path / "whole")
 
 

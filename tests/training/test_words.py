@@ -19,7 +19,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import load_classifier
 from tokenlabel.evaluation.neighbors import knn_accuracy
 from tokenlabel.geometry import Box
-from tokenlabel.labels import LabelMap, LabelStoreWriter
+from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter
 from tokenlabel.labels.vocabulary import Vocabulary
 from tokenlabel.pictures import curves
 from tokenlabel.runs.recipe_file import read_recipe
@@ -121,6 +121,12 @@ def test_images_without_classes_then_with_them(data: Path, tmp_path: Path, capsy
     assert student.model(torch.zeros(2, 3, 32, 32)).logits.shape == (2, 0)
     with pytest.raises(InputError, match="trained without classes"):
         evaluate(data=str(data / "images"), checkpoint=tmp_path / "run", workers=0, device="cpu")
+    spec = {"kind": "words", "model": str(tmp_path / "run"), "words": 4, "perplexity": 2.0,
+            "network": {"device": "cpu"}}  # fmt: skip
+    annotate(data=str(data / "flat"), output=tmp_path / "own-words", annotator=spec)
+    assert LabelStore(tmp_path / "own-words").vocabulary.centers.shape == (4, 24)
+    with pytest.raises(InputError, match="trained without classes"):
+        student.predict(data / "images" / "val")
     after = run(
         data, tmp_path / "after", labels=(), supervision="labels", weights=str(tmp_path / "run")
     )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -130,11 +133,12 @@ class WordAnnotator(ImageAnnotator):
         drawn = torch.randperm(len(source), generator=random)[:wanted].sort().values.tolist()
         cells = math.ceil(learning.patches / max(len(drawn), 1))
         size, rows = self.batch_size(), []
-        with progress_bar(visible=first_process()) as progress:
+        threads = ThreadPoolExecutor(min(os.cpu_count() or 1, 16))
+        with threads, progress_bar(visible=first_process()) as progress:
             task = progress.add_task("learn words", total=len(drawn), note="")
             for start in range(0, len(drawn), size):
                 batch = drawn[start : start + size]
-                for features in self._features([self._item(source, i) for i in batch]):
+                for features in self._features([*threads.map(partial(self._item, source), batch)]):
                     chosen = torch.randperm(len(features), generator=random)[:cells]
                     rows.append(features[chosen.to(features.device)])
                 progress.advance(task, len(batch))
@@ -152,16 +156,18 @@ class WordAnnotator(ImageAnnotator):
 
     def _features(self, items: Sequence[Item | None]) -> list[Tensor]:
         """Features [cells, D] of each image that could be read; of one window of it."""
-        found, side = [], self.views.window
-        for item in items:
-            if item is None:
-                continue
-            x = self._normalize(item[0][None].to(self.device))
+        found: dict[int, Tensor] = {}
+        read = {place: item[0] for place, item in enumerate(items) if item is not None}
+        side = self.views.window
+        for shape in sorted({image.shape for image in read.values()}):
+            places = [place for place, image in read.items() if image.shape == shape]
+            x = self._normalize(torch.stack([read[place] for place in places]).to(self.device))
             if side:
                 x = x[:, :, :side, :side]
             with self._autocast():
-                found.append(self._words.features(x).float().flatten(0, 2))
-        return found
+                features = self._words.features(x).float().flatten(1, 2)
+            found.update(zip(places, features, strict=True))
+        return [found[place] for place in sorted(found)]
 
 
 def _temperature(cosines: Tensor, perplexity: float) -> float:

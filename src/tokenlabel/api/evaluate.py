@@ -12,7 +12,6 @@ from accelerate import PartialState
 from tokenlabel.choices import Benchmark
 from tokenlabel.data.open import HOLDOUT_SEED, holdout, open_images
 from tokenlabel.data.source import ImageSource, read_by, require_labels, source_fingerprint
-from tokenlabel.errors import InputError
 from tokenlabel.evaluation.benchmarks import Answers, answers
 from tokenlabel.evaluation.classifier import Classifier, load_classifier
 from tokenlabel.evaluation.evaluator import evaluate_source
@@ -56,11 +55,7 @@ def evaluate(
     classifier = load_classifier(
         checkpoint, model, weights=weights, image_size=image_size, crop_pct=crop_pct
     )
-    if classifier.num_classes == 0:
-        raise InputError(
-            f"{checkpoint} was trained without classes and names none: train it further on images of"
-            f" class folders (--weights {checkpoint}), then evaluate that"
-        )
+    classifier.require_classes()
     if output is not None:  # before the work; the folder of a run is ours
         claim_results(Path(output))
     source = _images(str(data), split, classifier)

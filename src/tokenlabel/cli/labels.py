@@ -39,7 +39,7 @@ def info(*, labels: str) -> None:
     size = sum(shard.bytes for shard in manifest.shards)
     table.add_row("images", str(len(store)))
     table.add_row("left out", str(len(manifest.left_out)))
-    table.add_row("classes", str(store.num_classes))
+    table.add_row("visual words" if manifest.words else "classes", str(store.num_classes))
     table.add_row("codec", manifest.codec)
     table.add_row("size", f"{size / 1e6:.2f} MB, {size / max(len(store), 1):.0f} bytes an image")
     table.add_row("shards", str(len(manifest.shards)))

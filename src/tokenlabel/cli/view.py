@@ -56,7 +56,7 @@ def view(
     source = open_images(data, split, "train", orientation=orientation_of(store.manifest))
     announce(source, data)
     catalog = Catalog(source, store)
-    if student is not None and student.num_classes == len(catalog.source.class_names):
+    if student is not None and 0 < student.num_classes == len(catalog.source.class_names):
         catalog.add_score("loss", partial(student_loss, catalog, student))
     answers = Answers(catalog, None if compare is None else LabelStore(compare), student)
     with ViewerServer(answers, port) as server:

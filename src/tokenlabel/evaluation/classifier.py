@@ -118,6 +118,15 @@ class Classifier:
         """The rules by which its training images became pixels, as far as they are known."""
         return DecodeRules.of_dict({} if self.run is None else self.run.facts.get("decode", {}))
 
+    def require_classes(self) -> None:
+        """Raises InputError where it was trained without classes and can name none."""
+        if self.num_classes == 0:
+            where = self.facts["checkpoint"]
+            raise InputError(
+                f"{where} was trained without classes and names none: train it further on images of"
+                " class folders (--weights), and use that"
+            )
+
     def predict(
         self,
         images: Any,
@@ -144,6 +153,7 @@ class Classifier:
     ) -> Iterator[Prediction]:
         """As `predict`, one after the other; options as of `predict_pictures`."""
         names = list(zip(self.class_names, self.titles(), strict=True))
+        self.require_classes()
         return predict_pictures(
             pictures,
             self.preprocessing,

@@ -40,6 +40,7 @@ from tokenlabel.training.images import training_images
 from tokenlabel.training.loop import Validation
 from tokenlabel.training.ranks import Ranks
 from tokenlabel.training.sheets import SHEET, first_samples
+from tokenlabel.training.stores import fitted, of_one, of_words
 from tokenlabel.training.task import TokenLabelingTask
 from tokenlabel.training.validate import validate, validate_features
 
@@ -94,9 +95,9 @@ class StudentSpec:
         # also where the method needs none: what their annotator left out, no arm trains on
         self.stores = [LabelStore(p) for p in recipe.data.stores] if needs != "annotator" else []
         if needs == "store":
-            self.recipe = _fitted(self.recipe, self.stores)
+            self.recipe = fitted(self.recipe, self.stores)
         elif needs == "annotator" and (words := getattr(annotator, "words", None)):
-            self.recipe = _of_words(self.recipe, words)
+            self.recipe = of_words(self.recipe, words)
         elif self.num_classes == 0 and needs == "nothing":
             raise InputError(
                 f"the images of {recipe.data.train} have no classes: give token labels (--labels, made"
@@ -198,7 +199,7 @@ class StudentSpec:
         return {
             **facts,
             "decode": self.source.rules.as_dict(),
-            "labels": _of_one({
+            "labels": of_one({
                 "location": [store.location for store in self.stores],
                 "index_sha256": [store.manifest.index_sha256 for store in self.stores],
             }) if self.stores else None,
@@ -262,77 +263,6 @@ def _check(recipe: Recipe, annotator: object) -> None:
         )
     supervision.check(recipe.total_epochs)
     recipe.schedule.course(1)
-
-
-def _fitted(recipe: Recipe, stores: list[LabelStore]) -> Recipe:
-    """The recipe with what the labels decide, which is said where it matters.
-
-    `stores` are put into the order of the student's token heads: classes come first.
-    """
-    supervision: Any = dataclasses.replace(recipe.supervision)
-    words = [store for store in stores if store.manifest.words]
-    if not supervision.teaches_tokens and (words or len(stores) > 1):
-        what = f"{words[0].location} holds visual words" if words else "there are several stores"
-        raise InputError(
-            f"supervision {supervision.kind!r} needs one store of classes, and {what}: use"
-            " supervision.kind=token-labels"
-        )
-    weights = getattr(supervision, "label_weights", ())
-    if weights and len(weights) != len(stores):
-        raise InputError(
-            f"supervision.label_weights has {len(weights)} values for {len(stores)} label stores"
-        )
-    order = sorted(range(len(stores)), key=lambda i: stores[i].manifest.words)
-    stores[:] = [stores[i] for i in order]
-    if weights:
-        supervision = dataclasses.replace(
-            supervision, label_weights=tuple(weights[i] for i in order)
-        )
-    recipe = dataclasses.replace(recipe, supervision=supervision)
-    if stores[0].manifest.words or recipe.model.num_classes == 0:
-        recipe = _of_words(recipe, None)
-        supervision = recipe.supervision
-    for store in stores:
-        first = next(iter(store.keys()), None)
-        if first is not None:
-            supervision = supervision.fitted(store[first])
-            if remark := supervision.remark(store[first]):
-                console.print(remark, soft_wrap=True)
-    model = dataclasses.replace(recipe.model, token_classes=_token_classes(recipe, stores))
-    return dataclasses.replace(recipe, supervision=supervision, model=model)
-
-
-def _of_words(recipe: Recipe, count: int | None) -> Recipe:
-    """The recipe where tokens name no classes but so many words: the class token learns the truth."""
-    supervision: Any = recipe.supervision
-    if not supervision.teaches_tokens:
-        raise InputError(
-            f"supervision {supervision.kind!r} needs an annotator of classes, not of visual words: use"
-            " supervision.kind=token-labels"
-        )
-    if recipe.model.num_classes and supervision.class_target != "ground-truth":
-        console.print("the labels are visual words: the class token learns the ground truth")
-    return dataclasses.replace(
-        recipe,
-        supervision=dataclasses.replace(supervision, class_target="ground-truth"),
-        model=dataclasses.replace(recipe.model, token_classes=count),
-    )
-
-
-def _token_classes(
-    recipe: Recipe, stores: Sequence[LabelStore]
-) -> int | tuple[int | None, ...] | None:
-    """What the student's tokens name (see `DenseModel`)."""
-    if not recipe.supervision.teaches_tokens:
-        return None
-    unlike = [store.manifest.words or recipe.model.num_classes == 0 for store in stores]
-    of_each = tuple(s.num_classes if u else None for s, u in zip(stores, unlike, strict=True))
-    return of_each[0] if len(of_each) == 1 else of_each
-
-
-def _of_one(facts: dict[str, list[str]]) -> dict[str, Any]:
-    """The facts of several stores; of a single one without lists, as before there were several."""
-    return {name: values[0] if len(values) == 1 else values for name, values in facts.items()}
 
 
 def _num_classes(recipe: Recipe, source: ImageSource) -> int:

@@ -64,7 +64,7 @@ class Catalog:
         self.labels = np.asarray(source.labels, dtype=np.int64)
         self.scores: dict[str, NDArray[np.float32]] = {}
         self._functions: dict[str, Score] = {}
-        if store.num_classes == len(source.class_names):
+        if store.num_classes == len(source.class_names) and not store.manifest.words:
             self.add_score("disagreement", self._disagreement)
         self.add_score("entropy", self._entropy)
         self.scored: dict[str, int] = {}  # images whose score is known, by its name

@@ -1,0 +1,85 @@
+"""What a student's label stores decide: its token heads, their targets, and what goes together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from tokenlabel.errors import InputError
+from tokenlabel.labels import LabelStore
+from tokenlabel.progress import console
+from tokenlabel.runs.recipe import Recipe
+
+__all__ = ["fitted", "of_one", "of_words"]
+
+
+def fitted(recipe: Recipe, stores: list[LabelStore]) -> Recipe:
+    """The recipe with what the labels decide, which is said where it matters.
+
+    `stores` are put into the order of the student's token heads: classes come first.
+    """
+    supervision: Any = recipe.supervision
+    words = [store for store in stores if store.manifest.words]
+    if not supervision.teaches_tokens and (words or len(stores) > 1):
+        what = f"{words[0].location} holds visual words" if words else "there are several stores"
+        raise InputError(
+            f"supervision {supervision.kind!r} needs one store of classes, and {what}: use"
+            " supervision.kind=token-labels"
+        )
+    weights = getattr(supervision, "label_weights", ())
+    if weights and len(weights) != len(stores):
+        raise InputError(
+            f"supervision.label_weights has {len(weights)} values for {len(stores)} label stores"
+        )
+    order = sorted(range(len(stores)), key=lambda i: stores[i].manifest.words)
+    stores[:] = [stores[i] for i in order]
+    if weights:
+        supervision = dataclasses.replace(
+            supervision, label_weights=tuple(weights[i] for i in order)
+        )
+    recipe = dataclasses.replace(recipe, supervision=supervision)
+    if stores[0].manifest.words or recipe.model.num_classes == 0:
+        recipe = of_words(recipe, None)
+        supervision = recipe.supervision
+    for store in stores:
+        first = next(iter(store.keys()), None)
+        if first is not None:
+            supervision = supervision.fitted(store[first])
+            if remark := supervision.remark(store[first]):
+                console.print(remark, soft_wrap=True)
+    model = dataclasses.replace(recipe.model, token_classes=_token_classes(recipe, stores))
+    return dataclasses.replace(recipe, supervision=supervision, model=model)
+
+
+def of_words(recipe: Recipe, count: int | None) -> Recipe:
+    """The recipe where tokens name no classes but so many words: the class token learns the truth."""
+    supervision: Any = recipe.supervision
+    if not supervision.teaches_tokens:
+        raise InputError(
+            f"supervision {supervision.kind!r} needs an annotator of classes, not of visual words: use"
+            " supervision.kind=token-labels"
+        )
+    if recipe.model.num_classes and supervision.class_target != "ground-truth":
+        console.print("the labels are visual words: the class token learns the ground truth")
+    return dataclasses.replace(
+        recipe,
+        supervision=dataclasses.replace(supervision, class_target="ground-truth"),
+        model=dataclasses.replace(recipe.model, token_classes=count),
+    )
+
+
+def _token_classes(
+    recipe: Recipe, stores: Sequence[LabelStore]
+) -> int | tuple[int | None, ...] | None:
+    """What the student's tokens name (see `DenseModel`)."""
+    if not recipe.supervision.teaches_tokens:
+        return None
+    unlike = [store.manifest.words or recipe.model.num_classes == 0 for store in stores]
+    of_each = tuple(s.num_classes if u else None for s, u in zip(stores, unlike, strict=True))
+    return of_each[0] if len(of_each) == 1 else of_each
+
+
+def of_one(facts: dict[str, list[str]]) -> dict[str, Any]:
+    """The facts of several stores; of a single one without lists, as before there were several."""
+    return {name: values[0] if len(values) == 1 else values for name, values in facts.items()}
