@@ -128,3 +128,16 @@ def test_numbered_shards_without_notes_have_no_classes(make: type, tmp_path: Pat
     assert (list(shards.labels), shards.class_names) == ([-1, -1], ())
     assert "2 images without classes" in shards.found.line()
     assert open_source(f"{tmp_path}/*s.tar").class_names == ("cats", "dogs")
+
+
+def test_synsets_are_classes_as_tars_and_as_folders_of_one(make: type, tmp_path: Path) -> None:
+    synsets = ("n01440764", "n01443537", "n01484850")
+    for synset in synsets:
+        make.write_tar(
+            tmp_path / "tars" / f"{synset}.tar", [f"{synset}_1.JPEG", f"{synset}_2.JPEG"]
+        )
+    make.write_tar(tmp_path / "one.tar", [f"{synset}/{synset}_1.JPEG" for synset in synsets])
+    for place in ("tars", "one.tar", f"tars/{synsets[0]}.tar"):
+        source = open_source(str(tmp_path / place))
+        assert source.found.unlabeled == 0
+        assert source.class_names == synsets or place.startswith("tars/")

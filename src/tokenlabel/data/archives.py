@@ -41,7 +41,7 @@ __all__ = ["open_archives"]
 
 _HEAD = 1 << 13  # bytes that most JPEGs' headers take
 _IN_FLIGHT = 32  # images that are asked for together
-_SHARD = re.compile(r"(.*?)[-_.]?\d{4,}(?:-of-\d+)?")  # of one name but for its number
+_SHARD = re.compile(r"(|.*[-_.])\d{4,}(?:-of-\d+)?")
 
 
 class _Unpacked:
@@ -212,7 +212,8 @@ def _source(
         within = [path.removeprefix(base) for path in images if path.startswith(base)]
         found = classify_by_folder(within, where)
         places = [images[base + key] for key in found.keys]
-        if base == "" and _numbered([path.split("/") for path in images]):
+        flat = not any("/" in image.path for image in places)
+        if flat and base == "" and _numbered(archives[0]):
             found = Classified(found.keys, [UNLABELED] * len(places), ())
         chosen = chosen or inner
     unlabeled = found.labels.count(UNLABELED)
@@ -231,12 +232,10 @@ def _source(
     )
 
 
-def _numbered(paths: Sequence[list[str]]) -> bool:
-    """Whether images lie directly in tars that are numbered shards: such tars are no classes."""
-    if any(len(path) != 2 for path in paths):
-        return False
-    tars = [_SHARD.fullmatch(path[0]) for path in paths]
-    return all(tars) and len({tar.group(1) for tar in tars if tar}) == 1
+def _numbered(archives: Sequence[str]) -> bool:
+    """Whether several tars have one name and numbers, as shards do; n01440764 is no such name."""
+    names = [_SHARD.fullmatch(stem(archive)) for archive in archives]
+    return len(names) > 1 and all(names) and len({name[1] for name in names if name}) == 1
 
 
 def _prefixes(archives: Sequence[str]) -> list[str]:
