@@ -66,7 +66,7 @@ def train_recipe(
     image_size: int | None = None,
     weights: str | None = None,
     freeze: Literal["none", "backbone"] | None = None,
-    labels: str | Sequence[str] = (),
+    labels: str | Sequence[str] | None = (),
     online: bool = False,
     supervision: str | None = None,
     mix: str | None = None,
@@ -217,9 +217,9 @@ def _located(
     return dataclasses.replace(recipe, data=images)
 
 
-def _one_or_all(labels: str | Sequence[str]) -> str | Sequence[str] | None:
+def _one_or_all(labels: str | Sequence[str] | None) -> str | Sequence[str] | None:
     """One store alone, several as a list, None for none."""
-    if isinstance(labels, str):
+    if labels is None or isinstance(labels, str):
         return labels
     return labels[0] if len(labels) == 1 else list(labels) or None
 

@@ -103,7 +103,8 @@ def choose_part(
         ]
         if not same:
             raise NoSuchPartError(
-                f"no split {split!r} in {where}{nearest(split, known)}: it holds {held}"
+                f"no split {split!r} in {where}{nearest(split, known)}: it holds {held}; choose one"
+                " with --split"
             )
         return same[0]
     if not parts:
