@@ -102,9 +102,9 @@ def choose_part(
             name for name in known if split in _PART_OF and _kind(name) == _PART_OF[split]
         ]
         if not same:
+            advice = "choose one with --split" if known else "leave --split out"
             raise NoSuchPartError(
-                f"no split {split!r} in {where}{nearest(split, known)}: it holds {held}; choose one"
-                " with --split"
+                f"no split {split!r} in {where}{nearest(split, known)}: it holds {held}; {advice}"
             )
         return same[0]
     if not parts:
