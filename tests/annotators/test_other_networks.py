@@ -170,6 +170,7 @@ def test_a_taught_classifier_annotates_what_it_was_taught_on(tmp_path) -> None:
     options = {
         "data": str(tmp_path / "images"),
         "device": "cpu",
+        "dtype": "float32",
         "model": "resnet10t",
         "pretrained": False,
         "model_kwargs": {"output_stride": 16, "stem_width": 8, "channels": (8, 16, 16, 32)},

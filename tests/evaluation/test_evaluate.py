@@ -311,6 +311,7 @@ def test_a_run_is_judged_as_its_own_validation_judged_it(tmp_path: Path) -> None
         epochs=2,
         batch_size=8,
         workers=0,
+        dtype="float32",
         settings=("schedule.warmup_epochs=0", "engine.device=cpu", "trackers=[]", "ema.decay=0.5"),
     )
     measured = json.loads((tmp_path / "run" / "results.json").read_text())

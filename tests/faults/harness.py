@@ -86,7 +86,7 @@ CASES: dict[str, Case] = {
     ),
     "teach": Case(
         "teach --data WORLD/data --output OUT --model test_resnet --no-pretrained --image-size 32"
-        " --epochs 2 --batch-size 4 --workers 0 --device cpu --holdout 0.25",
+        " --epochs 2 --batch-size 4 --workers 0 --device cpu --dtype float32 --holdout 0.25",
         "taught",
         slow=True,
     ),

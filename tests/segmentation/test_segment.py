@@ -47,6 +47,7 @@ QUICK = (
     "optimizer.lr=0.01",
     "trackers=[]",
     "data.workers=0",
+    "engine.precision=fp32",
 )
 
 

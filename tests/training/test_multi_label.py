@@ -211,7 +211,7 @@ def test_teach_shares_the_mass_among_the_classes(listed: Path, tmp_path: Path) -
     """An annotator tells classes apart; where an image has two, each is half right."""
     taught = tl.teach(
         data=str(listed), output=tmp_path / "taught", model="test_vit", pretrained=False,
-        image_size=32, batch_size=8, epochs=8, lr=3e-3, device="cpu",
+        image_size=32, batch_size=8, epochs=8, lr=3e-3, device="cpu", dtype="float32",
     )  # fmt: skip
     assert taught.accuracy is not None
     assert taught.accuracy > 0.5

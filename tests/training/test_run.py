@@ -77,6 +77,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(folder: Path, output: Path, *overrides: str, **changes: Any) -> dict[str, Any]:
     small = (
         "model.kwargs={patch_size: 8, embed_dim: 24, depth: 2, num_heads: 2}", "engine.device=cpu",
+        "engine.precision=fp32",
         "optimizer.lr=2e-3", "schedule.warmup_epochs=1", "trackers=[]", "log_every=1",
     )  # fmt: skip
     return {

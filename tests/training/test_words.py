@@ -29,6 +29,7 @@ CLASSES, WORDS = ("cat", "cow", "dog"), 11
 SMALL = (
     "model.kwargs={patch_size: 8, embed_dim: 24, depth: 2, num_heads: 2}", "engine.device=cpu",
     "optimizer.lr=2e-3", "schedule.warmup_epochs=1", "trackers=[]", "log_every=1",
+    "engine.precision=fp32",
 )  # fmt: skip
 
 
