@@ -26,7 +26,7 @@ READERS = {
     "tutorial": ["docs/index.md", "docs/tutorial.md", "docs/judging.md"],
     "segmentation": ["docs/segmentation.md"],
     "imagenet": ["docs/imagenet.md"],
-    "recipes": ["docs/recipes.md"],
+    "recipes": ["docs/recipes.md", "docs/data.md"],
     "own loop": ["docs/own-loop.md"],
 }
 # blocks that a page says are not run
