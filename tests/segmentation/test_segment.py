@@ -182,7 +182,10 @@ def test_the_commands_say_what_they_found_and_wrote(
         words += ["--set", text]
     main(words, 0)
     streams = capsys.readouterr()
-    assert f"{tmp_path / 'run'}: best mIoU 0." in streams.out
+    assert "best mIoU 0." in streams.out
+    assert f"the run: {tmp_path / 'run'}" in streams.out
+    hint = streams.out.rpartition("next: tokenlabel ")[2].strip()
+    assert hint == f"segment eval --data {scenes} --checkpoint {tmp_path / 'run'}"
     assert "starts from RANDOM weights" in streams.err
     main(["segment", "eval", "--data", str(scenes), "--checkpoint", str(run)], 0)
     printed = capsys.readouterr().out

@@ -106,7 +106,7 @@ def test_checkpoints_do_not_change_the_result(undisturbed: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_signal_saves_and_the_run_goes_on(
-    number: int, undisturbed: Path, tmp_path: Path
+    number: int, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(update: int, _batches: Sequence[MemoryBatch]) -> None:
         if update == 5:
@@ -116,6 +116,10 @@ def test_a_stop_signal_saves_and_the_run_goes_on(
     with pytest.raises(Preempted) as stopped:
         run(RECIPE, tmp_path / "run", spoil=interrupt, **MODEL)
     assert stopped.value.code == 128 + number
+    said = (
+        f"stopped at update 6 of 8; the state is saved in {tmp_path / 'run'}: run the same command"
+    )
+    assert said in capsys.readouterr().err
     assert signal.getsignal(number) == before
     newest = CheckpointFolder(tmp_path / "run/checkpoints", 2).steps()[-1]
     assert newest.name == "step-00000006"  # the update under way was finished

@@ -7,6 +7,7 @@ import os
 import torch
 
 from tokenlabel.errors import InputError
+from tokenlabel.models.arithmetic import native_arithmetic
 
 __all__ = ["resolve_device"]
 
@@ -30,5 +31,5 @@ def resolve_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     if place.type == "cuda" and place.index is None:
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     if dtype == "auto":
-        dtype = "bfloat16" if place.type == "cuda" else "float32"
+        return place, native_arithmetic(place)
     return place, getattr(torch, dtype)

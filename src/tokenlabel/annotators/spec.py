@@ -62,7 +62,8 @@ class Network:
     device: str = "auto"
     """cpu, cuda, mps, ...; auto takes the accelerator if there is one."""
     dtype: Arithmetic = "auto"
-    """Arithmetic of the network; auto is bfloat16 on CUDA, float32 elsewhere."""
+    """Arithmetic of the network; auto is bfloat16 on GPUs that have it, float16 on
+    older ones, float32 on CPUs."""
     compile: bool = False
     """Compile the network, which pays on large data sets."""
     views_at_once: Count | None = None

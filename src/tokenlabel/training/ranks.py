@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -20,12 +20,14 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tokenlabel.errors import InputError
+from tokenlabel.models.arithmetic import native_arithmetic
 from tokenlabel.runs.recipe import BaseRecipe, Engine
 
 __all__ = ["Ranks", "accumulation"]
 
 _CPU_BATCH = 64  # more at once are no quicker on a CPU, and take more memory
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_NAMES = {torch.float32: "fp32", **{dtype: name for name, dtype in _DTYPES.items()}}
 
 
 def accumulation(recipe: BaseRecipe, world_size: int, most: int) -> int:
@@ -75,7 +77,7 @@ class Ranks:
         self.rank = distributed.get_rank() if self.joined else 0
         self.precision: str = engine.precision
         if engine.precision == "auto":  # on a CPU `fit` finds out which is quicker
-            self.precision = _native_precision(self.device)
+            self.precision = _NAMES[native_arithmetic(self.device)]
         self.device_batch: int = sys.maxsize  # images at once; `fit` finds out how many a GPU takes
         if isinstance(engine.device_batch, int):
             self.device_batch = engine.device_batch
@@ -204,12 +206,6 @@ def _join(device: torch.device, world: int) -> None:
         rank=rank,
         world_size=world,
     )
-
-
-def _native_precision(device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
-    if device.type != "cuda":
-        return "fp32"
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
 def _alive(pid: int) -> bool:
