@@ -20,6 +20,8 @@ from tokenlabel.annotators.features import PatchFeatures
 from tokenlabel.annotators.kinds import read_spec
 from tokenlabel.annotators.kmeans import nearest_center, spherical_kmeans
 from tokenlabel.cli.main import main
+from tokenlabel.data.decode import decode_image
+from tokenlabel.data.open import open_source
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
 from tokenlabel.labels.maintain import merge, verify
@@ -80,9 +82,6 @@ def test_a_cell_is_labeled_with_its_nearest_words(images, tmp_path, weights) -> 
     assert len(words) == 6
     annotator = read_spec(SPEC | {"checkpoint": str(weights)}).build(())
     annotator.use(words)
-    from tokenlabel.data.decode import decode_image
-    from tokenlabel.data.open import open_source
-
     source = open_source(str(images))
     pixels = decode_image(source.read(3), "")
     item = annotator.prepare("", pixels)
@@ -92,6 +91,22 @@ def test_a_cell_is_labeled_with_its_nearest_words(images, tmp_path, weights) -> 
     assert torch.equal(label.classes[0], cosines.argmax(-1))
     expected = (cosines / words.temperature).softmax(-1).topk(5).values.permute(2, 0, 1)
     assert (label.probabilities() - expected).abs().max() < 0.01
+
+
+def test_words_are_learned_before_anything_is_labeled(images, weights, monkeypatch) -> None:
+    annotator = read_spec(SPEC | {"checkpoint": str(weights)}).build(())
+    monkeypatch.setattr(annotator, "annotate", None)
+    monkeypatch.setattr(annotator, "batch_size", None)
+    words = annotator.learn(open_source(str(images)))
+    assert len(words) == 6
+    # scores are in single precision where the network's arithmetic is in half
+    annotator.use(words)
+    pixels = torch.randn(1, 3, 32, 32)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        features = annotator._words.features(pixels)
+        assert features.dtype == torch.bfloat16
+        scores = annotator._words(pixels)
+    assert torch.equal(scores, words.scores(features))
 
 
 def test_the_temperature_gives_the_perplexity() -> None:

@@ -23,6 +23,7 @@ from tokenlabel.annotators.image_model import ImageAnnotator, Item, Running
 from tokenlabel.annotators.kmeans import spherical_kmeans
 from tokenlabel.data.decode import decode_image
 from tokenlabel.data.inputs import Preprocessing
+from tokenlabel.data.reading import StorageError
 from tokenlabel.data.source import ImageSource, source_fingerprint
 from tokenlabel.errors import InputError
 from tokenlabel.files import Locked, locked
@@ -34,6 +35,7 @@ __all__ = ["Learning", "WordAnnotator", "shared_vocabulary"]
 
 _CELLS_AN_IMAGE = 32  # that are looked at, where there are enough images
 _FEWEST_IMAGES = 256
+_AT_ONCE = 32  # images; nothing is known yet of how many would fit
 _WAIT = 0.5  # s between two looks whether another process has learned the words
 _TEMPERED = 4096  # patches whose perplexity the temperature is found by
 
@@ -58,7 +60,10 @@ class WordScores(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         assert self.vocabulary is not None
-        return self.vocabulary.scores(self.features(images))
+        features = self.features(images)
+        # in half precision cosines would be off by more than the temperature forgives
+        with torch.autocast(features.device.type, enabled=False):
+            return self.vocabulary.scores(features)
 
 
 class WordAnnotator(ImageAnnotator):
@@ -100,7 +105,7 @@ class WordAnnotator(ImageAnnotator):
         plain: dict[str, Any] = json.loads(json.dumps(facts))
         return plain
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: a training step may use the words
     def learn(self, source: ImageSource) -> Vocabulary:
         """Words of a sample of the patches of `source`.
 
@@ -132,12 +137,12 @@ class WordAnnotator(ImageAnnotator):
         wanted = max(math.ceil(learning.patches / _CELLS_AN_IMAGE), _FEWEST_IMAGES)
         drawn = torch.randperm(len(source), generator=random)[:wanted].sort().values.tolist()
         cells = math.ceil(learning.patches / max(len(drawn), 1))
-        size, rows = self.batch_size(), []
+        rows = []
         threads = ThreadPoolExecutor(min(os.cpu_count() or 1, 16))
         with threads, progress_bar(visible=first_process()) as progress:
             task = progress.add_task("learn words", total=len(drawn), note="")
-            for start in range(0, len(drawn), size):
-                batch = drawn[start : start + size]
+            for start in range(0, len(drawn), _AT_ONCE):
+                batch = drawn[start : start + _AT_ONCE]
                 for features in self._features([*threads.map(partial(self._item, source), batch)]):
                     chosen = torch.randperm(len(features), generator=random)[:cells]
                     rows.append(features[chosen.to(features.device)])
@@ -151,6 +156,8 @@ class WordAnnotator(ImageAnnotator):
         key = source.keys[index]
         try:
             return self.prepare(key, decode_image(source.read(index), key, source.rules))
+        except StorageError:
+            raise  # nothing is wrong with the image
         except InputError:
             return None
 
