@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from tokenlabel.annotators.kinds import read_spec
 from tokenlabel.api import segment
 from tokenlabel.cli.main import VERBS
 from tokenlabel.cli.main import main as command_line
@@ -500,6 +501,8 @@ def test_eval_says_what_it_lacks(trained: tuple[Path, Path], tmp_path: Path) -> 
     with pytest.raises(InputError, match="is no run"):
         segment.evaluate(data=scenes, checkpoint=tmp_path)
     weights = next((run / "checkpoints").glob("step-*/model.safetensors"))
+    with pytest.raises(InputError, match=r"a run of another kind.*'loss'.*`annotate segmenter`"):
+        read_spec({"model": str(run)}).build(["wall", "grass", "pool"])
     with pytest.raises(InputError, match="is a file of weights: give its run"):
         segment.evaluate(data=scenes, checkpoint=weights)
     other = tmp_path / "classes.json"

@@ -6,7 +6,7 @@ newest whole one takes its place, and `Run.damaged` says so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, overload
@@ -16,7 +16,7 @@ from tokenlabel.progress import console
 from tokenlabel.runs.checkpoints import CheckpointFolder, fault_of
 from tokenlabel.runs.recipe import Recipe
 from tokenlabel.runs.recipe_file import R, read_recipe
-from tokenlabel.text import read_json
+from tokenlabel.text import read_json, read_yaml
 
 __all__ = ["Run", "WhichWeights", "holds_run", "open_run", "saved_weights"]
 
@@ -123,7 +123,19 @@ def open_run(path: str | Path, kind: type[Any] = Recipe) -> Run[Any]:
     folder = path if chosen is None else path.resolve().parent.parent
     if not holds_run(folder):
         raise InputError(f"{path} is no run: it holds no recipe.yaml")
-    return Run(folder, read_recipe(folder / "recipe.yaml", kind), chosen)
+    file = folder / "recipe.yaml"
+    try:
+        return Run(folder, read_recipe(file, kind), chosen)
+    except InputError:
+        content = read_yaml(file, f"recipe {file}", kind=dict)
+        others = content.keys() - {field.name for field in fields(kind)}
+        if not others:
+            raise
+        raise InputError(
+            f"{folder} holds a run of another kind, whose recipe has the section {min(others)!r}: runs"
+            " of `tokenlabel segment train` go with `segment eval`, `segment predict` and `annotate"
+            " segmenter`, those of `tokenlabel train` with `eval`, `predict` and `annotate`"
+        ) from None
 
 
 def holds_run(path: str | Path) -> bool:
