@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,9 @@ from tokenlabel.geometry import View, render
 from tokenlabel.geometry.render import Interpolation, Pixels
 
 __all__ = ["Normalize", "Preprocessing"]
+
+_LEAST_CROP = 0.05  # of the resized image
+_LARGEST_SIDE = 1 << 14  # pixels
 
 
 class Normalize(nn.Module):
@@ -60,6 +65,24 @@ class Preprocessing:
     fit: Fit = "crop"
     multiple: int = 1  # in pixels: what the sides of resized inputs must be divisible by
 
+    def __post_init__(self) -> None:
+        """Settings come with weights, from anywhere. Raises InputError for what shows no image."""
+        numbers = (*self.mean, *self.std, self.crop_pct, *self.image_size)
+        if not all(isinstance(number, Real) and math.isfinite(number) for number in numbers):
+            raise InputError(f"mean, std, crop and size of a model's input must be numbers: {self}")
+        if len(self.mean) != len(self.std) or min(self.std) <= 0:
+            raise InputError(
+                f"std = {self.std} must be positive, one for each of mean = {self.mean}"
+            )
+        if not _LEAST_CROP <= self.crop_pct <= 1 / _LEAST_CROP:
+            raise InputError(
+                f"crop = {self.crop_pct:g} must be from {_LEAST_CROP} to {1 / _LEAST_CROP:g}"
+            )
+        if not 1 <= min(self.image_size) <= max(self.image_size) <= _LARGEST_SIDE:
+            raise InputError(
+                f"image size {self.image_size} must be from 1 to {_LARGEST_SIDE} pixels"
+            )
+
     @classmethod
     def of_timm(cls, model: nn.Module, *, use_test_size: bool = True) -> Preprocessing:
         """The settings that a timm model's weights were published with: its size at test time, or
@@ -76,8 +99,8 @@ class Preprocessing:
             image_size=tuple(config["input_size"][1:]),
             crop_pct=config["crop_pct"],
             interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
-            mean=tuple(config["mean"]),
-            std=tuple(config["std"]),
+            mean=_numbers(config["mean"]),
+            std=_numbers(config["std"]),
             fit="squash" if config["crop_mode"] == "squash" else "crop",
         )
 
@@ -143,3 +166,11 @@ class Preprocessing:
 def to_multiple(length: float, multiple: int) -> int:
     """The multiple that is nearest to a length in pixels, and at least one."""
     return max(round(length / multiple), 1) * multiple
+
+
+def _numbers(values: Any) -> tuple[float, float, float]:
+    """One number for each channel. Raises InputError for another count."""
+    found = tuple(values) if isinstance(values, list | tuple) else (values,)
+    if len(found) != 3:
+        raise InputError(f"the model's mean and std must be three numbers each, not {values!r}")
+    return found
