@@ -203,7 +203,6 @@ def _call(verb: str, rest: list[str]) -> Any:
     from tokenlabel.cli.options import call
 
     given = {word.partition("=")[0] for word in rest}
-    verb = next((v for option, v in IMPLIED.get(verb, {}).items() if option in given), verb)
     module, _, name = VERBS[verb][0].partition(":")
     for option, instead in RENAMED.get(verb, {}).items():
         if option in given:
@@ -213,16 +212,19 @@ def _call(verb: str, rest: list[str]) -> Any:
 
 
 def _find_verb(words: list[str]) -> tuple[str, list[str]]:
-    """The verb is one word, or two (`labels info`)."""
+    """The verb is one word, or two (`labels info`); an option may be that of another verb alone."""
     for length in (2, 1):
         verb = " ".join(words[:length])
         if len(words) >= length and verb in VERBS:
-            return verb, words[length:]
+            rest = words[length:]
+            given = {word.partition("=")[0] for word in rest}
+            implied = [v for option, v in IMPLIED.get(verb, {}).items() if option in given]
+            return implied[0] if implied else verb, rest
     group = [verb for verb in VERBS if verb.startswith(words[0] + " ")]
     if group:
-        given = f"{words[1]!r} is not one of its verbs" if len(words) > 1 else "a verb is missing"
+        fault = f"{words[1]!r} is not one of its verbs" if len(words) > 1 else "a verb is missing"
         choices = ", ".join(verb.split()[1] for verb in group)
-        raise InputError(f"tokenlabel {words[0]}: {given}; it has: {choices}")
+        raise InputError(f"tokenlabel {words[0]}: {fault}; it has: {choices}")
     raise InputError(
         f"no such verb: {words[0]!r}{nearest(words[0], VERBS)}; `tokenlabel --help` lists them"
     )
