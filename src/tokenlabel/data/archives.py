@@ -26,7 +26,7 @@ from tokenlabel.data.decode import JPEG_MAGIC, read_header
 from tokenlabel.data.names import is_packed, stem
 from tokenlabel.data.ranges import files_version, read_ranges
 from tokenlabel.data.reading import read_patiently
-from tokenlabel.data.shard_index import index_file, scan_shard, shard_indexes
+from tokenlabel.data.shard_index import index_file, made_once, scan_shard, shard_indexes
 from tokenlabel.data.shards import classify_by_note
 from tokenlabel.data.source import UNLABELED, Found, Listing
 from tokenlabel.data.splits import Part, choose_part, file_part, parts_among, top_folders
@@ -39,7 +39,7 @@ from tokenlabel.text import read_json
 
 __all__ = ["open_archives"]
 
-_HEAD = 1 << 13  # bytes that most JPEGs' headers take
+_HEADS = (1 << 13, 1 << 16)  # bytes that most JPEGs' headers take, and nearly all
 _IN_FLIGHT = 32  # images that are asked for together
 _SHARD = re.compile(r"(|.*[-_.])\d{4,}(?:-of-\d+)?")
 
@@ -69,20 +69,28 @@ class ArchiveSource(Listing):
         places = [(self.archives[self.numbers[i]], *self._place(i)[1:], self.keys[i]) for i in some]
         content = f"{self.version()} {len(self)} {places}"
         path = index_file(content, ".json")
-        with suppress(InputError, TypeError, KeyError, ValueError):
-            if path.is_file():
+
+        def kept() -> Survey | None:
+            with suppress(InputError, TypeError, KeyError, ValueError):
                 return Survey.of_dict(read_json(path, kind=dict))
-        seen = super().surveyed()
-        write_atomically(path, json.dumps(seen.as_dict()))
-        return seen
+            return None
+
+        def write() -> Survey:
+            seen = super(ArchiveSource, self).surveyed()
+            write_atomically(path, json.dumps(seen.as_dict()))
+            return seen
+
+        return made_once(path, kept, write)
 
     def head(self, index: int) -> bytes:
         archive, start, end = self._place(index)
-        if "://" in archive:
-            data = read_ranges([(archive, start, min(end, start + _HEAD))], self._what(index))[0]
+        for most in _HEADS if "://" in archive else ():
+            (data,) = read_ranges([(archive, start, min(end, start + most))], self._what(index))
+            if not data.startswith(JPEG_MAGIC):
+                break
             with suppress(InputError):
-                if data.startswith(JPEG_MAGIC) and read_header(data, self.keys[index]):
-                    return data
+                read_header(data, self.keys[index])
+                return data
         return self.read(index)
 
     def read(self, index: int) -> bytes:

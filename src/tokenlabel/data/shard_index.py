@@ -14,11 +14,11 @@ import os
 import time
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import zstandard
@@ -34,7 +34,15 @@ from tokenlabel.files import Locked, cache_folder, claim_file, locked, write_ato
 from tokenlabel.progress import first_process, progress_bar
 from tokenlabel.text import read_json
 
-__all__ = ["SIDECAR", "ShardIndex", "index_file", "scan_shard", "shard_indexes", "write_sidecar"]
+__all__ = [
+    "SIDECAR",
+    "ShardIndex",
+    "index_file",
+    "made_once",
+    "scan_shard",
+    "shard_indexes",
+    "write_sidecar",
+]
 
 SIDECAR = ".index"
 _FORMAT = 1
@@ -42,6 +50,8 @@ _AT_ONCE = 32  # tars
 _LARGEST = 1 << 28  # bytes of an unpacked index; a file of a tar takes about 60
 _HEADER = 512
 _LOOK_AGAIN = 0.2  # s
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -115,16 +125,31 @@ def index_file(name: str, ending: str) -> Path:
 def _index_of(archive: str) -> ShardIndex:
     version = file_version(archive)
     kept = index_file(archive if "://" in archive else str(Path(archive).absolute()), ".index")
+
+    def read() -> ShardIndex | None:
+        return _unpacked(kept.read_bytes(), version=version)
+
+    def write() -> ShardIndex:
+        found = _sidecar(archive) or scan_shard(archive, archive)
+        write_atomically(kept, _packed(found, archive, version))
+        return found
+
+    return made_once(kept, read, write)
+
+
+def made_once(path: Path, read: Callable[[], T | None], write: Callable[[], T]) -> T:
+    """What a file holds, or what the first of several processes writes into it while others wait.
+
+    `read` returns None for a file that does not fit, which is written anew.
+    """
     while True:
-        if kept.is_file() and (found := _unpacked(kept.read_bytes(), version=version)):
+        if path.is_file() and (found := read()) is not None:
             return found
         try:
-            with locked(kept, "the index"):
-                if kept.is_file() and (found := _unpacked(kept.read_bytes(), version=version)):
+            with locked(path, "the index"):
+                if path.is_file() and (found := read()) is not None:
                     return found
-                found = _sidecar(archive) or scan_shard(archive, archive)
-                write_atomically(kept, _packed(found, archive, version))
-                return found
+                return write()
         except Locked:
             time.sleep(_LOOK_AGAIN)
 
