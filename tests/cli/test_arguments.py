@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from tokenlabel.api import evaluate, labels, segment, teach, train
+from tokenlabel.api import evaluate, labels, pack, segment, teach, train
 from tokenlabel.api.segment.evaluation import How
 from tokenlabel.cli import evaluate as cli_evaluate
 from tokenlabel.cli import labels as cli_labels
+from tokenlabel.cli import pack as cli_pack
 from tokenlabel.cli import segment as cli_segment
 from tokenlabel.cli import teach as cli_teach
 from tokenlabel.cli import train as cli_train
 
 PAIRS = {
     "eval": (cli_evaluate.evaluate, evaluate.evaluate, set(), set()),
+    "pack": (cli_pack.pack, pack.pack, set(), set()),
     "teach": (cli_teach.teach, teach.teach, set(), {"callbacks"}),
     "train": (
         cli_train.train,
