@@ -85,3 +85,11 @@ def test_it_installs_into_an_empty_environment(wheel: Path, tmp_path: Path) -> N
         command = [str(tmp_path / "env" / "bin" / "tokenlabel"), *words]
         answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
         assert "tokenlabel" in answer.stdout or "lvvit_t" in answer.stdout
+
+
+def test_verbs_named_like_packages_stay_verbs() -> None:
+    code = (
+        "import tokenlabel as tl; first = tl.quickstart; import tokenlabel.quickstart.run;"
+        "assert tl.quickstart is first and callable(tl.compare)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

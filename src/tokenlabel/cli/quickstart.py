@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+# imported first: a package that is imported later would take the place of `tl.quickstart`
+import tokenlabel.quickstart as _package  # noqa: F401
+
 __all__ = ["quickstart"]
 
 
