@@ -17,7 +17,7 @@ from tokenlabel.data.decode import decode_image
 from tokenlabel.data.open import open_source
 
 
-@pytest.mark.parametrize("size", ["lite0", "lite2"])
+@pytest.mark.parametrize("size", ["lite0", pytest.param("lite2", marks=pytest.mark.slow)])
 def test_cells_name_the_photographs_as_timm_does(size: str, shared: Path) -> None:
     """As many right as by timm's own transform at the test size, within 3 of 200.
 

@@ -28,10 +28,10 @@ def info(*, labels: str) -> None:
     Args:
         labels: folder or remote location of the store.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from tokenlabel.labels import LabelStore
+    from tokenlabel.progress import results
 
     store = LabelStore(labels)
     manifest = store.manifest
@@ -49,7 +49,7 @@ def info(*, labels: str) -> None:
     for part in ("dataset", "annotator"):
         for name, value in _lines(getattr(manifest, part)):
             table.add_row(f"{part}: {name}", value[:200])
-    Console(highlight=False, markup=False).print(table)
+    results.print(table)
 
 
 def _lines(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -71,7 +71,7 @@ def _print(result: Predictions) -> None:
     from rich.table import Column, Table
 
     width = None if sys.stdout.isatty() else _WIDTH
-    console = Console(highlight=False, markup=False, width=width)
+    console = Console(highlight=False, markup=False, emoji=False, width=width)
     table = Table(Column("image", overflow="fold"), "answer", "next")
     for found in result.predictions[:_SHOWN]:
         said = [f"{guess.title} {guess.confidence:.1%}" for guess in found.answers]
