@@ -130,7 +130,7 @@ def stages(options: argparse.Namespace) -> Iterator[Stage]:
         "lvvit",
         "How fast is LV-ViT-S beside textbook mixed precision, and beside the card?",
         python(
-            "benchmarks/bench_model_lvvit.py", *device, *(() if small else ("--mfu",)),
+            "benchmarks/bench_model_lvvit.py", *device, "--no-memory" if small else "--mfu",
             *_sizes(small, "--batch", 1, 128, "--rounds", 1, 10),
         ),
         90,
@@ -139,7 +139,7 @@ def stages(options: argparse.Namespace) -> Iterator[Stage]:
         "engine",
         "What does the engine cost over a bare loop?",
         python(
-            "benchmarks/bench_engine.py", *_sizes(small, "--batch", 2, 128, "--steps", 1, 40),
+            "benchmarks/bench_engine.py", *_sizes(small, "--batch", 2, 128, "--steps", 3, 40),
             *(("--size", "32") if small else ("--precision", "bf16", "--compile")),
         ),
         90,
