@@ -11,7 +11,6 @@ from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 
-import timm
 import torch
 from safetensors.torch import save_file
 
@@ -22,6 +21,7 @@ from tokenlabel.data.decode import decode_image
 from tokenlabel.data.open import open_source
 from tokenlabel.files import replacing
 from tokenlabel.labels import LabelStore
+from tokenlabel.models import build_model
 from tokenlabel.pictures.explain import explain
 from tokenlabel.pictures.panels import write_pictures
 
@@ -70,6 +70,6 @@ def _convert(file: Path) -> None:
     """Write the package's weights under timm's names: their tensors stand in timm's order."""
     (pickled,) = Path(str(resources.files(_PACKAGE) / "models")).glob("*.pth")
     tensors = [t.contiguous() for t in torch.load(pickled, weights_only=True).values()]
-    names = timm.create_model(_MODEL).state_dict().keys()
+    names = build_model(_MODEL).state_dict().keys()
     with replacing(file) as aside:
         save_file(dict(zip(names, tensors, strict=True)), aside)
