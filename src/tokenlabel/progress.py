@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,6 +16,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from tokenlabel.torchrun import rank_and_world
+
 __all__ = ["console", "first_process", "progress_bar", "results"]
 
 # names of classes and files are printed as they are, never read as markup
@@ -27,7 +27,7 @@ results = Console(highlight=False, markup=False, emoji=False)
 
 def first_process() -> bool:
     """Whether this process is the one of a torchrun that prints."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank_and_world()[0] == 0
 
 
 def progress_bar(unit: str = "img", *, visible: bool = True) -> Progress:

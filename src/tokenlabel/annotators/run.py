@@ -32,6 +32,7 @@ from tokenlabel.labels.shard import ShardWriter, shard_name
 from tokenlabel.labels.vocabulary import FILE_NAME as VOCABULARY_FILE
 from tokenlabel.labels.writer import begin, complete
 from tokenlabel.progress import console, progress_bar
+from tokenlabel.torchrun import rank_and_world
 
 __all__ = ["run"]
 
@@ -64,7 +65,7 @@ def run(
     vocabulary = None
     if isinstance(annotator, WordAnnotator):
         vocabulary = shared_vocabulary(annotator, source, folder, new=new)
-    rank, world = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+    rank, world = rank_and_world()
     batch_size = batch_size or _begun_with(folder) or annotator.batch_size()
     size = shard_size or _shard_size(len(source), batch_size)
     found = begin(

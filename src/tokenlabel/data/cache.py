@@ -31,6 +31,7 @@ from tokenlabel.data.survey import spread_indices
 from tokenlabel.errors import InputError
 from tokenlabel.files import Locked, cache_folder, claim_file, locked, replacing, short_of_space
 from tokenlabel.progress import console, first_process, progress_bar
+from tokenlabel.torchrun import decoding_threads, local_world
 
 __all__ = ["DecodedImages", "decoded_images", "may_be_reduced"]
 
@@ -109,7 +110,7 @@ def decoded_images(source: ImageSource, cache: Cache, *, fast: bool) -> DecodedI
         return None
     if cache == "disk":
         return _on_disk(source, fast)
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each keeps its own
+    ranks = local_world()  # each keeps its own
     needed, free = _estimate(source, fast), psutil.virtual_memory().available
     if ranks * needed > free:
         raise InputError(
@@ -155,8 +156,10 @@ def _write(file: IO[bytes], source: ImageSource, fast: bool, where: str) -> None
         return _decoded(source, index, fast)
 
     table = np.empty((len(source), 3), "<u4")
-    threads = max((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
-    with ThreadPoolExecutor(threads) as pool, progress_bar(visible=first_process()) as bar:
+    with (
+        ThreadPoolExecutor(decoding_threads()) as pool,
+        progress_bar(visible=first_process()) as bar,
+    ):
         task = bar.add_task("decode", total=len(source), note="")
         for first in range(0, len(source), _AT_ONCE):
             indices = range(first, min(first + _AT_ONCE, len(source)))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +39,7 @@ from tokenlabel.files import (
 from tokenlabel.geometry import View, render
 from tokenlabel.progress import first_process, progress_bar
 from tokenlabel.text import read_json
+from tokenlabel.torchrun import decoding_threads, rank_and_world
 
 __all__ = ["Packed", "pack_images", "packed_size"]
 
@@ -95,11 +95,13 @@ def pack_images(
     shards = [folder / f"{name}-{n:05d}.tar" for n in range(math.ceil(len(source) / shard_size))]
     how = _Form(short_side, form, quality)
     _check_notes(source)
-    rank, world = (int(os.environ.get(key, n)) for key, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+    rank, world = rank_and_world()
     if not shards[0].exists():
         _check_space(folder, source, how)
-    threads = max((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
-    with ThreadPoolExecutor(threads) as pool, progress_bar(visible=first_process()) as bar:
+    with (
+        ThreadPoolExecutor(decoding_threads()) as pool,
+        progress_bar(visible=first_process()) as bar,
+    ):
         task = bar.add_task("pack", total=len(source), note="")
         for number in sorted(range(len(shards)), key=lambda number: (number - rank) % world):
             indices = range(number * shard_size, min((number + 1) * shard_size, len(source)))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import zlib
 from collections import Counter
@@ -33,6 +32,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.files import Locked, cache_folder, claim_file, locked, write_atomically
 from tokenlabel.progress import first_process, progress_bar
 from tokenlabel.text import read_json
+from tokenlabel.torchrun import rank_and_world
 
 __all__ = [
     "SIDECAR",
@@ -71,7 +71,7 @@ def shard_indexes(archives: Sequence[str]) -> list[ShardIndex]:
     Ranks that start together each begin elsewhere, so that they share the work. Raises InputError for
     what is no tar, and where the storage does not answer.
     """
-    rank, world = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+    rank, world = rank_and_world()
     first = rank * len(archives) // world
     with (
         ThreadPoolExecutor(_AT_ONCE) as pool,

@@ -34,6 +34,7 @@ from tokenlabel.runs.recipe import BaseRecipe
 from tokenlabel.runs.recipe_file import differences, flat, read_recipe, to_yaml
 from tokenlabel.runs.results import read_metrics
 from tokenlabel.text import read_json
+from tokenlabel.torchrun import rank_and_world
 
 __all__ = ["RunFolder"]
 
@@ -216,7 +217,7 @@ def _environment() -> dict[str, Any]:
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         if cuda
         else [],
-        "world_size": int(os.environ.get("WORLD_SIZE", "1")),
+        "world_size": rank_and_world()[1],
         "libraries": {name: _version(name) for name in names},
     }
 

@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tokenlabel.errors import InputError
 from tokenlabel.models.arithmetic import native_arithmetic
 from tokenlabel.runs.recipe import BaseRecipe, Engine
+from tokenlabel.torchrun import rank_and_world
 
 __all__ = ["Ranks", "accumulation"]
 
@@ -69,7 +70,7 @@ class Ranks:
             self.device = torch.device("cuda", local) if kind.type == "cuda" else kind
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
-        world = int(os.environ.get("WORLD_SIZE", "1"))
+        _, world = rank_and_world()
         self.joined = "WORLD_SIZE" in os.environ  # torchrun's one process is a group too
         if self.joined and not distributed.is_initialized():
             _join(self.device, world)
