@@ -46,7 +46,7 @@ format: setup
 docs: setup  ## the documentation site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-wheel: setup  ## the package, in dist/; PROJECT_URL=https://host/owner/name for its links
+wheel: setup  ## the package, in dist/; PROJECT_URL is the address for its links
 	rm -rf dist
 	$(BIN)/python -m hatchling build
 

@@ -8,7 +8,7 @@ import os
 import textwrap
 from typing import Any
 
-_WIDTH = 100  # letters of a line, as the site has room for
+_WIDTH = 100  # letters of a line, as wide as the site shows
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

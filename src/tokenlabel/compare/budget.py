@@ -54,7 +54,7 @@ def hours(text: str) -> float:
 def sized(
     rate: Rate, budget: str, arms: int, workers: int, epochs: int, seeds: int | None = None
 ) -> Size:
-    """At most `epochs` epochs of each arm with 2 to 5 seeds (or `seeds`), as the budget has room for.
+    """At most `epochs` epochs of each arm with 2 to 5 seeds (or `seeds`), as many as fit the budget.
 
     Raises InputError where it has none for two epochs.
     """

@@ -178,7 +178,7 @@ def _size(
     budget: str | None,
     workers: int,
 ) -> Size:
-    """As it was begun, as asked for, or as the budget has room for."""
+    """As it was begun, as asked for, or as fits the budget."""
     file = folder / "size.json"
     if file.exists():
         known = read_json(file, kind=dict)

@@ -67,7 +67,7 @@ def row(
 ) -> Image.Image:
     """Pictures side by side, each fitted into a cell, with `head` pixels for what is written above.
 
-    `columns` is how many there is room for, if the row is not full.
+    `columns` is how many fit, if the row is not full.
     """
     strip = Image.new(
         "RGB", (_width(columns or len(panels), cell), head + cell[1] + MARGIN), "white"
