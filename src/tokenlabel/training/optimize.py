@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from timm.optim import Muon as TimmMuon
 from timm.optim import (
     create_optimizer_v2,
     list_optimizers,
@@ -18,12 +19,18 @@ from torch import nn
 
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.runs.recipe import BaseRecipe, Ema, Optimizer
+from tokenlabel.training.muon import Muon
 
 __all__ = ["create_ema", "create_optimizer", "create_schedule", "parameter_groups"]
 
 
-def create_optimizer(student: nn.Module, recipe: Optimizer) -> torch.optim.Optimizer:
-    """timm's optimizer over `parameter_groups`. Raises InputError for an unknown name."""
+def create_optimizer(
+    student: nn.Module, recipe: Optimizer, dtype: torch.dtype = torch.float32
+) -> torch.optim.Optimizer:
+    """timm's optimizer over `parameter_groups`; `dtype` is that of Muon's matrix products.
+
+    Raises InputError for an unknown name.
+    """
     if recipe.name not in list_optimizers():
         raise InputError(
             f"unknown optimizer {recipe.name!r}{nearest(recipe.name, list_optimizers())}"
@@ -38,7 +45,7 @@ def create_optimizer(student: nn.Module, recipe: Optimizer) -> torch.optim.Optim
         momentum=recipe.momentum,
         **{key: value for key, value in options.items() if value is not None},
     )
-    return optimizer
+    return Muon(optimizer.param_groups, dtype) if type(optimizer) is TimmMuon else optimizer
 
 
 def parameter_groups(student: nn.Module, recipe: Optimizer) -> list[dict[str, Any]]:

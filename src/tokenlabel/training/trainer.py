@@ -77,7 +77,8 @@ class Trainer:
         if recipe.engine.compile:
             task.compile()
         self.task = ranks.distribute(task)
-        self.optimizer = create_optimizer(self.student, recipe.optimizer)
+        products = torch.bfloat16 if ranks.precision == "bf16" else torch.float32
+        self.optimizer = create_optimizer(self.student, recipe.optimizer, products)
         self.schedule = create_schedule(self.optimizer, recipe, updates_per_epoch)
         self.updates = 0  # made or skipped so far
         self.skipped = 0
