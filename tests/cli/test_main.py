@@ -35,6 +35,26 @@ def test_help_needs_no_torch(verb: list[str]) -> None:
     assert "usage" in done.stdout
 
 
+@pytest.mark.parametrize("verb", ["", "train", "labels info"])  # the overview; long; one buffer
+def test_help_may_be_read_in_part(verb: str) -> None:
+    command = [sys.executable, "-m", "tokenlabel", *verb.split(), "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()  # as `head` does when it has enough
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert (process.returncode, said) == (1, b"")
+
+
+def test_another_broken_pipe_is_no_silent_end(monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(importlib.import_module("tokenlabel.cli.main"), "_call", broken)
+    with pytest.raises(BrokenPipeError):
+        main(["quickstart"])
+
+
 @pytest.mark.parametrize("group", ["labels", "segment"])
 def test_help_of_a_family_lists_its_verbs(group: str, capsys) -> None:
     main([group, "--help"])

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -161,8 +163,22 @@ _RESUMED = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The `tokenlabel` command. Exits 0 when done, 2 on input that the user can fix."""
+    """The `tokenlabel` command. Exits 0 when done, 2 on input that the user can fix, 1 when nobody
+    reads its output to the end (`tokenlabel ... | head`)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            _answer(words)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _unread():  # it was another pipe
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
+        sys.exit(1)
+
+
+def _answer(words: list[str]) -> None:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
         return
@@ -177,6 +193,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print("\n".join([f"usage: tokenlabel {words[0]} VERB [options]", "", *_table(group)]))
             return
     sys.exit(_run(words))
+
+
+def _unread() -> bool:
+    """Whether the standard output is a pipe that nobody reads any more."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)  # asks for errors alone
+    return bool(output.poll(0))
 
 
 def _run(words: list[str]) -> int:
