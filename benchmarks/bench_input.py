@@ -32,9 +32,10 @@ from tokenlabel import Box, LabelMap, View, token_targets
 from tokenlabel.choices import Cache
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.decode import decode_image, image_size
-from tokenlabel.data.loader import Targets, pixels_needed, train_loader
+from tokenlabel.data.loader import train_loader
 from tokenlabel.data.open import open_source
 from tokenlabel.data.pack import pack_images, packed_size
+from tokenlabel.data.samples import Targets, pixels_needed
 from tokenlabel.data.source import ImageSource
 from tokenlabel.geometry import render
 from tokenlabel.labels import LabelStore, LabelStoreWriter

@@ -24,8 +24,9 @@ from tokenlabel import Box, LabelMap
 from tokenlabel.annotators.classifier import ClassifierSpec
 from tokenlabel.annotators.spec import Network
 from tokenlabel.data.augment import Augmentation
-from tokenlabel.data.loader import Targets, train_loader
+from tokenlabel.data.loader import train_loader
 from tokenlabel.data.open import open_images
+from tokenlabel.data.samples import Targets
 from tokenlabel.labels import LabelStore, LabelStoreWriter
 
 CLASSES = 10

@@ -23,16 +23,10 @@ from timm.data import create_transform
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.inputs import Preprocessing
-from tokenlabel.data.loader import (
-    BatchMaker,
-    Loader,
-    Samples,
-    Targets,
-    eval_loader,
-    train_loader,
-)
+from tokenlabel.data.loader import Loader, eval_loader, train_loader
 from tokenlabel.data.open import open_source
 from tokenlabel.data.order import BatchOrder, Request
+from tokenlabel.data.samples import BatchMaker, Samples, Targets
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import render

@@ -12,9 +12,10 @@ from PIL import Image
 from tokenlabel.data import pack as pack_module
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.decode import decode_image
-from tokenlabel.data.loader import Targets, train_loader
+from tokenlabel.data.loader import train_loader
 from tokenlabel.data.open import open_images, open_source
 from tokenlabel.data.pack import pack_images
+from tokenlabel.data.samples import Targets
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 

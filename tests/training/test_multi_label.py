@@ -13,9 +13,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 import tokenlabel as tl
-from tokenlabel.data.loader import class_labels
 from tokenlabel.data.matching import in_classes_of
 from tokenlabel.data.open import holdout, open_images, open_source
+from tokenlabel.data.samples import class_labels
 from tokenlabel.data.source import UNLABELED, source_fingerprint
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import load_classifier

@@ -11,7 +11,7 @@ from timm.data import RealLabelsImagenet
 from torch import Tensor
 
 from tokenlabel.choices import Benchmark
-from tokenlabel.data.loader import class_labels
+from tokenlabel.data.samples import class_labels
 from tokenlabel.data.source import UNLABELED, ImageSource
 from tokenlabel.errors import InputError, nearest
 

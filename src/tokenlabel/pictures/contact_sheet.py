@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from tokenlabel.data.batch import Batch
-from tokenlabel.data.loader import Samples
 from tokenlabel.data.order import Request
+from tokenlabel.data.samples import Samples
 from tokenlabel.geometry import View
 from tokenlabel.labels import LabelMap
 from tokenlabel.pictures.colors import Colors, class_colors, visible_cells

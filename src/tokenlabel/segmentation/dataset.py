@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenlabel.data.loader import BatchMaker
 from tokenlabel.data.order import Request
+from tokenlabel.data.samples import BatchMaker
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
 from tokenlabel.segmentation.augment import PairAugmentation

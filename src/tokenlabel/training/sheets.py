@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from tokenlabel.data.batch import Batch
-from tokenlabel.data.loader import Loader, Samples
+from tokenlabel.data.loader import Loader
+from tokenlabel.data.samples import Samples
 from tokenlabel.evaluation.classifier import class_titles
 from tokenlabel.files import replacing
 from tokenlabel.pictures.contact_sheet import contact_sheet

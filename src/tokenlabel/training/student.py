@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.inputs import Preprocessing
-from tokenlabel.data.loader import Targets, loader_workers, train_loader
+from tokenlabel.data.loader import loader_workers, train_loader
+from tokenlabel.data.samples import Targets
 from tokenlabel.data.source import ImageSource, without_classes
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import load_classifier

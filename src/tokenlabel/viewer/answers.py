@@ -14,7 +14,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from tokenlabel.data.decode import decode_image
-from tokenlabel.data.loader import class_labels
+from tokenlabel.data.samples import class_labels
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import Classifier, class_titles
 from tokenlabel.geometry import Box, View
