@@ -35,8 +35,8 @@ Benchmark = Literal[
 ]
 """How the right answers are found; see `tokenlabel.evaluation.benchmarks`."""
 
-Cache = Literal["none", "ram", "disk"]
-"""Where decoded images are kept; see `tokenlabel.data.cache`."""
+Cache = Literal["none", "ram", "disk", "device"]
+"""Where decoded images are kept; see `tokenlabel.data.cache` and `tokenlabel.data.resident`."""
 
 Codec = Literal["compact", "exact", "raw"]
 """How a label store keeps a map; see `tokenlabel.labels.codec`."""

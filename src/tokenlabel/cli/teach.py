@@ -84,8 +84,8 @@ def teach(
         dtype: arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of
             float32 and bfloat16, by a short trial.
         workers: processes that read images; 0 reads in this one. Never changes the result.
-        cache: keep decoded images: `ram`, `disk` (a file in TOKENLABEL_CACHE that later runs find again)
-            or `none`. Never changes the result.
+        cache: keep decoded images: `ram`, `disk` (a file in TOKENLABEL_CACHE that later runs find
+            again), `device` (small images of one size, on the GPU) or `none`.
         allow_changed: a value that may differ from that of the run that is to go on, such as
             optimizer.lr or schedule.epochs; may be given several times.
     """

@@ -106,7 +106,8 @@ def train(
             accumulated, with the same result. auto is as many as a GPU has memory for.
         workers: processes per GPU that load images.
         cache: keep decoded images: `ram` (each GPU's process its own), `disk` (one file for all and for
-            later runs, in TOKENLABEL_CACHE), or `none`. Never changes the result.
+            later runs, in TOKENLABEL_CACHE), `device` (small images of one size and their labels, on the
+            GPU, for crops and flips only), or `none`.
         allow_changed: a value that may differ from that of the run that is to go on, such as
             optimizer.lr or schedule.epochs; may be given several times, and is recorded.
         settings: any other value of the recipe, as section.key=value ...

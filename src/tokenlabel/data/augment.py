@@ -90,6 +90,11 @@ class Augmentation:
         return jitter if isinstance(jitter, tuple) else (jitter, jitter, jitter)
 
     @property
+    def crops_and_flips(self) -> bool:
+        """Whether samples are crops and flips, and nothing else."""
+        return not (self.policy or self.erasing or (self._jitters and any(self._jitter)))
+
+    @property
     def _jitters(self) -> bool:
         return self.policy is None or _KEEPS_JITTER in self.policy
 
@@ -127,7 +132,8 @@ class Augmentation:
                 view = view.then(operation.view(source))
             else:
                 photometric.append(operation)
-        view = view.then(View.crop(_draw_crop(source, self.scale, self.ratio, rng)))
+        crop = View.crop(_draw_crop(source, self.scale, self.ratio, rng))
+        view = view.then(crop) if operations else crop
         if rng.random() < self.hflip:
             view = view.then(View.hflip())
         if rng.random() < self.vflip:

@@ -102,9 +102,10 @@ def may_be_reduced(size: tuple[int, int], at_least: tuple[int, int]) -> bool:
 def decoded_images(source: ImageSource, cache: Cache, *, fast: bool) -> DecodedImages | None:
     """All images of `source` as `decode_image(..., fast=fast)` gives them, or None without a cache.
 
-    "ram" keeps them in the memory of this process and its workers, "disk" in a file of the user's
-    cache that every process on the machine shares and that later runs find again. What it takes is
-    said. Raises InputError where memory or disk do not suffice, and for images that cannot be decoded.
+    "ram" and "device" keep them in the memory of this process and its workers, "disk" in a file of
+    the user's cache that every process on the machine shares and that later runs find again. What it
+    takes is said. Raises InputError where memory or disk do not suffice, and for images that cannot be
+    decoded.
     """
     if cache == "none" or len(source) == 0:
         return None

@@ -21,6 +21,7 @@ from tokenlabel.data.cache import decoded_images
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.matching import labeled_samples
 from tokenlabel.data.order import BatchOrder
+from tokenlabel.data.resident import ResidentSamples
 from tokenlabel.data.samples import BatchMaker, Samples, Targets
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
@@ -112,15 +113,16 @@ def train_loader(
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
-) -> Loader[Batch]:
+) -> Loader[Any]:
     """Shuffled, augmented batches of `batch_size` images of `image_size` = (height, width) a rank.
 
     What a batch holds depends on (seed, epoch, step, rank) and on nothing else. `repeats` is how
     often an image appears in a row, augmented anew (repeated augmentation). Images that the annotator
     of `labels` (or of the targets' store) left out are left out. `more` are the targets of further
     annotators; `clean` adds what an annotator is to
-    see of each view. `cache` keeps decoded images and never changes a batch. Raises InputError where
-    images lack labels, or are fewer than one step of all ranks takes.
+    see of each view. `cache` keeps decoded images and does not change what a batch holds; with "device"
+    images and label maps stay where the model is, and pixels are the same to within two gray levels.
+    Raises InputError where images lack labels, or are fewer than one step of all ranks takes.
     """
     store = targets.labels if targets else labels
     samples = np.arange(len(source)) if store is None else labeled_samples(source, store)
@@ -136,6 +138,8 @@ def train_loader(
     made = Samples(
         source, augmentation, image_size, targets, seed, clean, decoded, more=tuple(more)
     )
+    if cache == "device":  # what is left to do takes less time than sending it to a worker
+        return Loader(ResidentSamples(made), order, 0, pin_memory)
     return Loader(made, order, workers, pin_memory)
 
 

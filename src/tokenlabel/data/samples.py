@@ -111,6 +111,13 @@ class Samples(BatchMaker[Batch]):
             return [None] * len(requests)
         return self.source.read_many([request.image for request in requests])
 
+    def drawn(self, request: Request, size: tuple[int, int]) -> Drawn:
+        """What happens to an image of `size` = (height, width) pixels."""
+        origin = (self.seed, request.epoch, request.image, request.repeat)
+        # the same numbers as from the tuple, whose conversion takes as long as the rest
+        words = np.array(origin, np.uint32) if max(origin) < 1 << 32 else origin
+        return self.transform.draw(size, self.size, np.random.default_rng(words))
+
     def draw(self, request: Request, data: bytes | None = None) -> tuple[Drawn, Pixels]:
         """What happens to an image, and the image, as large as that needs; `data` is its file."""
         index, rules = request.image, self.source.rules
@@ -120,8 +127,7 @@ class Samples(BatchMaker[Batch]):
             size = image_size(data, name, rules)
         else:
             size = self.decoded.size(index)
-        rng = np.random.default_rng((self.seed, request.epoch, index, request.repeat))
-        drawn = self.transform.draw(size, self.size, rng)
+        drawn = self.drawn(request, size)
         exact = self.transform.exact_pixels
         needed = (0, 0) if exact else pixels_needed(drawn.view, self.size)
         if self.decoded is not None and not may_be_reduced(size, needed):

@@ -53,7 +53,8 @@ def token_targets(
         form = (label_map.scores.shape, label_map.log_normalizer is None)
         alike.setdefault(form, []).append(i)
     make = _probability if kind == "probability" else _released
-    with _one_thread():
+    device = label_maps[0].scores.device.type if label_maps else "cpu"
+    with _one_thread(), torch.autocast(device, enabled=False):  # also within a half-precision pass
         parts = [
             make([label_maps[i] for i in group], [views[i] for i in group], grid, smoothing)
             for group in alike.values()

@@ -69,7 +69,8 @@ class Data:
     """Loader processes per rank; 0 loads in the training process. Never changes the result."""
     cache: Cache = "none"
     """Keep decoded images: "ram" in the memory of each rank, "disk" in a file that ranks and later runs
-    share. Never changes the result; pays where decoding is what training waits for."""
+    share; neither changes the result. "device": images of one size and their label maps on the GPU,
+    which makes views and targets itself, by crops and flips only."""
 
     @property
     def stores(self) -> tuple[str, ...]:

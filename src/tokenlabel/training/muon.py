@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 __all__ = ["Muon"]
 
 
-class Muon(TimmMuon):
+class Muon(TimmMuon):  # type: ignore[misc]  # timm has no types
     """timm's Muon, with the same updates but for rounding.
 
     timm orthogonalizes one matrix at a time, always in bfloat16. On a GPU the many small kernels of
@@ -62,7 +62,7 @@ class Muon(TimmMuon):
     def _update(self, group: dict[str, Any], stack: list[Tensor]) -> None:
         """The arithmetic of timm's `muon`, on matrices of one shape."""
         lr, momentum = group["lr"], group["momentum"]
-        grads = [parameter.grad for parameter in stack]
+        grads = [parameter.grad for parameter in stack if parameter.grad is not None]
         averages = [self.state[parameter]["momentum_buffer"] for parameter in stack]
         torch._foreach_lerp_(averages, grads, 1.0 - momentum)
         updates = torch._foreach_lerp(grads, averages, momentum) if group["nesterov"] else averages

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from tokenlabel.data.batch import Batch
 from tokenlabel.data.loader import Loader
+from tokenlabel.data.resident import ResidentSamples
 from tokenlabel.data.samples import Samples
 from tokenlabel.evaluation.classifier import class_titles
 from tokenlabel.files import replacing
@@ -45,10 +45,15 @@ class Sheets(Callback):
 
 
 def first_samples(
-    loader: Loader[Batch], class_names: Sequence[str], epoch: int = 0, count: int = SHEET
+    loader: Loader[Any],
+    class_names: Sequence[str],
+    epoch: int = 0,
+    count: int = SHEET,
 ) -> Image.Image:
     """The first samples of an epoch, made again beside the loader, which is left as it is."""
     samples, order = loader.samples, copy.copy(loader.order)
+    if isinstance(samples, ResidentSamples):
+        samples = samples.samples
     assert isinstance(samples, Samples)  # what `train_loader` makes
     order.epoch, order.start = epoch, 0
     requests = [*islice(chain.from_iterable(order), count)]

@@ -1,0 +1,159 @@
+"""Images and label maps that stay on the device: for a batch, nothing but its views goes there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokenlabel.data.augment import Augmentation, Drawn
+from tokenlabel.data.batch import Batch
+from tokenlabel.data.order import Request
+from tokenlabel.data.samples import BatchMaker, Samples, Targets, class_labels
+from tokenlabel.errors import InputError
+from tokenlabel.geometry.render_batch import render_batch
+from tokenlabel.labels import LabelMap, token_targets
+from tokenlabel.targets import TokenTarget
+
+__all__ = ["DrawnBatch", "ResidentSamples"]
+
+
+@dataclass(frozen=True)
+class DrawnBatch:
+    """What is drawn for a batch; `to` makes its pixels and targets on the device."""
+
+    of: ResidentSamples
+    images: Tensor  # [B] int64: indices in the source
+    drawn: tuple[Drawn, ...]
+    labels: Tensor  # as in `Batch`
+    keys: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.drawn)
+
+    def first(self, count: int) -> DrawnBatch:
+        """The first `count` samples."""
+        return DrawnBatch(
+            self.of,
+            self.images[:count],
+            self.drawn[:count],
+            self.labels[:count],
+            self.keys[:count],
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        return self.of.batch(self, torch.device(device), non_blocking)
+
+
+class ResidentSamples(BatchMaker[DrawnBatch]):
+    """Draws the samples that `samples` would make. All images and label maps are kept on the device
+    that asks for the first batch, as bytes and in float32.
+
+    Raises InputError for images of different sizes, and for augmentation other than crops and flips.
+    """
+
+    def __init__(self, samples: Samples) -> None:
+        transform, decoded = samples.transform, samples.decoded
+        assert isinstance(transform, Augmentation)
+        assert decoded is not None
+        if not transform.crops_and_flips:
+            raise InputError(
+                "data.cache=device makes views by crops and flips only: use data.cache=ram, or leave"
+                " out augment.policy, color_jitter and erasing"
+            )
+        self.sizes = {decoded.size(index) for index in range(len(decoded))}
+        if len(self.sizes) > 1:
+            raise InputError(
+                f"data.cache=device needs images of one size, these have {len(self.sizes)}:"
+                " use data.cache=ram, or make them alike with `tokenlabel pack`"
+            )
+        self.samples, self._decoded = samples, decoded
+        self._images: Tensor | None = None
+        self._maps: list[dict[str, LabelMap]] = []  # of each of the targets, by key
+
+    def make(self, requests: list[Request]) -> DrawnBatch:
+        source, (size,) = self.samples.source, self.sizes
+        indices = [request.image for request in requests]
+        return DrawnBatch(
+            of=self,
+            images=torch.tensor(indices),
+            drawn=tuple(self.samples.drawn(request, size) for request in requests),
+            labels=class_labels(source, indices),
+            keys=tuple(source.keys[index] for index in indices),
+        )
+
+    @torch.no_grad()
+    def batch(self, drawn: DrawnBatch, device: torch.device, non_blocking: bool) -> Batch:
+        """The pixels and targets of what was drawn."""
+        if self._images is None or self._images.device != device:
+            self._move(device)
+        assert self._images is not None
+        pixels = render_batch(
+            self._images[drawn.images.to(device, non_blocking=non_blocking)],
+            [one.view for one in drawn.drawn],
+            self.samples.size,
+            [one.interpolation for one in drawn.drawn],
+        )
+        made = [
+            self._targets(targets, maps, drawn)
+            for targets, maps in zip(self._wanted, self._maps, strict=True)
+        ]
+        return Batch(
+            images=pixels.contiguous(memory_format=torch.channels_last),
+            labels=drawn.labels.to(device, non_blocking=non_blocking),
+            target=made[0] if made else None,
+            keys=drawn.keys,
+            more=tuple(made[1:]),
+        )
+
+    @property
+    def _wanted(self) -> Sequence[Targets]:
+        first = self.samples.targets
+        return () if first is None else (first, *self.samples.more)
+
+    def _targets(
+        self, targets: Targets, maps: dict[str, LabelMap], drawn: DrawnBatch
+    ) -> TokenTarget:
+        return token_targets(
+            [maps[key] for key in drawn.keys],
+            [one.view for one in drawn.drawn],
+            targets.grid,
+            targets.kind,
+            targets.smoothing,
+        )
+
+    def _move(self, device: torch.device) -> None:
+        """Take all images and label maps to the device."""
+        count, ((height, width),) = len(self._decoded), self.sizes
+        pixels = np.empty((count, height, width, 3), np.uint8)
+        for index in range(count):
+            pixels[index] = self._decoded.pixels(index)
+        self._images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).contiguous()
+        self._maps = [_on(device, targets, self.samples) for targets in self._wanted]
+
+
+def _on(device: torch.device, targets: Targets, samples: Samples) -> dict[str, LabelMap]:
+    """The label maps of all images that have one, moved in one piece where they are of one form."""
+    keys = [key for key in samples.source.keys if key in targets.labels]
+    maps = [targets.labels[key] for key in keys]
+    moved: dict[str, LabelMap] = {}
+    forms = {(one.scores.shape, one.log_normalizer is None) for one in maps}
+    for form in forms:
+        alike = [
+            i for i, m in enumerate(maps) if (m.scores.shape, m.log_normalizer is None) == form
+        ]
+        scores = torch.stack([maps[i].scores.float() for i in alike]).to(device)
+        classes = torch.stack([maps[i].classes for i in alike]).to(device)
+        known = [m for i in alike if (m := maps[i].log_normalizer) is not None]
+        normalizers = torch.stack(known).float().to(device) if known else None
+        for place, i in enumerate(alike):
+            moved[keys[i]] = replace(
+                maps[i],
+                scores=scores[place],
+                classes=classes[place],
+                log_normalizer=None if normalizers is None else normalizers[place],
+            )
+    return moved
