@@ -332,6 +332,29 @@ def test_photometric_operations_are_timms_to_the_byte(name: str) -> None:
             assert ours.flags.writeable
 
 
+@pytest.mark.parametrize("name", AMOUNTS)
+def test_each_channel_that_is_no_color_changes_as_a_gray_image(name: str) -> None:
+    rng = np.random.default_rng(0)
+    pixels = (rng.random((40, 30, 4)) ** 2 * 255).astype(np.uint8)
+    deep = (pixels + rng.uniform(-0.45, 0.45, pixels.shape)).clip(0, 255).astype(np.float32)
+    for args in [(amount,) for amount in AMOUNTS[name]] or [()]:
+        operation = Operation(name, args)
+        changed = operation.apply(pixels)
+        assert (changed.shape, changed.dtype) == (pixels.shape, np.uint8)
+        for channel in range(4):
+            gray = operation.apply(pixels[..., [channel] * 3])
+            np.testing.assert_array_equal(changed[..., channel], gray[..., 0])
+        finer = operation.apply(deep)
+        assert finer.dtype == np.float32
+        np.testing.assert_array_equal(
+            operation.apply(pixels.astype(np.float32)).astype(np.uint8), changed
+        )
+        if name not in ("Posterize", "Solarize"):
+            assert np.abs(finer - changed).mean() < 2
+    if name == "Color":
+        np.testing.assert_array_equal(operation.apply(deep), deep)
+
+
 def test_erasing_is_timms() -> None:
     random.seed(0)
     reference = RandomErasing(probability=0.6, mode="const", device="cpu")

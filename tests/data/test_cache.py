@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from tokenlabel.data.decode import decode_image
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.loader import eval_loader, train_loader
 from tokenlabel.data.open import open_source
-from tokenlabel.data.source import ImageSource
+from tokenlabel.data.source import ImageSource, of_channels
 from tokenlabel.errors import InputError
 
 SHOWN = Preprocessing((24, 24), 0.9, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -56,6 +57,35 @@ def test_batches_are_bit_equal_with_a_cache(
     plain, fast = (eval_loader(source, SHOWN, batch_size=9, cache=c) for c in ("none", cache))
     for a, b in zip(plain, fast, strict=True):
         assert torch.equal(a.images, b.images)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_batches_of_other_channels(kind: type, tmp_path: Path) -> None:
+    """Four channels, of 8 bits and of 16, with every augmentation, with and without a cache."""
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        (tmp_path / "data" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        values = rng.integers(0, np.iinfo(kind).max + 1, (20 + i, 30, 4)).astype(kind)
+        np.save(tmp_path / "data" / "ab"[i % 2] / f"{i}.npy", values)
+    source = of_channels(open_source(str(tmp_path / "data")), 4)
+    mean, std = (0.4,) * 4, (0.2,) * 4
+    batches = []
+    for cache, workers in (("none", 0), ("ram", 1), ("disk", 0)):
+        augmentation = Augmentation(
+            policy="rand-m9-mstd0.5-inc1", erasing=0.5, scale=(0.5, 1.0), mean=mean, std=std
+        )
+        options: dict[str, Any] = {"cache": cache, "workers": workers}
+        loader = train_loader(source, augmentation, image_size=(16, 24), batch_size=5, **options)
+        batches.append(torch.stack([batch.images for batch in loader.epoch(0)]))
+        shown = Preprocessing((16, 16), 0.9, "bicubic", mean, std)
+        (batch,) = eval_loader(source, shown, batch_size=10, **options)
+        batches.append(batch.images)
+    for train, judged in zip(batches[::2], batches[1::2], strict=True):
+        assert (train.shape, judged.shape) == ((2, 5, 4, 16, 24), (10, 4, 16, 16))
+        assert train.dtype == judged.dtype == (torch.uint8 if kind is np.uint8 else torch.float32)
+        assert torch.equal(train, batches[0])
+        assert torch.equal(judged, batches[1])
+        assert judged.float().std() > 20
 
 
 def test_files_are_read_once(source: ImageSource, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zlib
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +15,14 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from tokenlabel.data.decode import (
-    DecodeRules,
     decode_image,
     decode_mask,
+    decode_picture,
     image_size,
     read_header,
 )
 from tokenlabel.data.orientation import turned, turned_box, turned_size
+from tokenlabel.data.rules import DecodeRules
 from tokenlabel.data.survey import spread_indices, survey
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
@@ -94,13 +98,107 @@ def test_a_data_set_has_one_range() -> None:
     files = [saved(Image.fromarray(values), "PNG") for values in (dark, bright)]
     found = survey((str(i), lambda data=data: data) for i, data in enumerate(files))
     rules = found.rules()
-    assert rules.integers == (0, 4095)
+    assert rules == DecodeRules(integers=(0, 4095), deep=True)
     assert found.modes == {"I;16": 2}
-    assert decode_image(files[0], "dark", rules)[0, 0, 0] == 200 >> 4
+    first = replace(rules, deep=False)  # as of a run that kept 8 bits
+    assert decode_image(files[0], "dark", first)[0, 0, 0] == 200 >> 4
     assert decode_image(files[0], "dark")[0, 0, 0] == 200
-    assert DecodeRules.of_dict(rules.as_dict()) == rules
     clipped = saved(Image.fromarray(np.full((4, 4), 60000, np.uint16)), "PNG")
-    assert decode_image(clipped, "beyond", rules)[0, 0, 0] == 255
+    for kept in (rules, first):
+        assert decode_image(clipped, "beyond", kept)[0, 0, 0] == 255
+        assert DecodeRules.of_dict(json.loads(json.dumps(kept.as_dict()))) == kept
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_no_two_of_16_bits_become_one(channels: int) -> None:
+    """All 65536 levels, and where they lie between black and white."""
+    deep = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    rules = DecodeRules(integers=(0, 65535), channels=channels, deep=True)
+    for data in (saved(Image.fromarray(deep), "PNG"), stored(deep)):
+        pixels = decode_image(data, "deep", rules)
+        assert (pixels.shape, pixels.dtype) == ((256, 256, channels), np.float32)
+        np.testing.assert_allclose(pixels[..., -1], deep / 257.0, rtol=1e-6)
+        assert len(np.unique(pixels)) == 2**16
+    usual = decode_image(saved(gradient(), "JPEG"), "a.jpg", rules)  # 8 bits among those of 16
+    assert usual.dtype == np.float32
+    np.testing.assert_array_equal(usual, usual.round())
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_gray_is_one_channel_where_it_is_asked_for(kind: str) -> None:
+    for mode in ("L", "RGB"):
+        data = saved(gradient().convert(mode), kind)
+        pixels = decode_image(data, "a", DecodeRules(channels=1))
+        expected = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
+        assert pixels.shape == (60, 90, 1)
+        assert np.abs(pixels[..., 0].astype(int) - expected).max() <= 1
+
+
+def test_deep_colors_become_gray_as_others_do() -> None:
+    deep = np.full((4, 4, 3), 1000, np.uint16)
+    deep[..., 1] = 3000
+    gray = decode_image(png16(deep), "a", DecodeRules((0, 4095), channels=1, deep=True))
+    np.testing.assert_allclose(gray, (0.413 * 1000 + 0.587 * 3000) / 4095 * 255, atol=0.1)
+
+
+def test_a_fourth_channel_is_kept_where_it_is_asked_for() -> None:
+    values = np.random.default_rng(0).integers(0, 256, (5, 7, 4)).astype(np.uint8)
+    data = saved(Image.fromarray(values, "RGBA"), "PNG")
+    np.testing.assert_array_equal(decode_image(data, "a", DecodeRules(channels=4)), values)
+    np.testing.assert_array_equal(decode_image(data, "a"), values[..., :3])
+    last = decode_image(data, "a", DecodeRules(channels=1, chosen=(3,)))
+    np.testing.assert_array_equal(last, values[..., 3:])
+
+
+def stored(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, ">u2", np.float32])
+def test_arrays_are_images_of_their_channels(kind: Any) -> None:
+    values = np.arange(5 * 7 * 4).reshape(5, 7, 4)
+    for order in ("C", "F"):
+        data = stored(np.asarray(values, kind, order=order))
+        assert image_size(data, "a.npy") == (5, 7)
+        rules = replace(survey([("a", lambda data=data: data)]).rules(), channels=4)
+        assert rules.deep == (kind != np.uint8)
+        expected = values.astype(np.float32)  # all lie within 0 to 255, which is then their range
+        np.testing.assert_allclose(decode_image(data, "a.npy", rules), expected, rtol=1e-6)
+        some = replace(rules, channels=2, chosen=(3, 0))
+        shown = decode_image(data, "a.npy", some)
+        np.testing.assert_allclose(shown, expected[..., [3, 0]], rtol=1e-6)
+        np.testing.assert_array_equal(decode_picture(data, "a.npy", rules), expected[..., :3])
+        np.testing.assert_array_equal(decode_picture(data, "a.npy", some), expected[..., [3, 3, 3]])
+    assert read_header(data, "a.npy").mode.endswith("x 4")
+
+
+@pytest.mark.parametrize(
+    ("values", "rules", "said"),
+    [
+        (np.zeros((2, 2, 4), np.uint8), DecodeRules(), r"has 4 channels, and the model takes 3: .*"
+         r"\(--in-chans\), or choose 3 of them \(--channels\)"),
+        (np.zeros((2, 2, 3), np.uint8), DecodeRules(channels=4), "has 3 channels, .* takes 4"),
+        (np.zeros((2, 2, 4), np.uint8), DecodeRules(chosen=(1, 2, 4)), "has channels 0 to 3"),
+        (np.zeros((2, 2, 2, 2)), DecodeRules(), "array of numbers"),
+        (np.zeros((2, 0, 2)), DecodeRules(), "array of numbers"),
+        (np.zeros((2, 2), bool), DecodeRules(), "array of numbers"),
+        (np.array([{}]), DecodeRules(), "array of numbers"),
+    ],
+)  # fmt: skip
+def test_arrays_that_are_no_such_images_are_named(
+    values: np.ndarray, rules: DecodeRules, said: str
+) -> None:
+    with pytest.raises(InputError, match=rf"image a\.npy.*{said}"):
+        decode_image(stored(values), "a.npy", rules)
+
+
+def test_damaged_arrays_are_named() -> None:
+    data = stored(np.zeros((64, 64, 4), np.uint16))
+    for damaged in (data[:7], data[:9], data[:40], data[:-1], data[:6] + b"\7\0" + data[8:]):
+        with pytest.raises(InputError, match=r"image a\.npy: it (was cut short|is no \.npy file)"):
+            decode_image(damaged, "a.npy", DecodeRules(channels=4))
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.0, 255.0), (-2.0, 7.0)])

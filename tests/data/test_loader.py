@@ -271,7 +271,17 @@ def test_the_clean_view_is_the_same_geometry_without_colors_and_erasing(
     assert torch.equal(clean.clean[0].permute(1, 2, 0), torch.from_numpy(expected))
 
 
-def test_models_of_other_channels_are_refused_in_words() -> None:
-    gray = timm.create_model("test_vit", in_chans=1)
-    with pytest.raises(InputError, match="takes images of 1 channels, and images are read as RGB"):
-        Preprocessing.of_timm(gray)
+@pytest.mark.parametrize("channels", [1, 4])
+def test_models_of_other_channels_have_the_mean_of_gray(channels: int) -> None:
+    usual = Preprocessing.of_timm(timm.create_model("test_vit"))
+    model = timm.create_model("test_vit", in_chans=channels)
+    found = Preprocessing.of_timm(model)
+    assert found.channels == channels
+    assert found.mean == (pytest.approx(sum(usual.mean) / 3),) * channels
+    assert found.std == (pytest.approx(sum(usual.std) / 3),) * channels
+    assert found.normalize(torch.zeros(2, channels, 3, 3)).shape == (2, channels, 3, 3)
+    model.pretrained_cfg = {**model.pretrained_cfg, "mean": (0.5,) * (channels + 3)}
+    with pytest.raises(InputError, match=f"must be {channels} numbers each"):
+        Preprocessing.of_timm(model)
+    with pytest.raises(InputError, match=f"set in_chans={channels}"):
+        found.require_channels(3)

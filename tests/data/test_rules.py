@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from PIL import Image
 from tokenlabel.annotators.run import run
 from tokenlabel.api.labels import labels_health
 from tokenlabel.cli.view_batch import view_batch
-from tokenlabel.data.decode import AS_STORED, DecodeRules, decode_image
+from tokenlabel.data.decode import decode_image
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.loader import eval_loader
 from tokenlabel.data.matching import labeled_samples
 from tokenlabel.data.open import holdout, open_source
+from tokenlabel.data.rules import AS_STORED, DecodeRules
 from tokenlabel.data.source import read_by, require_labels
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
@@ -51,11 +53,12 @@ def turned(tmp_path: Path) -> Path:
 
 def test_deep_images_keep_their_differences_in_a_batch(deep: Path) -> None:
     source = open_source(str(deep))
-    assert source.rules == DecodeRules(integers=(0, 4095))
+    assert source.rules == DecodeRules(integers=(0, 4095), deep=True)
     assert source.found.ranges == {"I;16": (160, 3202)}
     assert "I;16 images of values 160 to 3202" in source.found.line()
     (batch,) = eval_loader(source, WHOLE, batch_size=6)
-    assert batch.images.amax((1, 2, 3)).tolist() == [10] * 3 + [200] * 3
+    levels = torch.tensor([160, 161, 162, 3200, 3201, 3202]) / 4095 * 255
+    assert torch.allclose(batch.images.amax((1, 2, 3)), levels, rtol=1e-6)
 
 
 def test_parts_of_a_data_set_keep_its_rules(deep: Path) -> None:
@@ -73,7 +76,9 @@ def test_a_model_is_shown_what_it_was_trained_on(deep: Path) -> None:
     assert alone.rules.integers == (0, 255)
     assert read_by(alone, trained).rules.integers == (0, 4095)
     applied = open_source(str(deep), orientation="apply")
-    assert read_by(applied, trained).rules == DecodeRules((0, 4095), None, "apply")
+    assert read_by(applied, trained).rules == DecodeRules((0, 4095), None, "apply", deep=True)
+    first = replace(trained, deep=False)  # of a run that kept 8 bits of them
+    assert read_by(alone, first).rules == first
     assert read_by(alone, AS_STORED).rules == alone.rules
 
 
@@ -156,4 +161,4 @@ def test_labels_are_looked_at_over_images_of_their_orientation(
 
 def test_one_image_decodes_as_its_data_set_says(deep: Path) -> None:
     source = open_source(str(deep))
-    assert decode_image(source.read(0), "dark", source.rules).max() == 10
+    assert decode_image(source.read(0), "dark", source.rules).max() == np.float32(160 / 4095 * 255)

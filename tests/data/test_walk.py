@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tokenlabel.data.open import open_source
+from tokenlabel.data.rules import AS_STORED
 from tokenlabel.data.walk import image_endings, is_image, walk
 from tokenlabel.errors import InputError
 
@@ -88,3 +92,24 @@ def test_a_folder_that_cannot_be_listed_is_named(
     monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(InputError, match=r"cannot list the folder .*dog: Permission denied"):
         walked(tmp_path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_arrays_are_images_where_there_are_no_pictures(
+    make: type, tmp_path: Path, packed: bool
+) -> None:
+    file = io.BytesIO()
+    np.save(file, np.zeros((4, 4, 2), np.uint8))
+    arrays = {"a/0.npy": file.getvalue(), "b/1.npy": file.getvalue()}
+    for name, files in (("alone", arrays), ("beside", arrays | {"a/0.png": make.encoded(0)})):
+        place = tmp_path / name
+        if packed:
+            make.write_tar(place := place.with_suffix(".tar"), files)
+        else:
+            make.write_files(place, files)
+        source = open_source(str(place))
+        assert list(source.keys) == (["a/0.npy", "b/1.npy"] if name == "alone" else ["a/0.png"])
+        assert source.found.left_out == ({} if name == "alone" else {"files ending in .npy": 2})
+        if name == "alone":
+            assert source.found.modes == {"uint8 x 2": 2}
+            assert source.rules == AS_STORED

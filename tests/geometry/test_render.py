@@ -186,3 +186,24 @@ def test_thin_images() -> None:
         for view in (View.identity(), View.crop(Box(0.2, 0.3, 0.7, 0.9)), View.rotation(5, 1.0)):
             assert render(image, view, (6, 4)).shape == (6, 4, 3)
         assert (render(image, View.identity(), (6, 4)) == 77).all()
+
+
+@settings(deadline=None, max_examples=20)
+@given(views, st.sampled_from([(48, 32), (150, 64)]), st.sampled_from(["bilinear", "bicubic"]))
+def test_any_channels_and_depth_show_the_same(
+    view: View, size: tuple[int, int], interpolation: Interpolation
+) -> None:
+    """Each channel as if it were one of RGB, and levels between those of bytes."""
+    image = np.array(photograph())
+    expected = render(image, view, size, interpolation, FILL).astype(float)
+    four = render(image[..., [0, 1, 2, 1]], view, size, interpolation, (*FILL, FILL[1]))
+    assert (four.shape, four.dtype) == ((*size, 4), np.uint8)
+    assert np.abs(four[..., :3] - expected).max() <= 1
+    np.testing.assert_array_equal(four[..., 3], four[..., 1])
+    gray = render(image[..., :1].astype(np.float32), view, size, interpolation, FILL[0])
+    assert (gray.shape, gray.dtype) == ((*size, 1), np.float32)
+    assert np.abs(gray[..., 0] - expected[..., 0]).max() < 2  # bytes are rounded twice, and down
+    assert 0 <= gray.min() <= gray.max() <= 255
+    fine = render(image[..., :1] / np.float32(300), view, size, interpolation, 0)
+    if len(np.unique(gray)) > 10:
+        assert len(np.unique(fine)) > 0.3 * len(np.unique(gray))

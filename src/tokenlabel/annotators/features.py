@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from timm.models import get_model_input_config
 from torch import Tensor, nn
 
 from tokenlabel.errors import InputError
@@ -14,7 +15,7 @@ __all__ = ["PatchFeatures"]
 
 
 class PatchFeatures(nn.Module):
-    """Images [B, 3, H, W] to features [B, h, w, D]: the last map of a network.
+    """Images [B, C, H, W] to features [B, h, w, D]: the last map of a network.
 
     The network is a timm model with or without a head, the image tower of an open_clip model, or any
     module that maps images to features [B, D, h, w].
@@ -51,7 +52,8 @@ class PatchFeatures(nn.Module):
     def shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """(h, w, D) for images of `size` = (height, width) pixels. Raises InputError for one cell."""
         like = next(self.tower.parameters())
-        blank = torch.zeros(1, 3, *size, device=like.device, dtype=like.dtype)
+        channels = get_model_input_config(self.tower)["input_size"][0]
+        blank = torch.zeros(1, channels, *size, device=like.device, dtype=like.dtype)
         try:
             _, h, w, d = self.eval()(blank).shape
         except InputError:

@@ -26,7 +26,7 @@ class FoldsAnnotator:
     def __init__(self, members: Sequence[ImageAnnotator], folds: Folds) -> None:
         self._members, self._folds = list(members), folds
         self._together = _Together(self._members)
-        self.num_classes = members[0].num_classes
+        self.num_classes, self.channels = members[0].num_classes, members[0].channels
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

@@ -22,7 +22,7 @@ from tokenlabel.labels import LabelMap
 
 __all__ = ["ONE_VIEW", "ImageAnnotator", "Running", "Views", "weights_hash"]
 
-Item = tuple[Tensor, Box]  # uint8 [3, h, w], the part of the image it shows
+Item = tuple[Tensor, Box]  # [C, h, w] from 0 to 255, the part of the image it shows
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Running(TypedDict, total=False):
 
 
 class ImageAnnotator:
-    """Runs `scores`, a module from normalized images [B, 3, H, W] to class logits [B, h, w, C].
+    """Runs `scores`, a module from normalized images [B, C, H, W] to class logits [B, h, w, C].
 
     `num_classes` and the classes of the maps are those of `class_map`, if one is given. `class_names`
     are theirs, where they are known; `notes` are lines that a user should read before the work.
@@ -80,6 +80,7 @@ class ImageAnnotator:
         scores = scores.eval().to(self.device).to(memory_format=torch.channels_last)
         self._scores = torch.compile(scores) if compile else scores
         self.preprocessing, self.views = preprocessing, views
+        self.channels = preprocessing.channels
         self.top_k = min(top_k, self.num_classes)
         self.views_at_once = views_at_once
         self._class_map = class_map
@@ -102,7 +103,7 @@ class ImageAnnotator:
         """32 on a CPU; else half of the largest power of two that fits the accelerator's memory."""
         if self.device.type == "cpu":
             return 32
-        image = torch.zeros(3, *self.preprocessing.image_size, dtype=torch.uint8)
+        image = torch.zeros(self.channels, *self.preprocessing.image_size, dtype=torch.uint8)
         return largest_batch(lambda size: self.annotate([(image, Box())] * size)) // 2
 
     def prepare(self, key: str, pixels: Pixels, orientation: int = UPRIGHT) -> Item:  # noqa: ARG002
@@ -126,7 +127,11 @@ class ImageAnnotator:
 
     @torch.no_grad()  # not inference mode: a training step computes with what comes out
     def label_views(self, views: Tensor) -> list[LabelMap]:
-        """Maps of views [B, 3, H, W] in [0, 255], each a picture of its own, on the views' device."""
+        """Maps of views [B, C, H, W] in [0, 255], each a picture of its own, on the views' device.
+
+        Gray views become those of three equal channels where it takes these.
+        """
+        views = views.expand(-1, self.channels, -1, -1)
         extent = self.preprocessing.view((views.shape[2], views.shape[3])).source_box()
         return [
             LabelMap(scores, classes, normalizer, extent, self.num_classes)
@@ -143,7 +148,7 @@ class ImageAnnotator:
         return scores.permute(0, 3, 1, 2), classes.permute(0, 3, 1, 2), logits.logsumexp(-1)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Class logits [B, h, w, C] of images uint8 [B, 3, H, W], averaged over the views."""
+        """Class logits [B, h, w, C] of images [B, C, H, W] from 0 to 255, averaged over the views."""
         x = self._normalize(images.to(self.device, non_blocking=True))
         x = x.contiguous(memory_format=torch.channels_last)
         views = [

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tokenlabel.data.orientation import UPRIGHT
+from tokenlabel.geometry.render import Pixels
 from tokenlabel.labels import LabelMap
 
 __all__ = ["Annotator", "FindsByName", "Pixels"]
 
-Pixels = NDArray[np.uint8]  # [H, W, 3], RGB
 Item = TypeVar("Item")
 
 
@@ -21,7 +18,8 @@ class Annotator(Protocol[Item]):
     """Labels a batch of images in two steps, so that the first may run in other threads.
 
     Both steps must give the same result for the same input: a resumed run has to end with the same
-    bytes as an undisturbed one.
+    bytes as an undisturbed one. Images are RGB, unless an annotator has an attribute `channels`: the
+    number that it takes.
     """
 
     num_classes: int

@@ -18,10 +18,11 @@ from typing import Any, Self, TypeVar
 
 from tokenlabel.annotators.protocol import Annotator, FindsByName
 from tokenlabel.annotators.word_model import WordAnnotator, shared_vocabulary
-from tokenlabel.data.decode import AS_STORED, decode_image, read_header
+from tokenlabel.data.decode import decode_image, read_header
 from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.data.reading import StorageError
-from tokenlabel.data.source import ImageSource, source_fingerprint
+from tokenlabel.data.rules import AS_STORED
+from tokenlabel.data.source import ImageSource, of_channels, source_fingerprint
 from tokenlabel.data.survey import is_constant
 from tokenlabel.errors import InputError
 from tokenlabel.files import claim_folder, short_of_space
@@ -47,6 +48,7 @@ def run(
     annotator: Annotator[Any],
     output: str | Path,
     *,
+    channels: Sequence[int] | None = None,
     batch_size: int | None = None,
     shard_size: int | None = None,
     codec: Codec = "compact",
@@ -54,12 +56,14 @@ def run(
 ) -> Manifest:
     """Label all images; returns the store's manifest, which is complete when all processes are done.
 
+    `channels` are those of the images, by number, that the annotator is shown; None: all.
     Images that cannot be read are left out and listed in `manifest.left_out`; running again tries
     those again. Interrupted runs go on where they stopped. By default the annotator chooses the
     batch size; a run that goes on keeps the one it began with.
     """
     if isinstance(annotator, FindsByName):
         annotator.check_names(source.keys)
+    source = of_channels(source, getattr(annotator, "channels", 3), channels)
     new = not Path(output).exists()
     folder = claim_folder(Path(output), ours=_is_store)
     vocabulary = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ def annotate(
     annotator: str | Mapping[str, Any] | AnnotatorSpec,
     split: str | None = None,
     orientation: Orientation = "ignore",
+    channels: Sequence[int] = (),
     codec: Codec = "compact",
     batch_size: int | None = None,
     shard_size: int | None = None,
@@ -30,7 +31,8 @@ def annotate(
     """Label the images of `data` (its training part, or `split`) into a label store at `output`.
 
     `annotator` is a spec, such as `ClassifierSpec(model="resnet50")`, the same as a mapping with
-    `kind`, or a classifier's name alone. An interrupted run is continued by the same call. Returns
+    `kind`, or a classifier's name alone. `channels` are those of the images, by number, that it is
+    shown. An interrupted run is continued by the same call. Returns
     the store's manifest: `labeled` images, those `left_out` and why; it is not `complete` while other
     processes still write. `notice` is called with each line worth reading before the work begins.
     Raises InputError.
@@ -45,4 +47,12 @@ def annotate(
     for line in (f"{data}: {source.found.line()}", *built.notes):
         if notice is not None:
             notice(line)
-    return run(source, built, output, batch_size=batch_size, shard_size=shard_size, codec=codec)
+    return run(
+        source,
+        built,
+        output,
+        channels=channels or None,
+        batch_size=batch_size,
+        shard_size=shard_size,
+        codec=codec,
+    )

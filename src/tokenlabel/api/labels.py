@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tokenlabel.data.decode import decode_image, image_size
+from tokenlabel.data.decode import decode_picture, image_size
 from tokenlabel.data.matching import orientation_of
 from tokenlabel.data.open import announce, open_images
 from tokenlabel.data.source import (
@@ -62,7 +62,7 @@ def show_words(
     place = {key: index for index, key in enumerate(source.keys)}
 
     def pixels(key: str) -> Pixels:
-        return decode_image(source.read(place[key]), key, source.rules)
+        return decode_picture(source.read(place[key]), key, source.rules)
 
     return word_sheet(store, source.keys, pixels, words)
 
@@ -85,7 +85,7 @@ def labels_health(
     truth = dict(zip(source.keys, source.labels, strict=True))
 
     def pixels(key: str) -> Pixels:
-        return decode_image(source.read(place[key]), key, source.rules)
+        return decode_picture(source.read(place[key]), key, source.rules)
 
     if store.manifest.words:
         return check_words(store, source.keys, truth, pixels, sample=sample)

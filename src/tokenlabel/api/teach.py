@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +26,8 @@ def teach(
     weights: str | Path | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     image_size: int | None = None,
+    in_chans: int = 3,
+    channels: Sequence[int] = (),
     epochs: int = 20,
     batch_size: int = 64,
     opt: str = "adamw",
@@ -61,6 +63,8 @@ def teach(
     regular expression for keys, keeps images together), so that `annotate` labels every image by the one
     that did not see it.
 
+    `in_chans` is how many channels the images have, or how many of them, `channels` by number, it sees.
+
     The run lies in `output`/run; the same call goes on where it was stopped, bit for bit.
     `allow_changed` and `callbacks` are those of `tokenlabel.training.engine.fit`. Raises InputError.
     """
@@ -77,12 +81,14 @@ def teach(
             "holdout": holdout,
             "folds": folds,
             "group": group,
+            "channels": list(channels) or None,
             "workers": workers,
             "cache": cache,
         },
         "model": {
             "name": model,
             "image_size": image_size,
+            "in_chans": in_chans,
             "pretrained": pretrained,
             "weights": None if weights is None else str(weights),
             "kwargs": dict(model_kwargs or {}),

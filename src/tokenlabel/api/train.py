@@ -64,6 +64,8 @@ def train_recipe(
     recipe: str | Recipe | None = None,
     model: str | None = None,
     image_size: int | None = None,
+    in_chans: int | None = None,
+    channels: Sequence[int] = (),
     weights: str | None = None,
     freeze: Literal["none", "backbone"] | None = None,
     labels: str | Sequence[str] | None = (),
@@ -112,6 +114,8 @@ def train_recipe(
         [
             *_given("model.name", model),
             *_given("model.image_size", image_size),
+            *_given("model.in_chans", in_chans),
+            *_given("data.channels", list(channels) or None),
             *_given("model.weights", weights),
             *_given("data.labels", _one_or_all(labels)),
             *_given("model.freeze", freeze),
@@ -243,7 +247,7 @@ def _annotated(
     ranks, images = Ranks(recipe.engine), recipe.data
     source = open_images(images.train, images.train_split, "train", orientation=images.orientation)
     built = build_annotator(annotator, class_names=source.class_names, device=ranks.device)
-    run(source, built, store)
+    run(source, built, store, channels=images.channels)
     ranks.wait()  # the ranks share the work: all must have done theirs
     return dataclasses.replace(recipe, data=dataclasses.replace(images, labels=str(store)))
 
@@ -251,7 +255,7 @@ def _annotated(
 def _online(
     annotator: str | Mapping[str, Any] | AnnotatorSpec, recipe: Recipe
 ) -> Callable[[Any], Sequence[Any]]:
-    """What labels a batch of augmented views, [B, 3, H, W] uint8."""
+    """What labels a batch of augmented views, [B, C, H, W] from 0 to 255."""
     from tokenlabel.annotators.kinds import build_annotator
     from tokenlabel.annotators.online import OnlineLabels
     from tokenlabel.data.open import open_images
@@ -259,4 +263,5 @@ def _online(
 
     source = open_images(recipe.data.train, recipe.data.train_split, "train")
     device = Ranks(recipe.engine).device
-    return OnlineLabels(build_annotator(annotator, class_names=source.class_names, device=device))
+    built = build_annotator(annotator, class_names=source.class_names, device=device)
+    return OnlineLabels(built, recipe.model.in_chans)

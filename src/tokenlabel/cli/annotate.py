@@ -45,6 +45,8 @@ class _Run:
     """Part of the data set; the training part by default."""
     orientation: Orientation = "ignore"
     """Apply the EXIF orientations of the images, or ignore them."""
+    channels: tuple[int, ...] = ()
+    """Which of the images' channels the annotator sees, by number from 0; all by default."""
     codec: Codec = "compact"
     """compact (about 2 kB an image), exact (keeps raw logits as float16), raw (as exact, not
     compressed)."""
@@ -77,6 +79,7 @@ def _verb(kind: str) -> Callable[..., int]:
             annotator=annotator,
             split=run.split,
             orientation=run.orientation,
+            channels=run.channels,
             codec=run.codec,
             batch_size=run.batch_size,
             shard_size=run.shard_size,

@@ -26,10 +26,11 @@ __all__ = ["call"]
 # group -> its options, by their names in the function; the others are the verb's own
 _GROUPS = {
     "data": (
-        "data", "split", "val", "val_split", "holdout", "classes", "ignore_index", "layout",
+        "data", "split", "val", "val_split", "holdout", "channels", "classes", "ignore_index", "layout",
     ),
     "model": (
         "model", "backbone", "head", "weights", "pretrained", "model_kwargs", "image_size",
+        "in_chans",
     ),
     "labels": ("annotator", "labels", "online", "supervision", "mix"),
     "schedule": (

@@ -53,7 +53,8 @@ def show(
         output: Picture to write: .png, or .html for a page that needs nothing else.
     """
     from tokenlabel.annotators.classifier import ClassifierSpec
-    from tokenlabel.data.decode import decode_image
+    from tokenlabel.data.decode import decode_image, decode_picture
+    from tokenlabel.data.rules import DecodeRules
     from tokenlabel.errors import InputError
     from tokenlabel.evaluation.classifier import load_classifier
     from tokenlabel.labels import LabelStore
@@ -90,14 +91,18 @@ def show(
     for path in images:
         if not path.is_file():
             raise InputError(f"no image at {path}")
-        image = decode_image(path.read_bytes(), str(path))
+        data = path.read_bytes()
+        image = decode_picture(data, str(path))
+        shown = None if student is None else student.decode(data, str(path))
         maps: dict[str, LabelMap] = {}
         if store is not None:
             maps["label map"] = store[_key(store, path)]
         if teacher is not None:
-            maps["annotator"] = teacher.annotate([teacher.prepare(str(path), image)])[0]
+            rules = DecodeRules(channels=teacher.channels)
+            pixels = decode_image(data, str(path), rules)
+            maps["annotator"] = teacher.annotate([teacher.prepare(str(path), pixels)])[0]
         name = "/".join(path.parts[-2:])
-        rows.append(explain(name, image, maps, student, known, classes, heat, relevance))
+        rows.append(explain(name, image, maps, student, known, classes, heat, relevance, shown))
     write_pictures(output, rows)
     print(f"written to {output}")
 

@@ -22,6 +22,8 @@ def teach(
     weights: Path | None = None,
     model_kwargs: ModelArguments | None = None,
     image_size: int | None = None,
+    in_chans: int = 3,
+    channels: tuple[int, ...] = (),
     epochs: int = 20,
     batch_size: int = 64,
     opt: str = "adamw",
@@ -60,6 +62,8 @@ def teach(
             other classes is made anew.
         model_kwargs: further arguments of the timm model, as name value pairs; lists as [64,128].
         image_size: side of the input in pixels; the model's own by default.
+        in_chans: channels of the images: 3 are red, green and blue, 1 is gray.
+        channels: which of the images' channels it sees, by number from 0; all by default.
         epochs: passes over the images.
         batch_size: images a step.
         opt: an optimizer of timm; from random weights muon needs far fewer epochs than adamw.
@@ -103,6 +107,7 @@ def teach(
         "annotate",
         ("--data", data),
         ("--split", split),
+        ("--channels", " ".join(map(str, channels)) or None),
         ("--model", output),
         ("--output", output.with_name(f"{output.name}-labels")),
     )

@@ -33,6 +33,8 @@ def train(
     recipe: str | None = None,
     model: str | None = None,
     image_size: int | None = None,
+    in_chans: int | None = None,
+    channels: tuple[int, ...] = (),
     weights: str | None = None,
     freeze: Literal["none", "backbone"] | None = None,
     annotator: str | None = None,
@@ -76,6 +78,8 @@ def train(
             model's pretrained ones), else `starter`, from random weights.
         model: the transformer to train: any name that timm knows, or lvvit_t, lvvit_s, ...
         image_size: side of the training images in pixels.
+        in_chans: channels of the images: 3 are red, green and blue, 1 is gray.
+        channels: which of the images' channels the model sees, by number from 0; all by default.
         weights: start from these weights: a checkpoint file, the folder of a run, or `pretrained` for
             timm's own.
         freeze: `backbone` trains the heads alone: a linear probe of --weights.

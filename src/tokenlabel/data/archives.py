@@ -32,7 +32,7 @@ from tokenlabel.data.source import UNLABELED, Found, Listing
 from tokenlabel.data.splits import Part, choose_part, file_part, parts_among, top_folders
 from tokenlabel.data.survey import Survey, spread_indices
 from tokenlabel.data.tar import unpacked
-from tokenlabel.data.walk import is_visible, sift
+from tokenlabel.data.walk import is_array, is_visible, kept_arrays, sift
 from tokenlabel.errors import InputError
 from tokenlabel.files import write_atomically
 from tokenlabel.text import read_json
@@ -188,6 +188,10 @@ def open_archives(
                     notes[path] = index.notes[inner]
                 elif sift(inner, left_out):
                     images[path] = _Place(number, inner, int(offset), int(size))
+        arrays = [path for path in images if is_array(path)]
+        pictures = len(arrays) < len(images)
+        for path in {*arrays} - {*kept_arrays(arrays, left_out, beside_pictures=pictures)}:
+            del images[path]
         source = _source(images, notes, left_out, split, part, where, chosen, (archives, plain))
     except BaseException:
         for path in temporary:

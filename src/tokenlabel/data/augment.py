@@ -55,8 +55,8 @@ class Augmentation:
     interpolation: Interpolation | Literal["random"] = "random"
     erasing: float = 0.0  # probability of erasing a box
     erasing_mode: Literal["pixel", "rand", "const"] = "pixel"  # noise, one color, the mean
-    mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN  # of pixels in [0, 1]
-    std: tuple[float, float, float] = IMAGENET_DEFAULT_STD
+    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN  # of each channel of pixels in [0, 1]
+    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
 
     exact_pixels = False  # decoding may be fast, and at a reduced scale
 
@@ -75,10 +75,9 @@ class Augmentation:
         _ = self._parsed_policy
 
     @cached_property
-    def fill(self) -> tuple[int, int, int]:
+    def fill(self) -> tuple[int, ...]:
         """The mean color, which shows where a view leaves the image."""
-        red, green, blue = (min(255, round(255 * value)) for value in self.mean)
-        return red, green, blue
+        return tuple(min(255, round(255 * value)) for value in self.mean)
 
     @cached_property
     def _parsed_policy(self) -> Policy | None:
@@ -101,17 +100,18 @@ class Augmentation:
     def __call__(
         self, image: Image.Image | Pixels, size: int | tuple[int, int]
     ) -> tuple[Tensor, View]:
-        """A sample of an RGB image (Pillow's, or uint8 [H, W, 3]) for a data set of your own.
+        """A sample of an image (Pillow's, or uint8 [H, W, C]) for a data set of your own.
 
-        The pixels, uint8 [3, h, w], and the view that they show, to make token targets of. `size` is
-        a side or (height, width). What is drawn follows torch's random numbers of the process, which
-        a DataLoader seeds in each of its workers.
+        Its channels are those of `mean`. The pixels, uint8 [C, h, w], and the view that they show, to
+        make token targets of. `size` is a side or (height, width). What is drawn follows torch's random
+        numbers of the process, which a DataLoader seeds in each of its workers.
         """
         height, width = to_2tuple(size)
         pixels = np.array(image)
-        if pixels.dtype != np.uint8 or pixels.shape[2:] != (3,):
+        if pixels.dtype != np.uint8 or pixels.shape[2:] != (len(self.mean),):
             raise InputError(
-                f"{pixels.dtype} {list(pixels.shape)} is no RGB image of bytes [H, W, 3]: convert it"
+                f"{pixels.dtype} {list(pixels.shape)} is no image of bytes [H, W, {len(self.mean)}]:"
+                " convert it"
             )
         rng = np.random.default_rng(int(torch.randint(1 << 62, ())))
         drawn = self.draw((pixels.shape[0], pixels.shape[1]), (height, width), rng)
@@ -150,7 +150,7 @@ class Augmentation:
     # -- applying --------------------------------------------------------------------------------
 
     def apply(self, drawn: Drawn, image: Pixels, size: tuple[int, int]) -> Pixels:
-        """The pixels [h, w, 3] of a drawn sample of `image` [H, W, 3]; `size` = (h, w)."""
+        """The pixels [h, w, C] of a drawn sample of `image` [H, W, C]; `size` = (h, w)."""
         pixels = render(image, drawn.view, size, drawn.interpolation, self.fill)
         for operation in drawn.operations:
             pixels = operation.apply(pixels)
@@ -164,10 +164,10 @@ class Augmentation:
         rows = slice(round(box.y0 * height), round(box.y1 * height))
         cols = slice(round(box.x0 * width), round(box.x1 * width))
         region = pixels[rows, cols]
-        shape = {"pixel": region.shape, "rand": (3,), "const": (3,)}[self.erasing_mode]
+        shape = region.shape if self.erasing_mode == "pixel" else region.shape[2:]
         noise = np.zeros(shape) if self.erasing_mode == "const" else rng.standard_normal(shape)
         colors = (np.asarray(self.mean) + noise * np.asarray(self.std)) * 255
-        region[...] = colors.round().clip(0, 255).astype(np.uint8)
+        region[...] = colors.round().clip(0, 255).astype(pixels.dtype)
 
 
 def center_view(

@@ -14,9 +14,11 @@ __all__ = ["Batch"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Images as bytes (normalize them on the device) with their class and token targets."""
+    """Images before they are normalized (on the device), with their class and token targets."""
 
-    images: Tensor  # [B, 3, H, W] uint8, channels last in memory
+    images: Tensor
+    """[B, C, H, W] from 0 to 255, channels last in memory: uint8, or float32 of images of more than
+    8 bits."""
     labels: Tensor
     """[B] int64; of images that may have several classes [B, M], padded with -1."""
     target: TokenTarget | None

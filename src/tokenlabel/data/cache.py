@@ -25,11 +25,13 @@ import numpy as np
 import psutil
 
 from tokenlabel.choices import Cache
-from tokenlabel.data.decode import Pixels, decode_image
+from tokenlabel.data.decode import decode_image
+from tokenlabel.data.rules import DecodeRules
 from tokenlabel.data.source import ImageSource, source_fingerprint
 from tokenlabel.data.survey import spread_indices
 from tokenlabel.errors import InputError
 from tokenlabel.files import Locked, cache_folder, claim_file, locked, replacing, short_of_space
+from tokenlabel.geometry.render import Pixels
 from tokenlabel.progress import console, first_process, progress_bar
 from tokenlabel.torchrun import decoding_threads, local_world
 
@@ -44,9 +46,9 @@ _LOOK_AGAIN = 1.0  # s
 class DecodedImages:
     """The pixels of every image of a source, in a file that this object owns."""
 
-    def __init__(self, descriptor: int, where: str) -> None:
+    def __init__(self, descriptor: int, where: str, rules: DecodeRules) -> None:
         """Raises InputError where the file is not whole."""
-        self._file, self._where = descriptor, where
+        self._file, self._where, self._rules = descriptor, where, rules
         size = os.fstat(descriptor).st_size
         fault = InputError(f"{where} is damaged: delete it, it is made anew")
         if size < _END.size:
@@ -58,7 +60,9 @@ class DecodedImages:
             raise fault
         self._table = np.frombuffer(self._data, "<u4", 3 * count, table).reshape(count, 3)
         areas = self._table[:, :2].astype(np.int64).prod(1)
-        self._starts = np.concatenate(([0], np.cumsum(3 * areas)))
+        self._starts = np.concatenate(
+            ([0], np.cumsum(rules.channels * rules.dtype.itemsize * areas))
+        )
         if self._starts[-1] != table:
             raise fault
 
@@ -71,24 +75,24 @@ class DecodedImages:
         return height, width
 
     def pixels(self, index: int) -> Pixels:
-        """A copy of an image's pixels, uint8 [H, W, 3]. Raises InputError where they are damaged."""
+        """A copy of an image's pixels [H, W, C]. Raises InputError where they are damaged."""
         start, end = self._starts[index : index + 2].tolist()
         data = self._data[start:end]
         if zlib.crc32(data) != self._table[index, 2]:
             raise InputError(f"{self._where} is damaged: delete it, it is made anew")
-        return np.frombuffer(data, np.uint8).reshape(*self.size(index), 3).copy()
+        return np.frombuffer(data, self._rules.dtype).reshape(*self.size(index), -1).copy()
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             os.close(self._file)
 
-    def __reduce__(self) -> tuple[Callable[..., DecodedImages], tuple[Any, str]]:
+    def __reduce__(self) -> tuple[Callable[..., DecodedImages], tuple[Any, str, DecodeRules]]:
         """For workers that are spawned, not forked: they get the same file."""
-        return _received, (DupFd(self._file), self._where)
+        return _received, (DupFd(self._file), self._where, self._rules)
 
 
-def _received(descriptor: Any, where: str) -> DecodedImages:
-    return DecodedImages(descriptor.detach(), where)
+def _received(descriptor: Any, where: str, rules: DecodeRules) -> DecodedImages:
+    return DecodedImages(descriptor.detach(), where, rules)
 
 
 def may_be_reduced(size: tuple[int, int], at_least: tuple[int, int]) -> bool:
@@ -120,7 +124,7 @@ def decoded_images(source: ImageSource, cache: Cache, *, fast: bool) -> DecodedI
         )
     with _memory_file() as file:
         _write(file, source, fast, f"{_gigabytes(needed)} of memory")
-        return DecodedImages(os.dup(file.fileno()), "the memory of decoded images")
+        return DecodedImages(os.dup(file.fileno()), "the memory of decoded images", source.rules)
 
 
 def _on_disk(source: ImageSource, fast: bool) -> DecodedImages:
@@ -138,7 +142,7 @@ def _on_disk(source: ImageSource, fast: bool) -> DecodedImages:
                 console.print(f"another process is writing {path}: waiting", soft_wrap=True)
             waits = True
             time.sleep(_LOOK_AGAIN)
-    return DecodedImages(os.open(path, os.O_RDONLY), str(path))
+    return DecodedImages(os.open(path, os.O_RDONLY), str(path), source.rules)
 
 
 def _write_file(path: Path, source: ImageSource, fast: bool) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tokenlabel.data.decode import decode_image
+from tokenlabel.data.decode import decode_picture
 from tokenlabel.data.reading import StorageError
 from tokenlabel.data.source import UNLABELED, ImageSource, classes_of
 from tokenlabel.data.survey import is_constant
@@ -93,7 +93,7 @@ def _look(source: ImageSource, index: int) -> _Seen:
     key = source.keys[index]
     try:
         data = source.read(index)
-        pixels = decode_image(data, key, source.rules, fast=True, at_least=_AT_LEAST)
+        pixels = decode_picture(data, key, source.rules, fast=True, at_least=_AT_LEAST)
     except StorageError:
         raise
     except InputError as error:

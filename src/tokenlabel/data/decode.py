@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,87 +13,53 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from tokenlabel.choices import Orientation
+from tokenlabel.data.levels import (
+    ARRAY_MAGIC,
+    array_kind,
+    gray_of,
+    read_array,
+    scaled,
+    with_channels,
+)
 from tokenlabel.data.orientation import UPRIGHT, orientation_of, turned, turned_size
+from tokenlabel.data.rules import AS_STORED, DecodeRules
 from tokenlabel.errors import InputError
+from tokenlabel.geometry.render import Pixels
 
 __all__ = [
-    "AS_STORED",
     "JPEG_MAGIC",
-    "DecodeRules",
     "Header",
-    "Orientation",
-    "ValueRange",
     "decode_image",
     "decode_mask",
+    "decode_picture",
     "deep_values",
     "image_size",
+    "pixels_by",
     "read_header",
-    "value_range",
 ]
-
-Pixels = NDArray[np.uint8]
-ValueRange = tuple[float, float]
 
 MAX_PIXELS_VARIABLE = "TOKENLABEL_MAX_PIXELS"
 _MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)  # where Pillow itself refuses
 
 JPEG_MAGIC = b"\xff\xd8\xff"
-_DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits of the sensors and files that there are
-
-
-@dataclass(frozen=True)
-class DecodeRules:
-    """How the images of a data set become pixels; found once, and kept with all that is made of them.
-
-    - `integers`, `floats`: the values of images of more than 8 bits, and of floating-point images,
-      that become black and white. None: those of each image by itself (see `value_range`).
-    - `orientation`: whether EXIF orientations are applied, to images, masks and boxes alike.
-    """
-
-    integers: ValueRange | None = None
-    floats: ValueRange | None = None
-    orientation: Orientation = "ignore"
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; `of_dict` reads it."""
-        return {
-            "integers": self.integers and list(self.integers),
-            "floats": self.floats and list(self.floats),
-            "orientation": self.orientation,
-        }
-
-    def filled(self, found: DecodeRules) -> DecodeRules:
-        """Those that a model was trained by, for data in which others were `found`: ranges that
-        these do not say, and the orientation that was chosen, are of `found`."""
-        return DecodeRules(
-            self.integers or found.integers, self.floats or found.floats, found.orientation
-        )
-
-    @classmethod
-    def of_dict(cls, written: dict[str, Any]) -> DecodeRules:
-        integers, floats = written.get("integers"), written.get("floats")
-        return cls(
-            integers and (float(integers[0]), float(integers[1])),
-            floats and (float(floats[0]), float(floats[1])),
-            written.get("orientation", "ignore"),
-        )
-
-
-AS_STORED = DecodeRules()
-"""Each image by itself, as it is stored."""
+_COLORS = {1: ("GRAY", "L"), 3: ("RGB", "RGB")}  # of so many channels: simplejpeg's and Pillow's
+_AS_THEY_ARE = ("L", "LA", "RGB", "RGBA", "CMYK")  # Pillow's modes whose channels are the image's
 
 
 class Header(NamedTuple):
     """What a file says of its image before its pixels are decoded."""
 
-    mode: str  # Pillow's; of deep color images with the bits a channel ("RGB;16")
+    mode: str  # Pillow's; of deep colors with their bits ("RGB;16"); of arrays "uint16 x 4"
     size: tuple[int, int]  # (height, width) as it is stored
     orientation: int  # EXIF's, 1 to 8
 
 
 def read_header(data: bytes, name: str) -> Header:
     """Mode, size and orientation of an encoded image. Raises InputError naming `name`."""
+    if data.startswith(ARRAY_MAGIC):
+        (height, width, channels), kind = array_kind(data, name)
+        _require_few_pixels(height, width, name)
+        return Header(f"{kind.name} x {channels}", (height, width), UPRIGHT)
     with _opened(data, name) as image:
         deep = _is_deep(image) and image.mode not in ("I", "F") and not image.mode.startswith("I;")
         mode = f"{image.mode};16" if deep else image.mode
@@ -117,10 +83,13 @@ def decode_image(
     fast: bool = False,
     at_least: tuple[int, int] = (0, 0),
 ) -> Pixels:
-    """Decode an image file to RGB pixels, uint8 [H, W, 3], by the rules of its data set.
+    """Decode an image file to pixels [H, W, C], by the rules of its data set: uint8, or float32 from 0
+    to 255 where these are `deep`.
 
-    Gray, palette and CMYK images are converted, deeper ones scaled to 8 bits; transparency is
-    dropped; of an animation the first frame is taken.
+    Gray, palette and CMYK images are converted to what the rules want, 3 channels (RGB) or 1 (gray).
+    Other counts must be those of the file, `.npy` arrays [H, W, C] mostly, or be chosen by the rules.
+    Transparency is dropped, unless it is asked for as a fourth channel; of an animation the first
+    frame is taken.
 
     `fast` trades a last bit of JPEG accuracy for speed; with `at_least` = (height, width) a large
     JPEG may come out at a reduced scale, no smaller than this. Raises InputError naming `name`, for
@@ -129,12 +98,13 @@ def decode_image(
     orientation = UPRIGHT
     if rules.orientation == "apply":
         orientation = read_header(data, name).orientation
-    if _jpeg_size(data, name) is not None:
+    color = _COLORS.get(rules.channels) if rules.chosen is None else None
+    if color is not None and _jpeg_size(data, name) is not None:
         height, width = turned_size(at_least, orientation)
         try:
             pixels: Pixels = simplejpeg.decode_jpeg(
                 data,
-                "RGB",
+                color[0],
                 fastdct=fast,
                 fastupsample=fast,
                 min_height=height,
@@ -142,16 +112,37 @@ def decode_image(
                 # factors below 2 cost more than they save
                 min_factor=2 if min(at_least) > 0 else 1,
             )
+            pixels = pixels.astype(np.float32) if rules.deep else pixels
             return turned(pixels, orientation) if orientation != UPRIGHT else pixels
         except ValueError:
             pass  # CMYK, or slightly damaged: Pillow reads it
-    with _opened(data, name) as image:
-        try:
-            values = _deep(data, image)
-            pixels = np.array(image.convert("RGB")) if values is None else _to_bytes(values, rules)
-        except Exception as error:  # whatever a format's reader raises for damaged data
-            raise _unreadable(name, error) from error
+    pixels = pixels_by(rules, _values(data, name, color and color[1]), name)
     return turned(pixels, orientation) if orientation != UPRIGHT else pixels
+
+
+def pixels_by(rules: DecodeRules, values: NDArray[Any], name: str) -> Pixels:
+    """Values [H, W, C] as the pixels that the rules make of them. Raises InputError naming `name`."""
+    values = with_channels(values, rules.channels, name, rules.chosen)
+    if values.dtype == np.uint8:
+        return values.astype(np.float32) if rules.deep else values
+    found = rules.floats if values.dtype.kind == "f" else rules.integers
+    return scaled(values, found, deep=rules.deep)
+
+
+def decode_picture(
+    data: bytes, name: str, rules: DecodeRules = AS_STORED, **options: Any
+) -> NDArray[np.uint8]:
+    """Decode an image file for people: RGB, uint8 [H, W, 3], whatever model the rules are for.
+
+    Of an array of more channels the first three, or of those that the rules choose; of two the first.
+    """
+    shown = replace(rules, channels=3, deep=False)
+    chosen: tuple[int, ...] | None = None
+    if data.startswith(ARRAY_MAGIC):
+        channels = array_kind(data, name)[0][2]
+        chosen = rules.chosen or tuple(range(channels))
+        chosen = chosen[: 3 if len(chosen) > 2 else 1]
+    return decode_image(data, name, replace(shown, chosen=chosen), **options)
 
 
 def decode_mask(data: bytes, name: str) -> NDArray[np.int64]:
@@ -174,11 +165,14 @@ def decode_mask(data: bytes, name: str) -> NDArray[np.int64]:
     return values
 
 
-# -- value ranges ----------------------------------------------------------------------------------
+# -- values ----------------------------------------------------------------------------------------
 
 
 def deep_values(data: bytes, name: str) -> NDArray[Any] | None:
     """The values [H, W, C] of an image of more than 8 bits or of floats; None of any other."""
+    if data.startswith(ARRAY_MAGIC):
+        _, kind = array_kind(data, name)
+        return None if kind == np.uint8 else _values(data, name, None)
     with _opened(data, name) as image:
         try:
             return _deep(data, image)
@@ -186,18 +180,24 @@ def deep_values(data: bytes, name: str) -> NDArray[Any] | None:
             raise _unreadable(name, error) from error
 
 
-def value_range(low: float, high: float, *, floats: bool) -> ValueRange:
-    """The black and the white of a data set whose values lie from `low` to `high`.
-
-    Integers: 0 and the largest value of the least usual bit depth that holds them (12 bits: 4095).
-    Floats: 0 to 1, or 0 to 255, where all values lie there. Else the least and the largest value.
-    """
-    if low >= 0:
-        whites = (1.0, 255.0) if floats else tuple(2.0**bits - 1 for bits in _DEPTHS)
-        white = next((white for white in whites if high <= white), None)
-        if white is not None:
-            return 0.0, white
-    return low, high
+def _values(data: bytes, name: str, mode: str | None) -> NDArray[Any]:
+    """The values [H, W, C] of a file, an array's as they are; pictures as `mode` ("L" or "RGB", which
+    have no transparency), or (None) with all channels that they have."""
+    if data.startswith(ARRAY_MAGIC):
+        read_header(data, name)
+        return read_array(data, name)
+    with _opened(data, name) as image:
+        try:
+            values = _deep(data, image)
+            if values is None:
+                own = image.mode if image.mode in _AS_THEY_ARE else "RGB"
+                plain = np.array(image.convert(mode or own))
+                return plain if plain.ndim == 3 else plain[..., None]
+        except Exception as error:  # whatever a format's reader raises for damaged data
+            raise _unreadable(name, error) from error
+    if mode is not None:
+        values = values[..., : 3 if values.shape[2] >= 3 else 1]  # no transparency
+    return gray_of(values) if mode == "L" and values.shape[2] == 3 else values
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -219,25 +219,7 @@ def _deep(data: bytes, image: Image.Image) -> NDArray[Any] | None:
 
     encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     values = decode_tensor(encoded, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
-    return np.asarray(
-        values[..., :3] if values.shape[2] >= 3 else values[..., :1]
-    )  # no transparency
-
-
-def _to_bytes(values: NDArray[Any], rules: DecodeRules) -> Pixels:
-    """Values [H, W, 1 or 3] as levels [H, W, 3]: by whole bits where these are integers."""
-    floats = values.dtype.kind == "f"
-    values = np.nan_to_num(values) if floats else values
-    found = rules.floats if floats else rules.integers
-    low, high = found or value_range(float(values.min()), float(values.max()), floats=floats)
-    shifted = values.astype(np.float64) - low
-    if floats:
-        levels = np.rint(shifted * (255 / max(high - low, 1e-12)))
-    else:
-        levels = np.floor(shifted * (256 / (high - low + 1)))
-    return np.ascontiguousarray(
-        np.broadcast_to(levels.clip(0, 255).astype(np.uint8), (*values.shape[:2], 3))
-    )
+    return np.asarray(values)
 
 
 # -- files -----------------------------------------------------------------------------------------

@@ -29,9 +29,9 @@ _LARGEST_SIDE = 1 << 14  # pixels
 
 
 class Normalize(nn.Module):
-    """uint8 images [B, 3, H, W] to a model's input: (images / 255 - mean) / std, by channel.
+    """Images [B, C, H, W] from 0 to 255 to a model's input: (images / 255 - mean) / std, by channel.
 
-    The images are normalized where they are, so it is bytes that travel to the device.
+    The images are normalized where they are, so it is bytes, mostly, that travel to the device.
     """
 
     mean: Tensor
@@ -39,8 +39,8 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         return (images / 255 - self.mean) / self.std
@@ -60,8 +60,8 @@ class Preprocessing:
     image_size: tuple[int, int]  # (height, width) of the input, in pixels
     crop_pct: float  # the input's size as a share of the resized image's
     interpolation: Interpolation
-    mean: tuple[float, float, float]  # of pixels in [0, 1]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]  # of each channel of pixels in [0, 1]
+    std: tuple[float, ...]
     fit: Fit = "crop"
     multiple: int = 1  # in pixels: what the sides of resized inputs must be divisible by
 
@@ -83,24 +83,35 @@ class Preprocessing:
                 f"image size {self.image_size} must be from 1 to {_LARGEST_SIDE} pixels"
             )
 
+    @property
+    def channels(self) -> int:
+        """How many channels the model takes."""
+        return len(self.mean)
+
+    def require_channels(self, in_chans: int) -> None:
+        """Raises InputError where images of so many channels are not what the model takes."""
+        if self.channels != in_chans:
+            raise InputError(
+                f"the model takes images of {self.channels} channels, and they are read with"
+                f" {in_chans}: set in_chans={self.channels}"
+            )
+
     @classmethod
     def of_timm(cls, model: nn.Module, *, use_test_size: bool = True) -> Preprocessing:
         """The settings that a timm model's weights were published with: its size at test time, or
-        (without `use_test_size`) that of its training. Raises InputError where it does not take RGB.
+        (without `use_test_size`) that of its training.
+
+        Mean and std of RGB become, for a model of another number of channels, those of gray: their
+        average for every channel. Raises InputError for settings that show no image.
         """
         channels = get_model_input_config(model)["input_size"][0]
-        if channels != 3:
-            raise InputError(
-                f"the model takes images of {channels} channels, and images are read as RGB, gray ones"
-                " with three equal channels: build it without in_chans"
-            )
         config: dict[str, Any] = resolve_data_config({}, model=model, use_test_size=use_test_size)
         return cls(
             image_size=tuple(config["input_size"][1:]),
             crop_pct=config["crop_pct"],
             interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
-            mean=_numbers(config["mean"]),
-            std=_numbers(config["std"]),
+            mean=_of_channels(config["mean"], channels),
+            std=_of_channels(config["std"], channels),
             fit="squash" if config["crop_mode"] == "squash" else "crop",
         )
 
@@ -125,13 +136,13 @@ class Preprocessing:
         return center_view(size, self.image_size, self.crop_pct, squash=self.fit == "squash")
 
     def pixels(self, image: Pixels) -> Tensor:
-        """An image [H, W, 3] as the model's input before it is normalized: uint8 [3, h, w]."""
+        """An image [H, W, C] as the model's input before it is normalized: [C, h, w], of its type."""
         size = (image.shape[0], image.shape[1])
         shown = render(image, self.view(size), self.input_size(size), self.interpolation)
         return torch.from_numpy(shown).permute(2, 0, 1)
 
     def inputs(self, images: Tensor) -> Tensor:
-        """Images [B, 3, H, W] of one size as inputs before they are normalized: [B, 3, h, w].
+        """Images [B, C, H, W] of one size as inputs before they are normalized: [B, C, h, w].
 
         On the images' device, and with gradients of nothing; within a gray level of `pixels`.
         """
@@ -139,15 +150,16 @@ class Preprocessing:
         box, (height, width) = self.view(size).source_box(), self.input_size(size)
         whole = round(height / box.height), round(width / box.width)
         if whole != size:
+            levels = not images.is_floating_point()
             images = F.interpolate(
                 images.float(), whole, mode=self.interpolation, antialias=True, align_corners=False
             )
-            images = images.round_().clamp_(0, 255)
+            images = (images.round_() if levels else images).clamp_(0, 255)
         top, left = round(box.y0 * whole[0]), round(box.x0 * whole[1])
         return images[:, :, top : top + height, left : left + width]
 
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, h, w] to the model's input, on the images' device."""
+        """Images [B, C, h, w] from 0 to 255 to the model's input, on their device."""
         normalized: Tensor = Normalize(self.mean, self.std).to(images.device)(images)
         return normalized
 
@@ -168,9 +180,16 @@ def to_multiple(length: float, multiple: int) -> int:
     return max(round(length / multiple), 1) * multiple
 
 
-def _numbers(values: Any) -> tuple[float, float, float]:
-    """One number for each channel. Raises InputError for another count."""
+def _of_channels(values: Any, channels: int) -> tuple[float, ...]:
+    """One number for each channel; of those of RGB the average for another count than three.
+
+    Raises InputError for any other.
+    """
     found = tuple(values) if isinstance(values, list | tuple) else (values,)
-    if len(found) != 3:
-        raise InputError(f"the model's mean and std must be three numbers each, not {values!r}")
-    return found
+    if len(found) == channels:
+        return found
+    if len(found) == 3:
+        return (sum(found) / 3,) * channels
+    raise InputError(
+        f"the model's mean and std must be {channels} numbers each, one a channel, not {values!r}"
+    )

@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenlabel.data.decode import DecodeRules, Orientation
+from tokenlabel.choices import Orientation
+from tokenlabel.data.rules import DecodeRules
 from tokenlabel.data.source import UNLABELED, ImageSource, Subset
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore

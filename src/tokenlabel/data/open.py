@@ -13,8 +13,8 @@ import fsspec
 import numpy as np
 from braceexpand import braceexpand
 
+from tokenlabel.choices import Orientation
 from tokenlabel.data.archives import open_archives
-from tokenlabel.data.decode import Orientation
 from tokenlabel.data.folders import holds_images, open_folder
 from tokenlabel.data.listing import open_csv
 from tokenlabel.data.names import ARCHIVE_ENDINGS, is_archive, ordered

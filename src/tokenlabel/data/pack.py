@@ -20,13 +20,14 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from tokenlabel.choices import Packing
-from tokenlabel.data.decode import DecodeRules, decode_image, image_size, read_header
+from tokenlabel.data.decode import decode_image, decode_picture, image_size, read_header
 from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.data.reading import StorageError
 from tokenlabel.data.shard_index import write_sidecar
 from tokenlabel.data.source import UNLABELED, ImageSource, source_fingerprint
 from tokenlabel.data.splits import named_like_a_part
 from tokenlabel.data.survey import spread_indices
+from tokenlabel.data.walk import is_array
 from tokenlabel.errors import InputError
 from tokenlabel.files import (
     Locked,
@@ -183,11 +184,13 @@ def _ahead(
 
 
 def _packed(source: ImageSource, index: int, how: _Form) -> bytes:
-    """An image as it goes into a tar: its own file where it is small enough."""
+    """An image as it goes into a tar: its own file where it is small enough, or of more than 8 bits."""
     key, data = source.keys[index], source.read(index)
-    stored = DecodeRules(source.rules.integers, source.rules.floats)  # not turned
-    height, width = image_size(data, key, stored)
-    pixels = decode_image(data, key, stored)
+    if source.rules.deep or is_array(key):  # neither form can hold it
+        decode_picture(data, key, source.rules)
+        return data
+    height, width = image_size(data, key)
+    pixels = decode_image(data, key)  # not turned
     small = min(height, width) <= how.short_side
     if small and how.form == "jpeg":
         return data

@@ -20,12 +20,35 @@ _LEVELS = np.arange(256)
 
 
 def change_pixels(pixels: Pixels, name: str, args: tuple[float, ...]) -> Pixels:
-    """The operation `name` of timm's table, or torchvision's "Hue", on pixels [H, W, 3]."""
+    """The operation `name` of timm's table, or torchvision's "Hue", on pixels [H, W, C].
+
+    Where these are not RGB of 8 bits, each channel is changed as a gray image of its own: what there
+    is only of colors (saturation, hue) leaves it as it is.
+    """
+    if pixels.dtype != np.uint8 or pixels.shape[2] != 3:
+        planes = [_changed_plane(plane, name, args) for plane in np.moveaxis(pixels, 2, 0)]
+        return np.stack(planes, 2)
     table = _table(pixels, name.removesuffix("Increasing"), *args)
     if table is not None:
         return _translated(pixels, table.clip(0, 255).astype(np.uint8))
+    return _by_pillow(pixels, name, args)
+
+
+def _by_pillow(pixels: Pixels, name: str, args: tuple[float, ...]) -> Pixels:
     function = adjust_hue if name == "Hue" else NAME_TO_OP[name]
     return np.array(function(Image.fromarray(pixels), *args))
+
+
+def _changed_plane(plane: Pixels, name: str, args: tuple[float, ...]) -> Pixels:
+    """One channel [H, W]: tables are interpolated between levels, filters act on whole levels."""
+    levels = plane.round().astype(np.uint8)
+    gray = np.repeat(levels[..., None], 3, 2)
+    table = _table(gray, name.removesuffix("Increasing"), *args)
+    if table is not None:
+        row = np.atleast_2d(table)[0].clip(0, 255)
+        return np.interp(plane, _LEVELS, row).astype(plane.dtype)
+    changed = _by_pillow(gray, name, args)[..., 0] + (plane - levels)
+    return changed.clip(0, 255).astype(plane.dtype)
 
 
 def _table(pixels: Pixels, name: str, amount: float = 0.0) -> NDArray[np.number] | None:

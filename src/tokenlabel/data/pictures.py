@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tokenlabel.data.decode import Orientation
+from tokenlabel.choices import Orientation
 from tokenlabel.data.folders import FolderSource
 from tokenlabel.data.names import ordered
 from tokenlabel.data.open import expand, is_packed, is_pattern, open_images

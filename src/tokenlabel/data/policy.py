@@ -75,7 +75,7 @@ class Operation(NamedTuple):
                 return View.translation(0.0, -round(amount * height) / height)
 
     def apply(self, pixels: Pixels) -> Pixels:
-        """A photometric operation on pixels [H, W, 3]."""
+        """A photometric operation on pixels [H, W, C]."""
         return change_pixels(pixels, self.name, self.args)
 
 
@@ -97,9 +97,9 @@ class AugMixture:
                 copy = operation.apply(copy)
             mean += np.float32(weight) * copy
         mixed = pixels + np.float32(self.share) * (
-            mean.astype(np.uint8) - pixels.astype(np.float32)
+            mean.astype(pixels.dtype) - pixels.astype(np.float32)
         )
-        return mixed.astype(np.uint8)
+        return mixed.astype(pixels.dtype)
 
 
 class Policy(Protocol):
@@ -108,7 +108,7 @@ class Policy(Protocol):
     def draw(self, rng: np.random.Generator) -> list[Operation | AugMixture]: ...
 
 
-def parse_policy(text: str, mean: tuple[int, int, int]) -> Policy:
+def parse_policy(text: str, mean: tuple[int, ...]) -> Policy:
     """The policy that `text` names, in timm's notation; `mean` is the images' mean color.
 
     `rand-m9-mstd0.5-inc1` (RandAugment, with `n`, `p`, `mmax` and the sets `tweights`, `t3a`, `t3aw`),

@@ -88,9 +88,11 @@ class Samples(BatchMaker[Batch]):
     more: tuple[Targets, ...] = ()
 
     def make(self, requests: list[Request]) -> Batch:
-        shape = (len(requests), *self.size, 3)
-        images = _shared(torch.empty(shape, dtype=torch.uint8))
-        clean = _shared(torch.empty(shape, dtype=torch.uint8)) if self.clean else None
+        rules = self.source.rules
+        shape = (len(requests), *self.size, rules.channels)
+        kind = torch.float32 if rules.deep else torch.uint8
+        images = _shared(torch.empty(shape, dtype=kind))
+        clean = _shared(torch.empty(shape, dtype=kind)) if self.clean else None
         drawn = [
             self._sample(request, data, images[i], None if clean is None else clean[i])
             for i, (request, data) in enumerate(zip(requests, self._files(requests), strict=True))
@@ -139,7 +141,7 @@ class Samples(BatchMaker[Batch]):
     def _sample(
         self, request: Request, data: bytes | None, slot: Tensor, clean: Tensor | None
     ) -> Drawn:
-        """Make one sample's pixels in `slot` [H, W, 3], and in `clean` those of its view alone."""
+        """Make one sample's pixels in `slot` [H, W, C], and in `clean` those of its view alone."""
         drawn, image = self.draw(request, data)
         slot.numpy()[:] = self.transform.apply(drawn, image, self.size)
         if clean is not None:

@@ -10,17 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenlabel.data.decode import (
-    DecodeRules,
-    Orientation,
-    ValueRange,
-    decode_image,
-    deep_values,
-    read_header,
-    value_range,
-)
+from tokenlabel.choices import Orientation
+from tokenlabel.data.decode import decode_picture, deep_values, read_header
+from tokenlabel.data.levels import ValueRange, value_range
 from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.data.reading import StorageError
+from tokenlabel.data.rules import DecodeRules
 from tokenlabel.errors import InputError
 
 __all__ = ["Survey", "is_constant", "spread_indices", "survey"]
@@ -54,11 +49,12 @@ class Survey:
         """The rules for the whole data set that follow from these images."""
         found: dict[str, ValueRange] = {}
         for mode, (low, high) in self.ranges.items():
-            kind = "floats" if mode == "F" else "integers"
+            kind = "floats" if mode == "F" or mode.startswith("float") else "integers"
             least, most = found.get(kind, (low, high))
             found[kind] = min(least, low), max(most, high)
         return DecodeRules(
             orientation=orientation,
+            deep=bool(found),
             **{
                 kind: value_range(low, high, floats=kind == "floats")
                 for kind, (low, high) in found.items()
@@ -79,7 +75,7 @@ def survey(images: Iterable[tuple[str, Callable[[], bytes]]], *, constants: bool
             data = read()
             mode, _, orientation = read_header(data, key)
             values = deep_values(data, key)
-            pixels = decode_image(data, key) if constants and values is None else values
+            pixels = decode_picture(data, key) if constants and values is None else values
         except StorageError:
             raise
         except (InputError, OSError):

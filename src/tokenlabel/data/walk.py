@@ -13,13 +13,23 @@ from PIL import Image
 from tokenlabel.data.names import check_key, sort_key
 from tokenlabel.errors import InputError
 
-__all__ = ["entries_of", "image_endings", "is_image", "is_visible", "sift", "walk"]
+__all__ = [
+    "entries_of",
+    "image_endings",
+    "is_array",
+    "is_image",
+    "is_visible",
+    "kept_arrays",
+    "sift",
+    "walk",
+]
 
 # formats of pictures that Pillow decodes by itself; PostScript, say, would start another program
 _FORMATS = {
     "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA",
     "TIFF", "WEBP",
 }  # fmt: skip
+_ARRAY = ".npy"
 _RESOURCE_FORKS = "__MACOSX"  # a folder of archives made on a Mac
 
 
@@ -35,8 +45,23 @@ def image_endings() -> frozenset[str]:
 
 
 def is_image(path: str) -> bool:
-    """Whether the suffix is that of a picture that Pillow, as it is built here, can decode."""
-    return _ending(path) in image_endings()
+    """Whether the suffix is that of an array, or of a picture that Pillow, as it is built here, can
+    decode."""
+    return is_array(path) or _ending(path) in image_endings()
+
+
+def is_array(path: str) -> bool:
+    """Whether the suffix is that of a NumPy array."""
+    return _ending(path) == _ARRAY
+
+
+def kept_arrays(arrays: list[str], left_out: Counter[str], *, beside_pictures: bool) -> list[str]:
+    """Of a data set's arrays those that are its images: none, and counted, where it has pictures."""
+    if not beside_pictures:
+        return arrays
+    if arrays:
+        left_out[f"files ending in {_ARRAY}"] += len(arrays)
+    return []
 
 
 def is_visible(path: str) -> bool:
@@ -66,9 +91,21 @@ def walk(root: Path, left_out: Counter[str]) -> Iterator[str]:
     """Paths below `root`, with slashes, of its visible regular image files, in no special order.
 
     Folders that are links are followed; each real folder is entered once, by its own path if it
-    lies below `root`. What is passed over is counted by its reason. Raises InputError where a
-    folder cannot be listed or a name cannot be a key.
+    lies below `root`. Arrays are images where there are no pictures. What is passed over is counted
+    by its reason. Raises InputError where a folder cannot be listed or a name cannot be a key.
     """
+    arrays: list[str] = []
+    pictures = False
+    for path in _walk(root, left_out):
+        if is_array(path):
+            arrays.append(path)
+        else:
+            pictures = True
+            yield path
+    yield from kept_arrays(arrays, left_out, beside_pictures=pictures)
+
+
+def _walk(root: Path, left_out: Counter[str]) -> Iterator[str]:
     # what contains `root` counts as entered: a link to it would bring in all that lies beside
     entered = {_identity(folder) for folder in root.resolve().parents}
     waiting = [(root, "")]

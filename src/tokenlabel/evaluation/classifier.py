@@ -14,8 +14,9 @@ from timm.layers import to_2tuple
 from torch import Tensor
 
 from tokenlabel.choices import Orientation
-from tokenlabel.data.decode import DecodeRules
+from tokenlabel.data.decode import decode_image
 from tokenlabel.data.inputs import Preprocessing
+from tokenlabel.data.rules import AS_STORED, DecodeRules
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.metrics import prediction
 from tokenlabel.evaluation.predictions import (
@@ -24,6 +25,7 @@ from tokenlabel.evaluation.predictions import (
     named_pictures,
     predict_pictures,
 )
+from tokenlabel.geometry.render import Pixels
 from tokenlabel.models import DenseModel, build_from, create_model, load_weights
 from tokenlabel.output import TOKEN_SHARE, DenseOutput
 from tokenlabel.runs.open import Run, WhichWeights, open_run
@@ -95,12 +97,12 @@ class Classifier:
         return self.rules[-1]
 
     def output(self, images: Tensor) -> DenseOutput:
-        """Class and token scores of images uint8 [B, 3, h, w]."""
+        """Class and token scores of images [B, C, h, w] from 0 to 255."""
         result: DenseOutput = self.model(self.preprocessing.normalize(images))
         return DenseOutput(result.logits.float(), result.tokens.float())
 
     def scores(self, images: Tensor, token_weight: float = TOKEN_SHARE) -> dict[Rule, Tensor]:
-        """Class scores [B, C] by each of its `rules`, of images uint8 [B, 3, h, w]."""
+        """Class scores [B, C] by each of its `rules`, of images [B, C, h, w] from 0 to 255."""
         output = self.output(images)
         return {rule: prediction(output, rule, token_weight) for rule in self.rules}
 
@@ -116,7 +118,12 @@ class Classifier:
     @property
     def decode_rules(self) -> DecodeRules:
         """The rules by which its training images became pixels, as far as they are known."""
-        return DecodeRules.of_dict({} if self.run is None else self.run.facts.get("decode", {}))
+        known = {} if self.run is None else self.run.facts.get("decode", {})
+        return dataclasses.replace(DecodeRules.of_dict(known), channels=self.preprocessing.channels)
+
+    def decode(self, data: bytes, name: str, found: DecodeRules = AS_STORED) -> Pixels:
+        """An image file, of data with the rules `found`, as pixels [H, W, C] for it (`decode_image`)."""
+        return decode_image(data, name, self.decode_rules.filled(found))
 
     def require_classes(self) -> None:
         """Raises InputError where it was trained without classes and can name none."""
@@ -140,7 +147,8 @@ class Classifier:
         `multi_label` model the answer is every class whose probability reaches `threshold`.
 
         `images` are one or several of: paths (of files, folders, patterns or archives), Pillow
-        images, uint8 arrays [H, W, 3], uint8 tensors [3, H, W] or a batch of them. An image that
+        images, uint8 arrays [H, W, C], uint8 tensors [C, H, W] or a batch of them, of the channels
+        that the model takes; float32 from 0 to 255 where it was trained on more bits. An image that
         cannot be read has an `error` instead of an answer. `workers` threads read images. Raises
         InputError where there is nothing at a path, and for anything else.
         """
@@ -164,7 +172,7 @@ class Classifier:
         )
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Probabilities [B, C] by its rule, of images uint8 [B, 3, h, w] on any device.
+        """Probabilities [B, C] by its rule, of images [B, C, h, w] from 0 to 255 on any device.
 
         They add up to 1, but for a `multi_label` model's.
         """
@@ -249,7 +257,7 @@ def _of_run(folder: Path, weights: WhichWeights, size: tuple[int, int] | None) -
         len(class_names),
         img_size=size or trained_size,
         token_classes=spec.token_classes,
-        **spec.kwargs,
+        **spec.arguments,
     )
     load_weights(student, file)
     taught = recipe.supervision.teaches_tokens or student.heads == "tokens"

@@ -13,20 +13,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tokenlabel.data.decode import DecodeRules, decode_image
+from tokenlabel.data.decode import decode_image
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.pictures import open_pictures
 from tokenlabel.data.reading import StorageError
+from tokenlabel.data.rules import DecodeRules
 from tokenlabel.data.source import ImageSource, read_by
 from tokenlabel.errors import InputError
+from tokenlabel.geometry.render import Pixels
 
 __all__ = ["Guess", "Picture", "Prediction", "named_pictures", "pictures_of", "predict_pictures"]
-
-Pixels = NDArray[np.uint8]
 
 
 class Guess(NamedTuple):
@@ -87,7 +86,7 @@ class Picture(NamedTuple):
 
     name: str
     pixels: Callable[[], Pixels]
-    """uint8 [H, W, 3]. Raises InputError where the image cannot be read."""
+    """[H, W, C] from 0 to 255. Raises InputError where the image cannot be read."""
 
 
 def pictures_of(source: ImageSource, rules: DecodeRules | None = None) -> Iterator[Picture]:
@@ -101,8 +100,9 @@ def pictures_of(source: ImageSource, rules: DecodeRules | None = None) -> Iterat
 def named_pictures(images: Any, rules: DecodeRules, orientation: Any) -> Iterator[Picture]:
     """Images as a caller gives them: one, or several, of paths, arrays, tensors and Pillow's images.
 
-    Arrays are uint8 [H, W, 3], tensors uint8 [3, H, W] or a batch [B, 3, H, W]; a path is whatever
-    `open_pictures` takes. Raises InputError for anything else.
+    Arrays are [H, W, C], tensors [C, H, W] or a batch [B, C, H, W], C as the rules say: uint8, or
+    float32 from 0 to 255 where the rules are `deep`; a path is whatever `open_pictures` takes. Raises
+    InputError for anything else.
     """
     if isinstance(images, Tensor) and images.ndim == 4:
         images = list(images)
@@ -112,7 +112,7 @@ def named_pictures(images: Any, rules: DecodeRules, orientation: Any) -> Iterato
             for source in open_pictures([str(image)], orientation=orientation):
                 yield from pictures_of(source, rules)
         else:
-            pixels = _pixels(image)
+            pixels = _pixels(image, rules)
             yield Picture(str(number), lambda pixels=pixels: pixels)  # type: ignore[misc]
 
 
@@ -129,10 +129,10 @@ def predict_pictures(
 ) -> Iterator[Prediction]:
     """The `top` classes of each picture, in order; an image that cannot be read has an error.
 
-    `probabilities` maps uint8 [B, 3, h, w] to probabilities [B, C]; `names` are label and title of
-    each class. With a `threshold`, all classes that reach it are the answer. Images are read by
-    `workers` threads while the model computes. Raises StorageError where the storage fails: that says
-    nothing of an image.
+    `probabilities` maps images [B, C, h, w] from 0 to 255 to probabilities [B, K]; `names` are label
+    and title of each class. With a `threshold`, all classes that reach it are the answer. Images are
+    read by `workers` threads while the model computes. Raises StorageError where the storage fails:
+    that says nothing of an image.
     """
     remaining = iter(pictures)
     waiting: deque[Iterator[tuple[str, Tensor | str]]] = deque()
@@ -187,16 +187,21 @@ def _decoded(source: ImageSource, index: int) -> Pixels:
     return decode_image(source.read(index), source.keys[index], source.rules)
 
 
-def _pixels(image: Any) -> Pixels:
+def _pixels(image: Any, rules: DecodeRules) -> Pixels:
+    count = rules.channels
     if isinstance(image, Image.Image):
-        return np.array(image.convert("RGB"))
-    if isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] == 3:
+        image = np.array(image.convert({1: "L", 3: "RGB"}.get(count, image.mode)))
+        image = image if image.ndim == 3 else image[..., None]
+    if isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] == count:
         image = image.permute(1, 2, 0).cpu().numpy()
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,):
-        return np.ascontiguousarray(image)
+    if isinstance(image, np.ndarray) and image.shape[2:] == (count,):
+        if image.dtype == np.uint8:
+            return np.ascontiguousarray(image, rules.dtype)
+        if image.dtype == rules.dtype:
+            return np.ascontiguousarray(image)
     raise InputError(
-        f"cannot predict of {_described(image)}: give paths, Pillow images, uint8 arrays [H, W, 3] or"
-        " uint8 tensors [3, H, W]"
+        f"cannot predict of {_described(image)}: give paths, Pillow images, {rules.dtype} arrays"
+        f" [H, W, {count}] or {rules.dtype} tensors [{count}, H, W]"
     )
 
 

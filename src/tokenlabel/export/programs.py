@@ -24,7 +24,7 @@ _TOLERANCE = 1e-4  # of logits
 
 
 class Deployed(nn.Module):
-    """Normalized images [B, 3, H, W] to class logits, token logits [B, h, w, C], and both fused.
+    """Normalized images [B, C, H, W] to class logits, token logits [B, h, w, C], and both fused.
 
     Models without a trained token head give class logits alone.
     """
@@ -140,7 +140,7 @@ def _compare_and_keep(
 def _images(classifier: Classifier, batch: int, size: tuple[int, int] | None = None) -> Tensor:
     generator = torch.Generator().manual_seed(batch)
     shape = size or classifier.preprocessing.image_size
-    return torch.randn(batch, 3, *shape, generator=generator)
+    return torch.randn(batch, classifier.preprocessing.channels, *shape, generator=generator)
 
 
 def _needs(classifier: Classifier) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def export_timm(
         raise InputError(fault)
     settings = classifier.preprocessing
     data_config: dict[str, Any] = {
-        "input_size": (3, *settings.image_size),
+        "input_size": (settings.channels, *settings.image_size),
         "crop_pct": settings.crop_pct,
         "crop_mode": "squash" if settings.fit == "squash" else "center",
         "interpolation": settings.interpolation,

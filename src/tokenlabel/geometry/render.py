@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,12 +13,16 @@ from torch.nn import functional as F
 
 from tokenlabel.geometry.view import View, pixel_centers
 
-__all__ = ["GRAY", "Interpolation", "Pixels", "render"]
+__all__ = ["GRAY", "Color", "Interpolation", "Pixels", "render"]
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[Any]
+"""[H, W, C] from 0 (black) to 255 (white): uint8, or float32 of images of more than 8 bits."""
+
 Interpolation = Literal["bilinear", "bicubic"]
+Color = int | tuple[int, ...]
+"""A level of all channels, or one of each."""
 
-GRAY = (128, 128, 128)
+GRAY = 128
 
 _PIL_FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -37,9 +41,9 @@ def render(
     view: View,
     size: tuple[int, int],
     interpolation: Interpolation = "bilinear",
-    fill: tuple[int, int, int] = GRAY,
+    fill: Color = GRAY,
 ) -> Pixels:
-    """The pixels [h, w, 3] uint8 of a view of `image` [H, W, 3] uint8; `size` = (h, w).
+    """The pixels [h, w, C] of a view of `image` [H, W, C], of its type; `size` = (h, w).
 
     Crops and flips are resized with an antialiasing filter, as `PIL.Image.resize` does. Other views
     are resized by the filter to nearly the output's scale and then warped once, bilinearly. Pixels
@@ -61,12 +65,12 @@ def _render_upright(
     view: View,
     size: tuple[int, int],
     interpolation: Interpolation,
-    fill: tuple[int, int, int],
+    fill: Color,
 ) -> Pixels:
     left, right = _valid_span(view, 0, size[1])
     top, bottom = _valid_span(view, 1, size[0])
     if top >= bottom or left >= right:
-        return np.full((*size, 3), fill, np.uint8)
+        return np.full((*size, image.shape[2]), fill, image.dtype)
     (height, width), box = image.shape[:2], view.source_box()
     rows, cols = (box.y0 * height, box.y1 * height), (box.x0 * width, box.x1 * width)
     out = _resize(image, rows, cols, size, interpolation)
@@ -91,13 +95,13 @@ def _render_warped(
     view: View,
     size: tuple[int, int],
     interpolation: Interpolation,
-    fill: tuple[int, int, int],
+    fill: Color,
 ) -> Pixels:
     (height, width), box = image.shape[:2], view.source_box()
     top, bottom = max(math.floor(box.y0 * height), 0), min(math.ceil(box.y1 * height), height)
     left, right = max(math.floor(box.x0 * width), 0), min(math.ceil(box.x1 * width), width)
     if top >= bottom or left >= right:
-        return np.full((*size, 3), fill, np.uint8)
+        return np.full((*size, image.shape[2]), fill, image.dtype)
     a, b, c, d, e, f = view.stages[0]
     scales = (  # source pixels, in y and x, to an output pixel
         math.hypot(d / size[1], e / size[0]) * height,
@@ -124,11 +128,15 @@ def _render_warped(
         align_corners=False,
     )
     valid = view.valid_pixels(size)
-    out = np.empty((*size, 3), np.uint8)
-    # rounded down to a whole gray level, as in Pillow's warps, after adding the rounding error
-    planes = warped[0].add_(_ROUNDING).to(torch.uint8).numpy()
+    out = np.empty((*size, image.shape[2]), image.dtype)
+    if image.dtype == np.uint8:
+        # rounded down to a whole gray level, as in Pillow's warps, after adding the rounding error
+        planes = warped[0].add_(_ROUNDING).to(torch.uint8).numpy()
+    else:
+        planes = warped[0].clamp_(0, 255).numpy()
+    colors = np.broadcast_to(fill, len(planes)).astype(image.dtype)
     for channel, plane in enumerate(planes):
-        out[..., channel] = np.where(valid, plane, np.uint8(fill[channel]))
+        out[..., channel] = np.where(valid, plane, colors[channel])
     return out
 
 
@@ -149,17 +157,26 @@ def _resize(
     ]
     (top, _), (left, _) = wide
     box = (cols[0] - left, rows[0] - top, cols[1] - left, rows[1] - top)
-    part = Image.fromarray(_cut(image, *wide))
-    return np.array(part.resize((size[1], size[0]), _PIL_FILTERS[interpolation], box))
+    part = _cut(image, *wide)
+    to, kind = (size[1], size[0]), _PIL_FILTERS[interpolation]
+    if part.dtype == np.uint8 and part.shape[2] == 3:
+        return np.array(Image.fromarray(part).resize(to, kind, box))
+    planes = [Image.fromarray(plane) for plane in np.moveaxis(part, 2, 0).astype(np.float32)]
+    resized = np.stack([np.asarray(plane.resize(to, kind, box)) for plane in planes], 2)
+    rounded = resized.round() if part.dtype == np.uint8 else resized
+    return rounded.clip(0, 255).astype(
+        part.dtype
+    )  # bicubic filters reach beyond what they are given
 
 
 def _resize_whole_pixels(part: Pixels, size: tuple[int, int], kind: Interpolation) -> Pixels:
-    """torch's vectorized uint8 resize: as Pillow's to a gray level, in a third of the time."""
+    """torch's vectorized resize: of bytes as Pillow's to a gray level, in a third of the time."""
     if part.shape[:2] == size:
         return part.copy()
     # in this very order, torch sees channels last and keeps them so
     planes = torch.from_numpy(np.ascontiguousarray(part))[None].permute(0, 3, 1, 2)
     resized = F.interpolate(planes, size, mode=kind, antialias=True, align_corners=False)
+    resized = resized.clamp_(0, 255) if resized.is_floating_point() else resized
     return resized[0].permute(1, 2, 0).numpy()
 
 

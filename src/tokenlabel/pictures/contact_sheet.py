@@ -54,7 +54,7 @@ def contact_sheet(
     rows = [headings(_HEADINGS if batch.target is not None else _HEADINGS[::2], cell)]
     for i, request in enumerate(requests):
         drawn, image = samples.draw(request)
-        panels = [Image.fromarray(image)]
+        panels = [picture_of(torch.from_numpy(image).permute(2, 0, 1))]
         if samples.targets is not None:
             label_map = samples.targets.labels[batch.keys[i]]
             shown.append(_best_of_map(label_map))

@@ -12,6 +12,7 @@ from torch import Tensor
 from tokenlabel.errors import InputError, nearest
 from tokenlabel.evaluation.classifier import Classifier, class_titles, default_names
 from tokenlabel.geometry import Box
+from tokenlabel.geometry.render import Pixels
 from tokenlabel.labels import LabelMap
 from tokenlabel.pictures.colors import visible_classes
 from tokenlabel.pictures.overlay import draw_heat, draw_label_map, shortened
@@ -19,8 +20,6 @@ from tokenlabel.pictures.panels import Panel, Row
 from tokenlabel.pictures.relevance import attention_rollout, gradient_relevance
 
 __all__ = ["class_probability", "explain", "token_map"]
-
-Pixels = NDArray[np.uint8]
 
 _RELATIVE = "share of the largest value"
 
@@ -34,18 +33,22 @@ def explain(
     classes: Sequence[str] = (),
     heat: int = 1,
     relevance: bool = False,
+    shown: Pixels | None = None,
 ) -> Row:
     """All pictures of one image [H, W, 3]: label maps, the student's tokens, heat maps, relevance.
+
+    `shown` is the image as the student takes it [H, W, C], where that is another.
 
     Heat maps are of `classes` (names or numbers), else of the `heat` most probable ones; relevance is
     of the student's answer, and of `classes`. `class_names` are those of the maps; a student knows its
     own. Raises InputError where these do not go together.
     """
     maps = dict(maps)
+    shown = image if shown is None else shown
     answers = student is not None and student.num_classes > 0
-    answer = student.predict(image)[0].top[0] if student is not None and answers else None
+    answer = student.predict(shown)[0].top[0] if student is not None and answers else None
     if student is not None and student.has_tokens:
-        maps["student's tokens"] = token_map(student, image)
+        maps["student's tokens"] = token_map(student, shown)
     names = _names(maps, student, class_names)
     asked = _numbers(classes, names)
     chosen = asked or (visible_classes(list(maps.values())[:1]) if maps else [])[:heat]
@@ -67,7 +70,7 @@ def explain(
     titles = student.titles()
     if relevance:
         explained = [answer.number, *(asked if len(names) == len(titles) else ())]
-        panels += _relevance_panels(student, image, list(dict.fromkeys(explained)), titles)
+        panels += _relevance_panels(student, image, shown, list(dict.fromkeys(explained)), titles)
     text = f"{shortened(titles[answer.number])}, {100 * answer.confidence:.0f} %"
     return Row(name, image, panels, list(maps.values()), names, f"answer: {text}")
 
@@ -134,13 +137,17 @@ def _heat_panel(
 
 
 def _relevance_panels(
-    classifier: Classifier, image: Pixels, classes: Sequence[int], names: Sequence[str]
+    classifier: Classifier,
+    image: Pixels,
+    shown: Pixels,
+    classes: Sequence[int],
+    names: Sequence[str],
 ) -> list[Panel]:
     """Attention rollout, and the gradient-weighted relevance for each of `classes`.
 
     Each picture is scaled by its own greatest value.
     """
-    pixels = classifier.preprocessing.pixels(image)[None]
+    pixels = classifier.preprocessing.pixels(shown)[None]
     device = next(classifier.model.parameters()).device
     inputs = classifier.preprocessing.normalize(pixels.to(device))
     extent = _shown(classifier, image)

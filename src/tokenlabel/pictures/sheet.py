@@ -29,8 +29,10 @@ def cell_of(height: int, width: int) -> Size:
 
 
 def picture_of(pixels: Tensor) -> Image.Image:
-    """Bytes [3, H, W] as a picture."""
-    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    """Levels [C, H, W] from 0 to 255 as a picture: the first three channels, or one as gray."""
+    shown = pixels[:3] if len(pixels) > 2 else pixels[:1].expand(3, -1, -1)
+    shown = shown.round().byte() if shown.is_floating_point() else shown
+    return Image.fromarray(shown.permute(1, 2, 0).contiguous().numpy())
 
 
 def cells_over(

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from tokenlabel.annotators.classifier import ClassifierSpec
 from tokenlabel.annotators.run import run as annotate
 from tokenlabel.annotators.spec import Network
-from tokenlabel.data.decode import decode_image
+from tokenlabel.data.decode import decode_picture
 from tokenlabel.data.open import open_source
 from tokenlabel.files import replacing
 from tokenlabel.labels import LabelStore
@@ -55,7 +55,7 @@ def label_photographs(folder: Path) -> Path | None:
     rows = [
         explain(
             key,
-            decode_image(source.read(index), key, source.rules),
+            decode_picture(source.read(index), key, source.rules),
             {"label map": store[key]},
             class_names=names,
         )

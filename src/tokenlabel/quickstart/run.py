@@ -25,7 +25,7 @@ from tokenlabel.compare import Comparison, Plan, Record, compare
 from tokenlabel.compare.comparison import plus_minus
 from tokenlabel.compare.plan import slug
 from tokenlabel.compare.training import Training
-from tokenlabel.data.decode import decode_image
+from tokenlabel.data.decode import decode_picture
 from tokenlabel.data.open import open_source
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
@@ -175,7 +175,7 @@ def _majority(mask: np.ndarray[Any, Any], grid: tuple[int, ...]) -> np.ndarray[A
 def _example(pictures: ImageSource, scenes: Path, store: LabelStore, index: int) -> Example:
     key = pictures.keys[index]
     return Example(
-        image=decode_image(pictures.read(index), key, pictures.rules),
+        image=decode_picture(pictures.read(index), key, pictures.rules),
         label_map=store[key],
         mask=np.asarray(Image.open(scenes / "train" / "masks" / key)),
         title=f"label {pictures.class_names[pictures.labels[index]]}",

@@ -32,6 +32,7 @@ __all__ = [
     "Optimizer",
     "Recipe",
     "Schedule",
+    "input_arguments",
 ]
 
 
@@ -62,6 +63,8 @@ class Data:
     leaves the choice to `tokenlabel train`, and holds out nothing in a run that recorded it."""
     orientation: Literal["ignore", "apply"] = "ignore"
     """Whether EXIF orientations are applied; as the labels were made."""
+    channels: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Which channels of the images the model sees, by number; None: all (see `Model.in_chans`)."""
     labels: str | tuple[str, ...] | None = None
     """Label store made by `tokenlabel annotate`; needed unless supervision is by labels alone. Of
     several, each teaches a token head of its own."""
@@ -104,6 +107,16 @@ class Augment:
     """Validation: share of the image's shorter side that the center crop shows."""
 
 
+def input_arguments(
+    in_chans: int, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> dict[str, Any]:
+    """timm's arguments for images of so many channels, normalized so; none for what is usual."""
+    settings = {name: value for name, value in (("mean", mean), ("std", std)) if value is not None}
+    return ({} if in_chans == 3 else {"in_chans": in_chans}) | (
+        {"pretrained_cfg_overlay": settings} if settings else {}
+    )
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Model:
     """The student."""
@@ -120,6 +133,11 @@ class Model:
     token_classes: Count | tuple[Count | None, ...] | None = None
     """What the tokens name: visual words, so many; None: the classes. Taken from the label stores."""
     drop_path: Share = 0.0
+    in_chans: Count = 3
+    """Channels of the images: 3 are red, green and blue, 1 is gray."""
+    mean: tuple[float, ...] | None = None
+    """Of each channel of pixels in [0, 1], for normalization; None: the model's own."""
+    std: tuple[Positive, ...] | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Further timm model arguments."""
     freeze: Literal["none", "backbone"] = "none"
@@ -127,6 +145,11 @@ class Model:
     weights: str | None = None
     """Where to start from: a checkpoint file, a run's folder (its best checkpoint, averaged), or
     "pretrained" for timm's own weights."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What a timm model is built with, besides its size and its classes."""
+        return self.kwargs | input_arguments(self.in_chans, self.mean, self.std)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

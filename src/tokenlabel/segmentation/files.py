@@ -7,15 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenlabel.data.decode import (
-    AS_STORED,
-    DecodeRules,
-    Header,
-    decode_image,
-    decode_mask,
-    read_header,
-)
+from tokenlabel.data.decode import Header, decode_image, decode_mask, read_header
 from tokenlabel.data.orientation import UPRIGHT, turned_like, turned_size
+from tokenlabel.data.rules import AS_STORED, DecodeRules
 from tokenlabel.errors import InputError
 from tokenlabel.segmentation.classes import ClassList, Labels
 from tokenlabel.segmentation.pairs import Pair

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from tokenlabel.choices import Orientation
 from tokenlabel.data.class_list import read_class_names
-from tokenlabel.data.decode import AS_STORED, DecodeRules, Orientation
 from tokenlabel.data.names import ordered
+from tokenlabel.data.rules import AS_STORED, DecodeRules
 from tokenlabel.data.survey import spread_indices, survey
 from tokenlabel.data.walk import is_image, walk
 from tokenlabel.errors import InputError, nearest

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from timm.layers import to_2tuple
 
-from tokenlabel.data.decode import AS_STORED, DecodeRules
 from tokenlabel.data.inputs import Preprocessing
+from tokenlabel.data.rules import AS_STORED, DecodeRules
 from tokenlabel.errors import InputError
 from tokenlabel.models import build_model, load_weights
 from tokenlabel.models.freeze import freeze_backbone

@@ -19,7 +19,7 @@ from tokenlabel.data.folds import folds_of
 from tokenlabel.data.inputs import Normalize, Preprocessing
 from tokenlabel.data.loader import train_loader
 from tokenlabel.data.open import HOLDOUT_SEED, announce, holdout, open_images
-from tokenlabel.data.source import ImageSource, Subset, require_labels
+from tokenlabel.data.source import ImageSource, Subset, of_channels, require_labels
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import class_titles
 from tokenlabel.evaluation.evaluator import Judged, evaluate_classifier
@@ -51,6 +51,7 @@ class ClassifierSpec:
         if not data.train:
             raise InputError("data.train is empty: name the folder of the images")
         source = require_labels(open_images(data.train, data.train_split, "train"), data.train)
+        source = of_channels(source, recipe.model.in_chans, data.channels)
         self.held_out: ImageSource | None = None
         if data.folds > 1:
             source, self.held_out = _without_fold(source, data)
@@ -154,7 +155,7 @@ class ClassifierSpec:
 
 
 class ClassifierTask(nn.Module):
-    """The loss of a classifier (images [B, 3, H, W] to logits [B, C]) on the images' classes."""
+    """The loss of a classifier (images [B, C, H, W] to logits [B, C]) on the images' classes."""
 
     def __init__(self, student: nn.Module, settings: Preprocessing, recipe: TeachRecipe) -> None:
         super().__init__()
@@ -206,7 +207,7 @@ def _network(recipe: TeachRecipe, num_classes: int, *, fresh: bool = False) -> n
         num_classes=num_classes,
         img_size=model.image_size,
         pretrained=fresh and model.pretrained and model.weights is None,
-        **model.kwargs,
+        **model.arguments,
     )
     if fresh and model.weights is not None:
         load_weights(network, saved_weights(model.weights))
@@ -216,6 +217,7 @@ def _network(recipe: TeachRecipe, num_classes: int, *, fresh: bool = False) -> n
 def _settings(recipe: TeachRecipe, network: nn.Module) -> Preprocessing:
     """How the taught model is shown images, measured and annotates: the whole of them, squashed."""
     settings = Preprocessing.of_timm(network, use_test_size=False).fitted("squash")
+    settings.require_channels(recipe.model.in_chans)
     size = recipe.model.image_size
     return settings if size is None else dataclasses.replace(settings, image_size=to_2tuple(size))
 

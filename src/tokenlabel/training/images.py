@@ -7,6 +7,7 @@ from tokenlabel.data.open import HOLDOUT_SEED, announce, holdout, open_images
 from tokenlabel.data.source import (
     ImageSource,
     has_classes,
+    of_channels,
     read_by,
     require_labels,
     without_classes,
@@ -16,14 +17,16 @@ from tokenlabel.runs.recipe import Data
 __all__ = ["training_images"]
 
 
-def training_images(data: Data) -> tuple[ImageSource, ImageSource | None]:
+def training_images(data: Data, in_chans: int = 3) -> tuple[ImageSource, ImageSource | None]:
     """Training images and validation images (None: nothing is validated) as the recipe names them.
 
     Both have the classes of the training images; where the validation images lack one, a line says
-    so. Raises InputError where the validation images are of other classes. Training images without
-    classes leave the validation images their own, and none are held out of them.
+    so. `in_chans` is how many channels the model takes. Raises InputError where the validation images
+    are of other classes. Training images without classes leave the validation images their own, and
+    none are held out of them.
     """
     opened = open_images(data.train, data.train_split, "train", orientation=data.orientation)
+    opened = of_channels(opened, in_chans, data.channels)
     if not has_classes(opened):
         return _without_classes(without_classes(opened), data)
     source = require_labels(opened, data.train)

@@ -73,7 +73,7 @@ class StudentSpec:
         """Opens the images. Raises InputError for what the recipe lacks."""
         _check(recipe, annotator)
         self.annotator = annotator
-        self.source, self.held_out = training_images(recipe.data)
+        self.source, self.held_out = training_images(recipe.data, recipe.model.in_chans)
         if recipe.model.num_classes == 0:
             self.source = without_classes(self.source)
         self.num_classes = _num_classes(recipe, self.source)
@@ -227,7 +227,7 @@ class StudentSpec:
 def create_student(recipe: Recipe, num_classes: int) -> DenseModel:
     """The student as training starts with it. Raises InputError for what cannot be built."""
     model = recipe.model
-    options = dict(model.kwargs)
+    options = model.arguments
     if model.drop_path:
         options["drop_path_rate"] = model.drop_path
     torch.manual_seed(recipe.seed)
@@ -304,8 +304,10 @@ def _leave_cores_to_loaders(recipe: Recipe, ranks: Ranks) -> None:
 
 def _preprocessing(recipe: Recipe, student: DenseModel) -> Preprocessing:
     """What the student is shown at the end and by validation; its normalization holds for all."""
+    settings = Preprocessing.of_timm(student.backbone)
+    settings.require_channels(recipe.model.in_chans)
     return dataclasses.replace(
-        Preprocessing.of_timm(student.backbone),
+        settings,
         image_size=_image_size(recipe),
         crop_pct=recipe.augment.crop_pct,
         interpolation="bicubic",

@@ -100,7 +100,7 @@ def _export(checkpoint: Path, taught: Taught, held_out: ImageSource | None) -> N
             model_config=config,
             safe_serialization=True,
             data_config={
-                "input_size": (3, *settings.image_size),
+                "input_size": (settings.channels, *settings.image_size),
                 "crop_pct": settings.crop_pct,
                 "crop_mode": "squash",
                 "interpolation": settings.interpolation,

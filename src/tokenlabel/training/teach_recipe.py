@@ -9,8 +9,8 @@ import pydantic
 from pydantic import Field
 
 from tokenlabel.choices import Cache
-from tokenlabel.options import STRICT, Count, Share
-from tokenlabel.runs.recipe import BaseRecipe, Ema, Engine, Optimizer, Schedule
+from tokenlabel.options import STRICT, Count, Positive, Share
+from tokenlabel.runs.recipe import BaseRecipe, Ema, Engine, Optimizer, Schedule, input_arguments
 
 __all__ = ["TeachData", "TeachModel", "TeachRecipe"]
 
@@ -29,6 +29,8 @@ class TeachData:
     """The one that is left out."""
     group: str | None = None
     """What stays together in one fold: a column of a CSV file, or a regular expression for keys."""
+    channels: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Which channels of the images the model sees, by number; None: all."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Loader processes per rank. Never changes the result."""
     cache: Cache = "none"
@@ -41,10 +43,19 @@ class TeachModel:
     image_size: Count | None = None
     """Side in pixels; None takes the model's own training size."""
     pretrained: bool = True
+    in_chans: Count = 3
+    """Channels of the images, and their mean and std, as in `tokenlabel.runs.recipe.Model`."""
+    mean: tuple[float, ...] | None = None
+    std: tuple[Positive, ...] | None = None
     weights: str | None = None
     """Weights to start from instead of timm's: a file, a run's folder or that of a taught model."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the timm model."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the timm model is built with, besides its size and its classes."""
+        return self.kwargs | input_arguments(self.in_chans, self.mean, self.std)
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
-from tokenlabel.data.decode import decode_image
+from tokenlabel.data.decode import decode_picture
 from tokenlabel.data.samples import class_labels
+from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import Classifier, class_titles
 from tokenlabel.geometry import Box, View
+from tokenlabel.geometry.render import Pixels
 from tokenlabel.labels import LabelMap, LabelStore, token_targets
 from tokenlabel.losses import class_loss
 from tokenlabel.pictures.colors import hex_colors
@@ -86,10 +88,11 @@ class Answers:
             maps["other"] = self.catalog.label_map(index, self.other)
         answer = None
         if self.student is not None:
-            answer = self.student.predict(image, top=_GUESSES)[0].as_dict()["top"]
+            shown = _shown_to(self.student, self.catalog.source, index)
+            answer = self.student.predict(shown, top=_GUESSES)[0].as_dict()["top"]
             if self.student.has_tokens:
                 k = min(_TOP, self.student.num_classes)
-                maps["student"] = token_map(self.student, image, k)
+                maps["student"] = token_map(self.student, shown, k)
         return {
             **self._line(index),
             "size": list(image.shape[:2]),
@@ -171,13 +174,13 @@ class Answers:
 
     def _pixels(self, index: int) -> NDArray[np.uint8]:
         source = self.catalog.source
-        return decode_image(source.read(index), source.keys[index], source.rules)
+        return decode_picture(source.read(index), source.keys[index], source.rules)
 
 
 def student_loss(catalog: Catalog, student: Classifier, index: int) -> float:
     """Cross-entropy of the student's class token with the image's class, in nats."""
     source = catalog.source
-    image = decode_image(source.read(index), source.keys[index], source.rules)
+    image = _shown_to(student, source, index)
     with torch.inference_mode():
         output = student.output(student.preprocessing.pixels(image)[None])
     labels = class_labels(source, [index])
@@ -186,6 +189,10 @@ def student_loss(catalog: Catalog, student: Classifier, index: int) -> float:
             class_loss(output.logits, multi_hot(labels, student.num_classes), multi_label=True)
         )
     return float(F.cross_entropy(output.logits, labels.reshape(1, -1)[:, 0]))
+
+
+def _shown_to(student: Classifier, source: ImageSource, index: int) -> Pixels:
+    return student.decode(source.read(index), source.keys[index], source.rules)
 
 
 def _number(words: Mapping[str, str], name: str, end: float, default: int | None = None) -> int:
