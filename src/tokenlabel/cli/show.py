@@ -54,7 +54,7 @@ def show(
     """
     from tokenlabel.annotators.classifier import ClassifierSpec
     from tokenlabel.data.decode import decode_image, decode_picture
-    from tokenlabel.data.rules import DecodeRules
+    from tokenlabel.data.rules import AS_STORED, DecodeRules
     from tokenlabel.errors import InputError
     from tokenlabel.evaluation.classifier import load_classifier
     from tokenlabel.labels import LabelStore
@@ -84,22 +84,22 @@ def show(
     store = None if labels is None else LabelStore(labels)
     known = None if store is None else store.manifest.names
     teacher: Annotator[Any] | None = None
+    rules = AS_STORED
     if annotator is not None:
-        teacher = ClassifierSpec(model=annotator, keep_classes=True).build(())
-        known = teacher.class_names
+        built = ClassifierSpec(model=annotator, keep_classes=True).build(())
+        teacher, known, rules = built, built.class_names, DecodeRules(channels=built.channels)
     rows = []
     for path in images:
         if not path.is_file():
             raise InputError(f"no image at {path}")
-        data = path.read_bytes()
-        image = decode_picture(data, str(path))
-        shown = None if student is None else student.decode(data, str(path))
+        content = path.read_bytes()
+        image = decode_picture(content, str(path))
+        shown = None if student is None else student.decode(content, str(path))
         maps: dict[str, LabelMap] = {}
         if store is not None:
             maps["label map"] = store[_key(store, path)]
         if teacher is not None:
-            rules = DecodeRules(channels=teacher.channels)
-            pixels = decode_image(data, str(path), rules)
+            pixels = decode_image(content, str(path), rules)
             maps["annotator"] = teacher.annotate([teacher.prepare(str(path), pixels)])[0]
         name = "/".join(path.parts[-2:])
         rows.append(explain(name, image, maps, student, known, classes, heat, relevance, shown))

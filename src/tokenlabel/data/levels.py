@@ -102,7 +102,7 @@ def with_channels(
 
 def gray_of(values: NDArray[Any]) -> NDArray[Any]:
     """The brightness [H, W, 1] of colors [H, W, 3]."""
-    gray = values @ np.asarray(_LUMA)
+    gray: NDArray[np.float64] = values @ np.asarray(_LUMA)
     return (gray if values.dtype.kind == "f" else gray.round()).astype(values.dtype)[..., None]
 
 

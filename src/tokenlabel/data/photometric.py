@@ -46,8 +46,9 @@ def _changed_plane(plane: Pixels, name: str, args: tuple[float, ...]) -> Pixels:
     table = _table(gray, name.removesuffix("Increasing"), *args)
     if table is not None:
         row = np.atleast_2d(table)[0].clip(0, 255)
-        return np.interp(plane, _LEVELS, row).astype(plane.dtype)
-    changed = _by_pillow(gray, name, args)[..., 0] + (plane - levels)
+        mapped: Pixels = np.interp(plane, _LEVELS, row)
+        return mapped.astype(plane.dtype)
+    changed: Pixels = _by_pillow(gray, name, args)[..., 0] + (plane - levels)
     return changed.clip(0, 255).astype(plane.dtype)
 
 

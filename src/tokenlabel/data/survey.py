@@ -45,20 +45,25 @@ class Survey:
         }
         return cls(**{**written, "modes": Counter(written["modes"]), "ranges": ranges})
 
-    def rules(self, orientation: Orientation = "ignore") -> DecodeRules:
-        """The rules for the whole data set that follow from these images."""
+    def rules(self, orientation: Orientation = "ignore", *, deep: bool = True) -> DecodeRules:
+        """The rules for the whole data set that follow from these images.
+
+        `deep`: whether those of more than 8 bits keep them.
+        """
         found: dict[str, ValueRange] = {}
         for mode, (low, high) in self.ranges.items():
             kind = "floats" if mode == "F" or mode.startswith("float") else "integers"
             least, most = found.get(kind, (low, high))
             found[kind] = min(least, low), max(most, high)
+        ranges = {
+            kind: value_range(low, high, floats=kind == "floats")
+            for kind, (low, high) in found.items()
+        }
         return DecodeRules(
-            orientation=orientation,
-            deep=bool(found),
-            **{
-                kind: value_range(low, high, floats=kind == "floats")
-                for kind, (low, high) in found.items()
-            },
+            ranges.get("integers"),
+            ranges.get("floats"),
+            orientation,
+            deep=deep and bool(ranges),
         )
 
 

@@ -118,7 +118,7 @@ def open_pairs(
     return Pairs(
         tuple(masked),
         _classes(root, layout, masked[0], class_file, ignore_index),
-        seen.rules(orientation),
+        seen.rules(orientation, deep=False),
         tuple(pair for pair in found.pairs if pair not in with_mask),
         dict(sorted(found.passed_over.items())),
     )

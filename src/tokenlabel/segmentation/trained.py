@@ -80,6 +80,10 @@ def _whole_patches(
 def normalization(model: SegmentationModel) -> dict[str, tuple[float, ...]]:
     """Mean and standard deviation of pixels in [0, 1], as the backbone takes them."""
     settings = Preprocessing.of_timm(model.pyramid.backbone)
+    if settings.channels != 3:
+        raise InputError(
+            f"the backbone takes images of {settings.channels} channels: segmentation is of RGB images"
+        )
     return {"mean": settings.mean, "std": settings.std}
 
 

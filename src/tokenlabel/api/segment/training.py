@@ -123,7 +123,7 @@ def _start(weights: str | None) -> dict[str, Any]:
             student = open_run(folder).recipe.model
         except InputError as error:
             raise InputError(f"{folder} holds no run of `tokenlabel train`: {error}") from None
-        name, arguments = student.name, student.kwargs
+        name, arguments = student.name, student.arguments
     elif (folder / "config.json").is_file():
         written = read_json(folder / "config.json", kind=dict)
         name, arguments = written.get("architecture"), written.get("model_args", {})
