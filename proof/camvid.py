@@ -1,33 +1,50 @@
 """Segmentation with few masks, and what token labels are worth as a start; stopped, it goes on.
 
-    python proof/camvid.py --data CAMVID [--workers 2] [--seeds 0 1 2]
-                           [--set KEY=VALUE ...] [--with-tokens RUN ... --without RUN ...]
+    mkdir -p runs/camvid-data
+    for part in training validation; do tar xf CAMVID/$part.tar -C runs/camvid-data; done
+    cp CAMVID/classes.json runs/camvid-data
+    OMP_NUM_THREADS=1 python proof/camvid.py --data runs/camvid-data [--workers 6] [--seeds 0 1 2]
+        [--set KEY=VALUE ...] [--with-tokens RUN ... --without RUN ...]
 
-CAMVID holds training and validation scenes in ADE20K's layout (images/, annotations/, classes.json).
+The data are training and validation scenes in ADE20K's layout (images/, annotations/, classes.json).
 Three arms train by the recipe `camvid_cpu`, with the same number of updates: on all 367 masks, on every
 eighth (46), and on these 46 with soft labels of the other 321 scenes, made by the network of the second
 arm. With students of `tokenlabel train` or `export`, one a seed and side, these and their network from
-random weights are fine-tuned, and probed frozen, by the recipe `camvid_transfer`. Finished runs leave a
-record in `proof/camvid/`, the best networks their weights in `proof/weights/`, and the tables go to
-`docs/segmentation.md`.
+random weights are fine-tuned, and probed frozen, by the recipe `camvid_transfer`. Every network is
+judged once, at the end of its schedule.
+
+`--workers` runs are made at a time, on the GPU if there is one; cores that are left over load their
+images. On one core a run of the first kind takes half an hour, one of the second 5 minutes (frozen 2).
+Finished runs leave a record in `proof/camvid/`, with the counts of every scene; the best networks leave
+their weights in `proof/weights/`, and the tables go to `docs/segmentation.md`.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
-import time
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
+
 from tokenlabel.api import segment
 from tokenlabel.api.annotate import annotate
+from tokenlabel.api.segment.comparison import compared
+from tokenlabel.api.segment.evaluation import measure
 from tokenlabel.compare.comparison import markdown, plus_minus
 from tokenlabel.compare.plan import Job, make_records
 from tokenlabel.compare.record import Record
 from tokenlabel.files import replacing, write_atomically, write_tensors
+from tokenlabel.runs.open import open_run
+from tokenlabel.runs.recipe_file import to_yaml
+from tokenlabel.segmentation.metrics import COUNTS, SegmentationCounts
+from tokenlabel.segmentation.recipe import SegmentationRecipe
 
 WORK = Path("runs/camvid")
 RESULTS, WEIGHTS = Path("proof/camvid"), Path("proof/weights")
@@ -42,7 +59,7 @@ WAYS = {
     "fine-tuned": (),
     "frozen": ("model.freeze=true", "augment.views=4", "model.head=linear4"),
 }
-COMMON = ("data.workers=0", "trackers=[]", "engine.precision=fp32")
+COMMON = ("engine.device=auto", "data.val_split=null", "trackers=[]")
 
 
 @dataclass(frozen=True)
@@ -52,9 +69,13 @@ class Run:
     arm: str
     seed: int
     data: Path
+    settings: tuple[str, ...]
     start: str | None = None
     way: str | None = None  # of WAYS, in the comparison of students
-    settings: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return f"{self.arm}, {self.way}" if self.way else self.arm
 
     @property
     def name(self) -> str:
@@ -67,18 +88,16 @@ class Run:
 
     @property
     def job(self) -> Job:
-        title = f"{self.arm}, {self.way}" if self.way else self.arm
-        return Job(title, self.seed, RESULTS / f"{self.name}.json", self)
+        return Job(self.title, self.seed, RESULTS / f"{self.name}.json", self)
 
     def __call__(self) -> Record:
-        """Train, and say what came of it."""
-        began = time.process_time()
+        """Train, and measure what came of it."""
         settings = (*COMMON, *self.settings)
         if self.way:
             settings += WAYS[self.way]
         if self.arm == RANDOM:
             settings += ("model.weights=null",)
-        result = segment.train(
+        trained = segment.train(
             data=self.data,
             output=self.folder,
             recipe="camvid_transfer" if self.way else "camvid_cpu",
@@ -87,33 +106,31 @@ class Run:
             seed=self.seed,
             settings=settings,
         ).results
+        result, by_scene, pairs = measure(self.data, self.folder)
+        scenes = [pair.key for pair in pairs.items]
+        facts = open_run(self.folder, SegmentationRecipe).facts
         return Record(
-            arm=self.job.arm,
+            arm=self.title,
             seed=self.seed,
-            score=100 * result["measures"]["val/miou"],
-            seconds=result["seconds"],
+            score=100 * result.miou,
+            seconds=trained["seconds"],
             details={
-                "measures": result["measures"],
-                "images": result["images"],
-                "updates": result["updates"],
-                "processor_seconds": round(time.process_time() - began, 1),
+                "measures": result.summary(),
+                "images": trained["images"],
+                "updates": trained["updates"],
+                "device": facts["devices"][0] if facts["devices"] else "one core of a CPU",
+                "precision": facts["precision"],
+                "scenes": dict(zip(scenes, as_text(by_scene), strict=True)),
             },
         )
 
     def _labels(self) -> Path:
-        """The label store that the network on few masks makes; it goes on where it stopped."""
+        """The label store that the network on few masks makes, which is trained first."""
+        few = dataclasses.replace(self, arm=FEW)
+        make_records([few.job])
         store = WORK / f"labels-{self.seed}"
-        few = Run(FEW, self.seed, self.data)
-        annotate(
-            data=str(self.data / "images" / "training"),
-            output=store,
-            annotator={
-                "kind": "segmenter",
-                "model": str(few.folder),
-                "grid": list(GRID),
-                "flip": True,
-            },
-        )
+        spec = {"kind": "segmenter", "model": str(few.folder), "grid": list(GRID), "flip": True}
+        annotate(data=str(self.data / "images" / "training"), output=store, annotator=spec)
         return store
 
 
@@ -126,49 +143,50 @@ def main() -> None:
     parser.add_argument("--with-tokens", nargs="+", default=[], help="students, one a seed")
     parser.add_argument("--without", nargs="+", default=[], help="their equals without tokens")
     options = parser.parse_args()
+    loaders = max((os.cpu_count() or 1) // options.workers - 1, 0)
+    settings = (f"data.workers={loaders}", *options.set)
     few = with_few_masks(options.data)
     arms = {FULL: options.data, FEW: few, SOFT: few}
-    more = tuple(options.set)
     runs = {
-        arm: [Run(arm, seed, data, settings=more) for seed in options.seeds]
+        arm: [Run(arm, seed, data, settings) for seed in options.seeds]
         for arm, data in arms.items()
     }
-    make([*runs[FULL], *runs[FEW]], options.workers)
-    make(runs[SOFT], options.workers)
-    tables = [table(runs), *compared(options.data, runs, ((SOFT, FEW), (SOFT, FULL)), "masks")]
+    starts = {way: students(options, settings, way) for way in WAYS if options.with_tokens}
+    others = [run for sides in starts.values() for side in sides.values() for run in side]
+    # the longest first; those on few masks are made by those that learn from their labels
+    jobs = [run.job for run in (*runs[SOFT], *runs[FULL], *others)]
+    make_records(jobs, options.workers, said)
+    tables = [table(runs), differences(runs, ((SOFT, FEW), (SOFT, FULL)))]
+    for sides in starts.values():
+        tokens, labels, random = sides
+        tables += [table(sides), differences(sides, ((tokens, labels), (labels, random)))]
     for arm in (FULL, SOFT):
         keep(max(runs[arm], key=lambda run: run.job.record().score))
-    if options.with_tokens:
-        tables += students(options)
     before, mark, rest = PAGE.read_text().partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
     write_atomically(PAGE, before + mark + "\n\n".join(tables) + end + after)
     print("\n\n".join(tables))
 
 
-def students(options: argparse.Namespace) -> list[str]:
-    """What one start is worth beside another."""
-    sides = {TOKENS: options.with_tokens, LABELS: options.without, RANDOM: options.without}
-    tables = []
-    for way in WAYS:
-        runs = {
-            f"{arm}, {way}": [
-                Run(arm, seed, options.data, start, way, tuple(options.set))
-                for seed, start in zip(options.seeds, starts, strict=True)
-            ]
-            for arm, starts in sides.items()
-        }
-        make([run for side in runs.values() for run in side], options.workers)
-        tokens, labels, random = runs
-        tables += [
-            table(runs),
-            *compared(options.data, runs, ((tokens, labels), (labels, random)), way),
+def said(record: Record) -> None:
+    print(
+        f"{record.arm}, seed {record.seed}: {record.score:.2f} after {record.seconds / 60:.1f} min"
+    )
+    sys.stdout.flush()
+
+
+def students(
+    options: argparse.Namespace, settings: tuple[str, ...], way: str
+) -> dict[str, list[Run]]:
+    """The runs of each start, trained in one way."""
+    starts = {TOKENS: options.with_tokens, LABELS: options.without, RANDOM: options.without}
+    return {
+        f"{arm}, {way}": [
+            Run(arm, seed, options.data, settings, start, way)
+            for seed, start in zip(options.seeds, students, strict=True)
         ]
-    return tables
-
-
-def make(runs: Sequence[Run], workers: int) -> None:
-    make_records([run.job for run in runs], workers, lambda r: print(r, flush=True))
+        for arm, students in starts.items()
+    }
 
 
 def with_few_masks(data: Path) -> Path:
@@ -189,38 +207,37 @@ def with_few_masks(data: Path) -> Path:
     return place
 
 
+# -- tables, from the records ----------------------------------------------------------------------
+
+
 def table(runs: dict[str, list[Run]]) -> str:
     """Means over seeds, in percent, and what a run took."""
-    rows = []
+    rows, machines = [], set()
     for arm, side in runs.items():
         found = [run.job.record() for run in side]
         values = [
-            {r.seed: 100 * r.details["measures"][f"val/{name}"] for r in found}
+            {r.seed: 100 * r.details["measures"][name] for r in found}
             for name in ("miou", "boundary_iou", "class_accuracy", "pixel_accuracy")
         ]
-        minutes = {r.seed: r.details["processor_seconds"] / 60 for r in found}
-        rows.append([arm, *map(plus_minus, values), plus_minus(minutes, 0)])
-    head = ["", "mean IoU", "boundary IoU", "class accuracy", "pixel accuracy", "CPU minutes"]
-    return markdown(head, rows)
+        minutes = plus_minus({r.seed: r.seconds / 60 for r in found}, 1)
+        rows.append([arm, *map(plus_minus, values), minutes])
+        machines |= {f"{r.details['device']}, {r.details['precision']}" for r in found}
+    head = ["", "mean IoU", "boundary IoU", "class accuracy", "pixel accuracy", "minutes"]
+    return f"{markdown(head, rows)}\n\nTrained on: {'; '.join(sorted(machines))}."
 
 
-def compared(
-    data: Path, runs: dict[str, list[Run]], pairs: Sequence[tuple[str, str]], name: str
-) -> list[str]:
-    """The differences of pairs of arms, over seeds and scenes."""
+def differences(runs: dict[str, list[Run]], pairs: Sequence[tuple[str, str]]) -> str:
+    """Pairs of arms, over seeds and scenes."""
     rows = []
-    for ours, theirs in pairs:
-        found = segment.compare(
-            data=data,
-            checkpoints=[run.folder for run in runs[ours]],
-            against=[run.folder for run in runs[theirs]],
-            output=RESULTS / "compared" / f"{name}-{len(rows)}.json",
-        )
+    for pair in pairs:
+        first, second = ([counts(run) for run in runs[arm]] for arm in pair)
+        scenes = list(runs[pair[0]][0].job.record().details["scenes"])
+        found = compared(scenes, first, second)
         gap = found.differences["miou"]
         low, high = (100 * side for side in gap.interval)
         rows.append(
             [
-                f"{ours} - {theirs}",
+                " - ".join(pair),
                 f"{100 * gap.mean:+.2f} ({low:+.2f} to {high:+.2f})",
                 f"{gap.p:.3f}",
                 f"{found.first['miou'] / found.second['miou']:.1%}",
@@ -228,35 +245,37 @@ def compared(
             ]
         )
     head = ["", "mean IoU, 95 % interval", "p", "ratio", "scenes that are better"]
-    return [markdown(head, rows)]
+    return markdown(head, rows)
+
+
+def as_text(counts: SegmentationCounts) -> list[str]:
+    """A line for each scene."""
+    return [" ".join(map(str, scene.flatten().tolist())) for scene in counts.scenes]
+
+
+def counts(run: Run) -> SegmentationCounts:
+    """The same, from a run's record."""
+    lines = run.job.record().details["scenes"].values()
+    found = torch.tensor([list(map(int, line.split())) for line in lines])
+    return SegmentationCounts(found.view(len(found), -1, COUNTS))
 
 
 def keep(run: Run) -> None:
-    """The network of a run in half precision, with its recipe and a card."""
-    import torch
-    from safetensors.torch import load_file
-
-    from tokenlabel.runs.open import open_run
-    from tokenlabel.runs.recipe_file import to_yaml
-    from tokenlabel.segmentation.recipe import SegmentationRecipe
-
+    """The network of a run in half precision, with its recipe, its classes and a card."""
     opened, record = open_run(run.folder, SegmentationRecipe), run.job.record()
     target = WEIGHTS / f"camvid-{run.name}"
     target.mkdir(parents=True, exist_ok=True)
-    weights = {
+    weights, recipe = target / "model.safetensors", target / "recipe.yaml"
+    half = {
         name: value.to(torch.bfloat16) if value.is_floating_point() else value
         for name, value in load_file(opened.weights()).items()
     }
-    with replacing(target / "model.safetensors") as aside:
-        write_tensors(aside, weights)
+    with replacing(weights) as aside:
+        write_tensors(aside, half)
     data = dataclasses.replace(opened.recipe.data, root="camvid", labels=None)
-    recipe = dataclasses.replace(opened.recipe, data=data)
-    write_atomically(target / "recipe.yaml", to_yaml(recipe))
-    measured = segment.evaluate(
-        data=run.data,
-        checkpoint=target / "model.safetensors",
-        recipe=str(target / "recipe.yaml"),
-    )
+    write_atomically(recipe, to_yaml(dataclasses.replace(opened.recipe, data=data)))
+    write_atomically(target / "classes.json", json.dumps(opened.class_names) + "\n")
+    measured = segment.evaluate(data=run.data, checkpoint=weights, recipe=str(recipe))
     low, high = measured.intervals["miou"]
     classes = ", ".join(f"{name} {iou:.2f}" for name, iou in measured.class_iou.items())
     card = f"""# {target.name}
@@ -265,13 +284,13 @@ A network for street scenes: the class of every pixel, one of CamVid's 11. ResNe
 bfloat16, from random weights.
 
 - Training: {run.arm}, seed {run.seed}, {record.details["updates"]} updates of recipe.yaml,
-  {record.details["processor_seconds"] / 60:.0f} CPU minutes.
+  {record.seconds / 60:.0f} minutes ({record.details["device"]}, {record.details["precision"]}).
 - Mean IoU of the {measured.images} validation scenes: {measured.miou:.4f} (95 % interval {low:.4f} to
   {high:.4f}), boundary IoU {measured.boundary_iou:.4f}, pixel accuracy {measured.pixel_accuracy:.4f}.
 - IoU by class: {classes}.
 
-    tokenlabel segment eval --data camvid --checkpoint {target}/model.safetensors \\
-        --recipe {target}/recipe.yaml
+    tokenlabel segment eval --data camvid --checkpoint {weights} \\
+        --recipe {recipe}
 """
     write_atomically(target / "README.md", card)
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from tokenlabel.files import replacing
 from tokenlabel.segmentation.classes import IGNORED, Labels
 
-__all__ = ["SegmentationCounts", "measures", "write_scenes", "write_table"]
+__all__ = ["COUNTS", "SegmentationCounts", "measures", "write_scenes", "write_table"]
 
-_COUNTS = 6  # of a class: pixels found, true, predicted; the same near boundaries
+COUNTS = 6  # of a class: pixels found, true, predicted; the same near boundaries
 _BOUNDARY = 0.02  # of the image's diagonal: how far a boundary reaches into its class
 _OUTSIDE = -9  # the class of what lies beyond the image
 
@@ -37,7 +37,7 @@ class SegmentationCounts:
 
     @classmethod
     def zeros(cls, scenes: int, classes: int) -> SegmentationCounts:
-        return cls(torch.zeros(scenes, classes, _COUNTS, dtype=torch.int64))
+        return cls(torch.zeros(scenes, classes, COUNTS, dtype=torch.int64))
 
     def add(self, scene: int, predicted: Labels, labels: Labels) -> None:
         """Add a scene's pixels: classes and labels [H, W]; `IGNORED` labels do not count."""

@@ -15,8 +15,9 @@ from tokenlabel.files import write_atomically
 
 if TYPE_CHECKING:
     from tokenlabel.segmentation.bootstrap import Difference
+    from tokenlabel.segmentation.metrics import SegmentationCounts
 
-__all__ = ["SegmentComparison", "compare"]
+__all__ = ["SegmentComparison", "compare", "compared"]
 
 
 @dataclass(frozen=True)
@@ -56,22 +57,12 @@ def compare(
     `output`, if one is given. Raises InputError where a side has no run, or the scenes differ.
     """
     from tokenlabel.progress import first_process
-    from tokenlabel.segmentation.bootstrap import paired_differences
-    from tokenlabel.segmentation.metrics import measures
 
     if not checkpoints or not against:
         raise InputError("a comparison needs a run, and one against which it is compared")
     sides = [[measure(data, run, **how) for run in side] for side in (checkpoints, against)]
-    keys = _scenes(sides[0] + sides[1])
-    counts = [[measured.counts for measured in side] for side in sides]
-    first, second = (
-        {name: _mean([m.result.summary()[name] for m in side]) for name in side[0].result.summary()}
-        for side in sides
-    )
-    own = [sum(measures(c.scenes)["miou"] for c in side) / len(side) for side in counts]
-    gaps: Any = own[0] - own[1]
-    found = SegmentComparison(
-        first, second, paired_differences(*counts), dict(zip(keys, gaps.tolist(), strict=True))
+    found = compared(
+        _scenes(sides[0] + sides[1]), *([measured.counts for measured in side] for side in sides)
     )
     if output is not None and first_process():
         Path(output).parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +70,25 @@ def compare(
         written = sources | dataclasses.asdict(found)
         write_atomically(Path(output), json.dumps(written, indent=2) + "\n")
     return found
+
+
+def compared(
+    scenes: Sequence[str],
+    first: Sequence[SegmentationCounts],
+    second: Sequence[SegmentationCounts],
+) -> SegmentComparison:
+    """As `compare`, of counts of the same scenes, which have these names."""
+    from tokenlabel.segmentation.bootstrap import paired_differences
+    from tokenlabel.segmentation.metrics import measures
+
+    sides = (first, second)
+    summaries = [[counts.summary() for counts in side] for side in sides]
+    means = [{name: _mean([s[name] for s in side]) for name in side[0]} for side in summaries]
+    own = [sum(measures(c.scenes)["miou"] for c in side) / len(side) for side in sides]
+    gaps: Any = own[0] - own[1]
+    return SegmentComparison(
+        *means, paired_differences(*sides), dict(zip(scenes, gaps.tolist(), strict=True))
+    )
 
 
 def _scenes(runs: Sequence[Measured]) -> list[str]:
