@@ -52,9 +52,12 @@ class View:
         return cls(((1.0, 0.0, 0.0, 0.0, 1.0, 0.0),))
 
     @classmethod
-    def crop(cls, box: Box) -> View:
-        """Show `box` of the source; it may reach beyond the image."""
-        return cls(((box.width, 0.0, box.x0, 0.0, box.height, box.y0),))
+    def crop(cls, box: Box, *, hflip: bool = False, vflip: bool = False) -> View:
+        """Show `box` of the source, then flip it; it may reach beyond the image."""
+        width, height = box.width, box.height
+        a, c = (-width, width + box.x0) if hflip else (width, box.x0)
+        e, f = (-height, height + box.y0) if vflip else (height, box.y0)
+        return cls(((a, 0.0, c, 0.0, e, f),))
 
     @classmethod
     def hflip(cls) -> View:
