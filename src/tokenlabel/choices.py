@@ -18,8 +18,8 @@ __all__ = [
 ]
 
 Arithmetic = Literal["auto", "float32", "bfloat16", "float16"]
-"""Of a network: auto is half precision on GPUs. On a CPU training takes the quicker by a short
-trial, and annotators take float32."""
+"""Of a network: auto is bfloat16 on GPUs that have it, float16 on older ones. On a CPU it is the
+quicker of float32 and bfloat16, by a short trial; see `tokenlabel.models.arithmetic`."""
 
 PRECISION = {"auto": "auto", "float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 """The same as recipes name it (`engine.precision`)."""

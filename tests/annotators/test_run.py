@@ -7,15 +7,21 @@ import os
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from tokenlabel.annotators.classifier import ClassifierSpec
 from tokenlabel.annotators.run import run
+from tokenlabel.annotators.spec import Network
 from tokenlabel.data.open import open_source
 from tokenlabel.data.reading import StorageError
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
+from tokenlabel.labels.manifest import Manifest
+from tokenlabel.labels.shard import shard_name
+from tokenlabel.models import arithmetic
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -102,6 +108,41 @@ def test_a_store_is_continued_with_its_own_settings_only(images, colours, tmp_pa
     (images / "cat" / "000.png").rename(images / "cat" / "999.png")
     with pytest.raises(InputError, match=r"dataset.fingerprint"):
         run(open_source(str(images)), colours, tmp_path / "store")
+
+
+def test_the_arithmetic_is_found_out_once_and_kept(images, tmp_path, monkeypatch) -> None:
+    source, choices = (
+        open_source(str(images)),
+        [torch.bfloat16],
+    )  # a second trial would find nothing
+    monkeypatch.setattr(arithmetic, "_FEWEST", 1)
+    monkeypatch.setattr(
+        arithmetic,
+        "quicker_arithmetic",
+        lambda step, count: (step(count, torch.bfloat16), choices.pop())[1],
+    )
+
+    def label(folder: str, dtype: Any) -> dict[str, bytes]:
+        torch.manual_seed(0)
+        spec = ClassifierSpec(
+            model="resnet10t",
+            pretrained=False,
+            model_kwargs={"num_classes": 3},
+            network=Network(image_size=32, dtype=dtype, device="cpu"),
+        )
+        run(source, spec.build(source.class_names), tmp_path / folder, shard_size=32)
+        return contents(tmp_path / folder)
+
+    whole = label("auto", "auto")
+    assert Manifest.load(tmp_path / "auto").annotator["dtype"] == "bfloat16"
+    assert whole == label("half", "bfloat16")
+    assert whole[shard_name(0)] != label("single", "float32")[shard_name(0)]
+    manifest = Manifest.load(tmp_path / "auto").model_copy(update={"complete": False, "shards": ()})
+    manifest.save(tmp_path / "auto")  # as a kill leaves it
+    (tmp_path / "auto" / shard_name(0)).unlink()
+    assert label("auto", "auto") == whole
+    with pytest.raises(InputError, match=r"annotator.dtype = 'bfloat16', now it is 'float32'"):
+        label("auto", "float32")
 
 
 def test_scores_that_are_no_numbers_are_named(images, colours, tmp_path) -> None:

@@ -59,8 +59,16 @@ def test_from_photos_to_an_answer_by_the_commands_as_printed(
     assert "trained on 8 images" in out
     assert re.search(r"best top-1 \d+\.\d\d% \(checkpoints/step-00000002\)", out)
     assert f"the run: {desk / 'a run'}" in out
-    out, _ = ran(evaluate, capsys)
+    out, predict = ran(evaluate, capsys)
     assert "4 images judged" in out
+    out, export = ran(predict, capsys)
+    assert all(f"{kind}/1.png" in out for kind in ("ant", "bee"))
+    assert export[:3] == ["export", "--checkpoint", str(desk / "a run")]
+    export[-1] = str(desk / export[-1])  # a folder beside the photos, not here
+    out, _ = ran(export, capsys)
+    assert out.endswith(
+        f"next, in Python: timm.create_model('local-dir:{export[-1]}', pretrained=True)\n"
+    )
     health = ["labels", "info", "--labels", train[train.index("--labels") + 1]]
     assert "codec" in ran(health, capsys)[0]
 

@@ -33,7 +33,7 @@ from tokenlabel.evaluation.classifier import Classifier, load_classifier
 from tokenlabel.evaluation.metrics import ClassificationCounts, accepted_label, predictions
 from tokenlabel.evaluation.results import EvalResult
 from tokenlabel.export.card import model_card
-from tokenlabel.models import DenseModel
+from tokenlabel.models import DenseModel, arithmetic
 from tokenlabel.runs.open import Run, open_run
 from tokenlabel.runs.recipe import Data, Recipe
 from tokenlabel.supervision import METHODS
@@ -133,6 +133,24 @@ def _rank(rank: int, world: int, folder: Path, weights: Path, images: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("wanted", ["auto", "bfloat16"])
+def test_the_arithmetic_is_chosen_and_kept_with_the_results(
+    weights: Path, images: Path, tmp_path: Path, wanted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+    monkeypatch.setattr(arithmetic, "_FEWEST", 1)
+    monkeypatch.setattr(
+        arithmetic,
+        "quicker_arithmetic",
+        lambda step, count: (tried.append(count), step(1, torch.bfloat16), torch.bfloat16)[-1],
+    )
+    found = evaluate(weights, images, batch_size=2, dtype=wanted, output=tmp_path / "half")
+    assert tried == ([2] if wanted == "auto" else [])
+    assert json.loads((tmp_path / "half" / "results.json").read_text())["dtype"] == "bfloat16"
+    whole = evaluate(weights, images, dtype="float32")
+    assert 0 < abs(found.rules["class"]["loss"] - whole.rules["class"]["loss"]) < 0.1
+
+
 def test_torchrun_starts_it(weights: Path, images: Path, tmp_path: Path) -> None:
     single = evaluate(weights, images, batch_size=2)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -348,7 +366,8 @@ def result(**changes: Any) -> EvalResult:
         rule="class", rules={}, images=3, left_out={}, notes=(), data="a/photos", split="val",
         benchmark="folder", found=Found(3, 2), images_digest="00", model="lvvit_s",
         checkpoint="c", weights="ema", step=12, damaged=(), image_size=(224, 224), crop_pct=0.9,
-        fit="crop", interpolation="bicubic", token_weight=0.5, published=None,
+        fit="crop", interpolation="bicubic", token_weight=0.5, dtype="float32",
+        published=None,
     )  # fmt: skip
     return dataclasses.replace(base, **changes)
 
@@ -366,6 +385,7 @@ def result(**changes: Any) -> EvalResult:
         {"images_digest": "01"},  # other images in a place of the same name
         {"token_weight": 0.3},
         {"fit": "squash"},
+        {"dtype": "bfloat16"},
     ],
 )
 def test_evaluations_that_differ_do_not_overwrite_each_other(change: dict[str, Any]) -> None:

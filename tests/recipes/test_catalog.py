@@ -32,7 +32,7 @@ def test_a_copy_holds_the_recipe_under_its_description(
 ) -> None:
     file = tmp_path / "mine.yaml"
     assert ran("recipes", "copy", "volo_d1_224", str(file)) == 0
-    assert f"train by it: tokenlabel train --data DATA --recipe {file}" in capsys.readouterr().out
+    assert f"next: tokenlabel train --data DATA --recipe {file}" in capsys.readouterr().out
     assert read_recipe(file) == recipes.get("volo_d1_224")
     assert file.read_text().startswith("# VOLO-D1, whose authors trained with token labels")
     assert ran("recipes", "copy", "volo_d1_224", str(file)) == 2

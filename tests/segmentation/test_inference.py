@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import View
 from tokenlabel.geometry.render import render
+from tokenlabel.models import arithmetic
 from tokenlabel.segmentation.augment import scaled_size
 from tokenlabel.segmentation.inference import Inference, Segmenter
 
@@ -93,6 +94,24 @@ def test_labels_equal_the_plain_pass_in_any_tiles_and_batches(name: str) -> None
     for tile, batch in [(1000, 1), (1000, 3), (40, 2), (17, 4)]:
         found = Segmenter(model, MEAN, STD, replace(plan, tile=tile, batch=batch))(image)
         assert (found == expected).mean() > 0.9995, (tile, batch)
+
+
+@pytest.mark.parametrize("wanted", ["float32", "bfloat16", "auto"])
+def test_an_arithmetic_is_what_the_model_computes_in(wanted: Any, monkeypatch) -> None:
+    monkeypatch.setattr(arithmetic, "_FEWEST", 1)
+    monkeypatch.setattr(
+        arithmetic,
+        "quicker_arithmetic",
+        lambda step, count: (step(count, torch.bfloat16), torch.bfloat16)[1],
+    )
+    seen = []
+    model = nn.Conv2d(3, 6, 1)
+    model.register_forward_hook(lambda _module, _inputs, scores: seen.append(scores.dtype))
+    plan = Inference(short_side=64, window=48, stride=32, batch=2)
+    segmenter = Segmenter(model, MEAN, STD, plan).in_arithmetic(wanted, images=5)
+    seen.clear()
+    assert segmenter(photo(64, 64)).shape == (64, 64)
+    assert set(seen) == {torch.float32 if wanted == "float32" else torch.bfloat16}
 
 
 def test_windows_are_seen_at_their_size_and_in_batches() -> None:

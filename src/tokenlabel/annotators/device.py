@@ -1,4 +1,4 @@
-"""Where an annotator runs, and in which arithmetic."""
+"""Where an annotator runs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import os
 import torch
 
 from tokenlabel.errors import InputError
-from tokenlabel.models.arithmetic import native_arithmetic
 
 __all__ = ["resolve_device"]
 
 
-def resolve_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """The device and dtype of two user's words, either of which may be "auto".
+def resolve_device(device: str) -> torch.device:
+    """The device of a user's word, which may be "auto".
 
     Under torchrun, each rank takes the accelerator of its local rank.
     """
@@ -30,6 +29,4 @@ def resolve_device(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
         raise InputError(f"device {device!r} is not available on this machine: use cpu or auto")
     if place.type == "cuda" and place.index is None:
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    if dtype == "auto":
-        return place, native_arithmetic(place)
-    return place, getattr(torch, dtype)
+    return place

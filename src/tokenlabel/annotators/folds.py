@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokenlabel.annotators.image_model import ImageAnnotator, Item
 from tokenlabel.annotators.protocol import Pixels
+from tokenlabel.choices import Arithmetic
 from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.labels import LabelMap
 from tokenlabel.runs.folds import Folds
@@ -52,6 +53,11 @@ class FoldsAnnotator:
             right = sum(one["top1"] * one["images"] for one in unseen)
             found["held_out"] = {"top1": right / images, "images": images}
         return found
+
+    def settle_arithmetic(self, wanted: Arithmetic, images: int) -> None:
+        for member in self._members:
+            member.settle_arithmetic(wanted, images)
+            wanted = member.description["dtype"]
 
     def batch_size(self) -> int:
         return self._members[0].batch_size()

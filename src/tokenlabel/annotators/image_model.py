@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
 
@@ -14,11 +13,13 @@ from torch.nn import functional as F
 
 from tokenlabel.annotators.class_map import ClassMap
 from tokenlabel.annotators.protocol import Pixels
+from tokenlabel.choices import Arithmetic
 from tokenlabel.data.inputs import Normalize, Preprocessing, to_multiple
 from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.geometry import Box
 from tokenlabel.geometry.windows import WindowMean, window_starts
 from tokenlabel.labels import LabelMap
+from tokenlabel.models.arithmetic import autocast, chosen_arithmetic, name_of, native_arithmetic
 
 __all__ = ["ONE_VIEW", "ImageAnnotator", "Running", "Views", "weights_hash"]
 
@@ -43,7 +44,7 @@ class Running(TypedDict, total=False):
     top_k: int  # classes kept in each cell, if there are so many
     views: Views
     device: str | torch.device
-    dtype: torch.dtype  # of the network's arithmetic
+    dtype: torch.dtype | None  # of the network's arithmetic; None leaves it open
     compile: bool
     views_at_once: int | None  # of `label_views`; None labels all together
 
@@ -67,7 +68,7 @@ class ImageAnnotator:
         class_names: Sequence[str] | None = None,
         notes: Sequence[str] = (),
         device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = torch.float32,
         compile: bool = False,
         views_at_once: int | None = None,
         origin: dict[str, Any] | None = None,
@@ -76,8 +77,10 @@ class ImageAnnotator:
         known = class_names is not None and len(class_names) == self.num_classes
         self.class_names = tuple(class_names or ()) if known else None
         self.notes = tuple(notes)
-        self.device, self.dtype = torch.device(device), dtype
+        self.device = torch.device(device)
+        self.dtype, self._open = dtype or native_arithmetic(self.device), dtype is None
         scores = scores.eval().to(self.device).to(memory_format=torch.channels_last)
+        self._network = scores  # whose speed is tried
         self._scores = torch.compile(scores) if compile else scores
         self.preprocessing, self.views = preprocessing, views
         self.channels = preprocessing.channels
@@ -93,11 +96,30 @@ class ImageAnnotator:
         return {
             **self._origin,
             "top_k": self.top_k,
-            "dtype": str(self.dtype).removeprefix("torch."),
+            "dtype": name_of(self.dtype),
             "preprocessing": asdict(self.preprocessing),
             "views": asdict(self.views),
             **mapping,
         }
+
+    def settle_arithmetic(self, wanted: Arithmetic, images: int) -> None:
+        """See `tokenlabel.annotators.protocol.Network`."""
+        if not self._open:
+            return
+        height, width = self.preprocessing.image_size
+        side = self.views.window or max(height, width)
+        shape = (self.channels, min(side, height), min(side, width))
+        blank = torch.zeros(1, *shape, device=self.device)
+
+        def step(count: int, dtype: torch.dtype) -> None:
+            shown = blank.expand(count, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+            with autocast(self.device, dtype):
+                self._network(shown)
+
+        self.dtype = chosen_arithmetic(
+            wanted, self.device, step, batch=self.batch_size(), images=images
+        )
+        self._open = False
 
     def batch_size(self) -> int:
         """32 on a CPU; else half of the largest power of two that fits the accelerator's memory."""
@@ -164,7 +186,7 @@ class ImageAnnotator:
 
     def _one_view(self, x: Tensor, flip: bool) -> Tensor:
         x = x.flip(3) if flip else x
-        with self._autocast():
+        with autocast(self.device, self.dtype):
             side = self.views.window
             logits = (self._windows(x, side) if side else self._scores(x)).float()
         if self._class_map:
@@ -190,11 +212,6 @@ class ImageAnnotator:
                 mean.add(scores.permute(0, 3, 1, 2), top, left, (tall, wide))
         assert mean is not None
         return mean.mean().permute(0, 2, 3, 1)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, self.dtype)
 
 
 def weights_hash(model: nn.Module) -> str:

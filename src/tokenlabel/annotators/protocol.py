@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from tokenlabel.choices import Arithmetic
 from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.geometry.render import Pixels
 from tokenlabel.labels import LabelMap
 
-__all__ = ["Annotator", "FindsByName", "Pixels"]
+__all__ = ["Annotator", "FindsByName", "Network", "Pixels"]
 
 Item = TypeVar("Item")
 
@@ -53,6 +54,17 @@ class Annotator(Protocol[Item]):
 
     def annotate(self, batch: Sequence[Item]) -> list[LabelMap]:
         """One label map for each prepared image, of the part of the image that its extent says."""
+        ...
+
+
+@runtime_checkable
+class Network(Protocol):
+    """An annotator that computes, in an arithmetic that may be left open until the work begins."""
+
+    def settle_arithmetic(self, wanted: Arithmetic, images: int) -> None:
+        """Where it is left open: take the `wanted` one, or with "auto" the quicker for so many images.
+        `description` says under "dtype" which it is; where it says nothing, it is float32.
+        """
         ...
 
 

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
-from tokenlabel.annotators.protocol import Annotator, FindsByName
-from tokenlabel.annotators.word_model import WordAnnotator, shared_vocabulary
+from tokenlabel.annotators.protocol import Annotator, FindsByName, Network
+from tokenlabel.annotators.word_model import WordAnnotator, store_vocabulary
+from tokenlabel.choices import Arithmetic
 from tokenlabel.data.decode import decode_image, read_header
 from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.data.reading import StorageError
@@ -25,7 +28,7 @@ from tokenlabel.data.rules import AS_STORED
 from tokenlabel.data.source import ImageSource, of_channels, source_fingerprint
 from tokenlabel.data.survey import is_constant
 from tokenlabel.errors import InputError
-from tokenlabel.files import claim_folder, short_of_space
+from tokenlabel.files import Locked, claim_folder, locked, short_of_space
 from tokenlabel.labels import Codec, LabelMap
 from tokenlabel.labels.codec import encode
 from tokenlabel.labels.manifest import Manifest
@@ -38,6 +41,7 @@ from tokenlabel.torchrun import rank_and_world
 __all__ = ["run"]
 
 _AHEAD = 2  # batches being read and prepared while one is annotated
+_WAIT = 0.5  # s between two looks whether another process has begun the store
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -58,38 +62,18 @@ def run(
 
     `channels` are those of the images, by number, that the annotator is shown; None: all.
     Images that cannot be read are left out and listed in `manifest.left_out`; running again tries
-    those again. Interrupted runs go on where they stopped. By default the annotator chooses the
-    batch size; a run that goes on keeps the one it began with.
+    those again. Interrupted runs go on where they stopped. By default the annotator chooses batch size
+    and arithmetic; a run that goes on keeps those it began with.
     """
     if isinstance(annotator, FindsByName):
         annotator.check_names(source.keys)
     source = of_channels(source, getattr(annotator, "channels", 3), channels)
     new = not Path(output).exists()
     folder = claim_folder(Path(output), ours=_is_store)
-    vocabulary = None
-    if isinstance(annotator, WordAnnotator):
-        vocabulary = shared_vocabulary(annotator, source, folder, new=new)
+    with _alone(folder, new=new):
+        found = _begin(source, annotator, folder, batch_size, shard_size, codec)
+    batch_size, size = found.annotator["batch_size"], found.shard_size
     rank, world = rank_and_world()
-    batch_size = batch_size or _begun_with(folder) or annotator.batch_size()
-    size = shard_size or _shard_size(len(source), batch_size)
-    found = begin(
-        folder,
-        Manifest(
-            num_classes=annotator.num_classes,
-            class_names=annotator.class_names,
-            codec=codec,
-            shard_size=size,
-            dataset={
-                "fingerprint": source_fingerprint(source),
-                "samples": len(source),
-                "found": source.found.as_dict(),
-                # stores of ordinary images say nothing of it, as before there was a choice
-                **({"decode": source.rules.as_dict()} if source.rules != AS_STORED else {}),
-            },
-            annotator={**annotator.description, "batch_size": batch_size},
-            vocabulary_sha256="" if vocabulary is None else vocabulary.sha256,
-        ),
-    )
     shards = max(math.ceil(len(source) / size), 1)
     own_first = sorted(range(shards), key=lambda number: (number - rank) % world)
     with (
@@ -117,6 +101,72 @@ def run(
             soft_wrap=True,
         )
     return complete(folder, shards) or Manifest.load(folder)
+
+
+@contextmanager
+def _alone(folder: Path, *, new: bool) -> Iterator[None]:
+    """Hold the store, once all who hold it before are done; a `new` folder is removed on InputErrors."""
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(folder, "the label store"))
+                break
+            except Locked:
+                time.sleep(_WAIT)
+        try:
+            yield
+            return
+        except InputError:
+            stack.close()
+            if new:
+                with suppress(OSError):
+                    folder.rmdir()
+            raise
+
+
+def _begin(
+    source: ImageSource,
+    annotator: Annotator[Any],
+    folder: Path,
+    batch_size: int | None,
+    shard_size: int | None,
+    codec: Codec,
+) -> Manifest:
+    """Find out what is left open, words of a vocabulary too, and write it down for all processes."""
+    begun = Manifest.load(folder) if (folder / "manifest.json").exists() else None
+    if isinstance(annotator, Network):
+        annotator.settle_arithmetic(_arithmetic(begun), len(source))
+    vocabulary = None
+    if isinstance(annotator, WordAnnotator):
+        vocabulary = store_vocabulary(annotator, source, folder, begun)
+    recorded = None if begun is None else begun.annotator.get("batch_size")
+    batch_size = batch_size or recorded or annotator.batch_size()
+    return begin(
+        folder,
+        Manifest(
+            num_classes=annotator.num_classes,
+            class_names=annotator.class_names,
+            codec=codec,
+            shard_size=shard_size or _shard_size(len(source), batch_size),
+            dataset={
+                "fingerprint": source_fingerprint(source),
+                "samples": len(source),
+                "found": source.found.as_dict(),
+                # stores of ordinary images say nothing of it, as before there was a choice
+                **({"decode": source.rules.as_dict()} if source.rules != AS_STORED else {}),
+            },
+            annotator={**annotator.description, "batch_size": batch_size},
+            vocabulary_sha256="" if vocabulary is None else vocabulary.sha256,
+        ),
+    )
+
+
+def _arithmetic(begun: Manifest | None) -> Arithmetic:
+    """What the labels that are there were computed in."""
+    if begun is None:
+        return "auto"
+    recorded: Arithmetic = begun.annotator.get("dtype", "float32")
+    return recorded if recorded in get_args(Arithmetic) else "float32"
 
 
 class _Job:
@@ -213,14 +263,6 @@ def _prefetch(
 
 def _is_store(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("manifest.json", VOCABULARY_FILE))
-
-
-def _begun_with(folder: Path) -> int | None:
-    """The batch size of the run that is to go on, if there is one."""
-    if not (folder / "manifest.json").exists():
-        return None
-    size: int | None = Manifest.load(folder).annotator.get("batch_size")
-    return size
 
 
 def _shard_size(samples: int, batch_size: int) -> int:

@@ -6,10 +6,8 @@ import dataclasses
 import json
 import math
 import os
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,17 +24,16 @@ from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.reading import StorageError
 from tokenlabel.data.source import ImageSource, source_fingerprint
 from tokenlabel.errors import InputError
-from tokenlabel.files import Locked, locked
 from tokenlabel.labels.manifest import Manifest
 from tokenlabel.labels.vocabulary import FILE_NAME, Vocabulary
+from tokenlabel.models.arithmetic import autocast
 from tokenlabel.progress import first_process, progress_bar
 
-__all__ = ["Learning", "WordAnnotator", "shared_vocabulary"]
+__all__ = ["Learning", "WordAnnotator", "store_vocabulary"]
 
 _CELLS_AN_IMAGE = 32  # that are looked at, where there are enough images
 _FEWEST_IMAGES = 256
 _AT_ONCE = 32  # images; nothing is known yet of how many would fit
-_WAIT = 0.5  # s between two looks whether another process has learned the words
 _TEMPERED = 4096  # patches whose perplexity the temperature is found by
 
 
@@ -84,6 +81,7 @@ class WordAnnotator(ImageAnnotator):
         super().__init__(
             self._words, learning.words, preprocessing, origin=origin | learned, **running
         )
+        self._network = features
         side = self.views.window
         features.shape((side, side) if side else preprocessing.image_size)
         self.learning, self.vocabulary = learning, vocabulary
@@ -171,7 +169,7 @@ class WordAnnotator(ImageAnnotator):
             x = self._normalize(torch.stack([read[place] for place in places]).to(self.device))
             if side:
                 x = x[:, :, :side, :side]
-            with self._autocast():
+            with autocast(self.device, self.dtype):
                 features = self._words.features(x).float().flatten(1, 2)
             found.update(zip(places, features, strict=True))
         return [found[place] for place in sorted(found)]
@@ -188,29 +186,14 @@ def _temperature(cosines: Tensor, perplexity: float) -> float:
     return float(torch.tensor(math.sqrt(low * high)))
 
 
-def shared_vocabulary(
-    annotator: WordAnnotator, source: ImageSource, folder: Path, *, new: bool
+def store_vocabulary(
+    annotator: WordAnnotator, source: ImageSource, folder: Path, begun: Manifest | None
 ) -> Vocabulary:
     """The words of the store in `folder`, which the annotator uses from now on.
 
-    The first of all processes learns them and the others wait. A `new` folder is removed again where
-    they cannot be learned, with the InputError that says why.
+    Learned where there are none yet; one process alone may call this. `begun` is the manifest of a
+    store that goes on. Raises InputError where words cannot be learned.
     """
-    while True:
-        try:
-            with locked(folder, "the label store"):
-                return _vocabulary(annotator, source, folder)
-        except Locked:
-            time.sleep(_WAIT)
-        except InputError:
-            if new:
-                with suppress(OSError):
-                    folder.rmdir()
-            raise
-
-
-def _vocabulary(annotator: WordAnnotator, source: ImageSource, folder: Path) -> Vocabulary:
-    begun = Manifest.load(folder) if (folder / "manifest.json").exists() else None
     if begun is not None and not begun.words:
         raise InputError(f"{folder} holds labels of classes: choose another output folder")
     file = folder / FILE_NAME

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
-from tokenlabel.choices import Benchmark
+from tokenlabel.choices import Arithmetic, Benchmark, Device
 from tokenlabel.data.open import HOLDOUT_SEED, holdout, open_images
 from tokenlabel.data.source import ImageSource, read_by, require_labels, source_fingerprint
 from tokenlabel.evaluation.benchmarks import Answers, answers
@@ -18,6 +18,7 @@ from tokenlabel.evaluation.evaluator import evaluate_source
 from tokenlabel.evaluation.metrics import ClassificationCounts, Counts
 from tokenlabel.evaluation.published import published_top1
 from tokenlabel.evaluation.results import EvalResult, claim_results, write_results
+from tokenlabel.models.arithmetic import name_of
 from tokenlabel.output import TOKEN_SHARE
 from tokenlabel.pictures.confusion import draw_confusion
 from tokenlabel.runs.open import WhichWeights
@@ -42,7 +43,8 @@ def evaluate(
     token_weight: float = TOKEN_SHARE,
     batch_size: int = 64,
     workers: int = 4,
-    device: Literal["auto", "cpu"] = "auto",
+    device: Device = "auto",
+    dtype: Arithmetic = "auto",
     output: str | Path | None = None,
 ) -> EvalResult:
     """Accuracy of a checkpoint on images; arguments as the options of `tokenlabel eval`.
@@ -60,6 +62,10 @@ def evaluate(
         claim_results(Path(output))
     source = _images(str(data), split, classifier)
     right = answers(source, classifier.class_names, benchmark, real_labels)
+    classifier.model.to(processes.device)
+    classifier = classifier.in_arithmetic(dtype, batch=batch_size, images=len(source))
+    agreed = broadcast_object_list([classifier.dtype])[0]  # the first process's, however it fell
+    classifier = dataclasses.replace(classifier, dtype=agreed)
     counts = evaluate_source(
         classifier,
         source,
@@ -137,6 +143,7 @@ def _result(
         fit=settings.fit,
         interpolation=settings.interpolation,
         token_weight=token_weight,
+        dtype=name_of(classifier.dtype),
         published=published,
         counts=found,
     )

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import TextIO
 
 import torch
 
+from tokenlabel.choices import Arithmetic, Device
 from tokenlabel.data.pictures import open_pictures
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import Classifier, load_classifier
@@ -49,19 +50,21 @@ def load(
     weights: WhichWeights = "auto",
     image_size: int | tuple[int, int] | None = None,
     crop_pct: float | None = None,
-    device: Literal["auto", "cpu"] = "auto",
+    device: Device = "auto",
+    dtype: Arithmetic = "auto",
 ) -> Classifier:
     """A trained model with all it takes to ask it: `tl.load("runs/train").predict("cat.jpg")`.
 
-    Arguments as of `load_classifier`; `device` "auto" takes a GPU where there is one. Raises
-    InputError when something is missing or does not fit.
+    Arguments as of `load_classifier`; `device` "auto" takes a GPU where there is one, `dtype` "auto"
+    half precision on GPUs and float32 elsewhere. Raises InputError when something is missing or does
+    not fit.
     """
     found = load_classifier(
         checkpoint, model, weights=weights, image_size=image_size, crop_pct=crop_pct
     )
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     found.model.to("cpu" if device == "cpu" or accelerator is None else accelerator)
-    return found
+    return found.in_arithmetic(dtype)
 
 
 def predict(
@@ -77,7 +80,8 @@ def predict(
     threshold: float = 0.5,
     batch_size: int = 64,
     workers: int = 4,
-    device: Literal["auto", "cpu"] = "auto",
+    device: Device = "auto",
+    dtype: Arithmetic = "auto",
     output: str | Path | None = None,
     overwrite: bool = False,
 ) -> Predictions:
@@ -101,10 +105,12 @@ def predict(
     sources = open_pictures(
         [str(place) for place in named], split, orientation=classifier.orientation
     )
+    total = sum(map(len, sources))
+    classifier = classifier.in_arithmetic(dtype, batch=batch_size, images=total)
     pictures = chain.from_iterable(pictures_of(s, classifier.decode_rules) for s in sources)
     made = []
     with progress_bar() as bar:
-        task = bar.add_task("predicting", total=sum(map(len, sources)), note="")
+        task = bar.add_task("predicting", total=total, note="")
         for found in classifier.predictions(
             pictures, top=top, threshold=threshold, batch_size=batch_size, workers=workers
         ):

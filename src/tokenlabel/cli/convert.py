@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tokenlabel.cli.said import say, say_next
+
 __all__ = ["convert"]
 
 
@@ -24,3 +26,5 @@ def convert(*, checkpoint: Path, model: str, output: Path, img_size: int | None 
     from tokenlabel.export.timm_folder import export_timm
 
     export_timm(load_classifier(checkpoint, model, image_size=img_size), output)
+    say(f"{output}: a timm folder")
+    say_next("eval", ("--data", "DATA"), ("--checkpoint", output))

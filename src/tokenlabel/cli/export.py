@@ -64,8 +64,11 @@ def export(
     classifier = load_classifier(checkpoint, model, weights=weights, image_size=image_size)
     if form == "timm":
         export_timm(classifier, output, model_card(classifier, output.name), getattr(torch, dtype))
-        print(f"{output}: timm.create_model('local-dir:{output}', pretrained=True)")
+        print(f"{output}: a timm folder")
+        print(f"next, in Python: timm.create_model({f'local-dir:{output}'!r}, pretrained=True)")
         return
     write = export_onnx if form == "onnx" else export_torch
     difference = write(classifier, output, dynamic_size=dynamic_size)
     print(f"{output}: outputs differ from the model's by at most {difference:.1e}")
+    load = "onnxruntime.InferenceSession" if form == "onnx" else "torch.export.load"
+    print(f"next, in Python: {load}({str(output)!r})")

@@ -96,6 +96,11 @@ def merge(*, labels: tuple[str, ...], output: Path, overwrite: bool = False) -> 
 
     count = join([LabelStore(location) for location in labels], output, overwrite=overwrite)
     say(f"{output}: {count} labels")
+    _train_next(output)
+
+
+def _train_next(labels: Path) -> None:
+    say_next("train", ("--data", "DATA"), ("--labels", labels))
 
 
 def average(
@@ -118,6 +123,7 @@ def average(
     count = mean(stores, output, top_k=top_k, overwrite=overwrite)
     left = len(stores[0]) - count
     say(f"{output}: {count} labels{f', {left} left out' if left else ''}")
+    _train_next(output)
     return 3 if left else 0
 
 
@@ -267,6 +273,7 @@ def push(*, labels: Path, to: str) -> None:
 
     manifest = publish(labels, to)
     say(f"{to}: {sum(shard.records for shard in manifest.shards)} labels")
+    say_next("labels", "pull", ("--labels", to), ("--output", "FOLDER"))
 
 
 def pull(*, labels: str, output: Path, overwrite: bool = False) -> None:
@@ -281,3 +288,4 @@ def pull(*, labels: str, output: Path, overwrite: bool = False) -> None:
 
     manifest = fetch(labels, output, overwrite=overwrite)
     say(f"{output}: {sum(shard.records for shard in manifest.shards)} labels")
+    _train_next(output)

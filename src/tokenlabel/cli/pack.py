@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tokenlabel.choices import Packing
+from tokenlabel.cli.said import say_next
 
 __all__ = ["pack"]
 
@@ -50,5 +51,4 @@ def pack(
     if not done.complete:
         print("other processes are still writing")
         return
-    part = f" --split {split}" if split else ""
-    print(f"next: tokenlabel train --data {output}{part}")
+    say_next("train", ("--data", output), ("--split", split))

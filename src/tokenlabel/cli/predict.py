@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from tokenlabel.choices import Arithmetic, Device
+from tokenlabel.cli.said import say_next
+
 if TYPE_CHECKING:
     from tokenlabel.api.predict import Predictions
 
@@ -31,7 +34,8 @@ def predict(
     threshold: float = 0.5,
     batch_size: int = 64,
     workers: int = 4,
-    device: Literal["auto", "cpu"] = "auto",
+    device: Device = "auto",
+    dtype: Arithmetic = "auto",
     output: Path | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -57,6 +61,8 @@ def predict(
         batch_size: Images at a time.
         workers: Threads that read images.
         device: "cpu" leaves GPUs alone.
+        dtype: Arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of
+            float32 and bfloat16, by a short trial (float32 for fewer than 100 images).
         output: Write all predictions to this .csv, .json or .jsonl file.
         overwrite: Replace the file if it exists.
     """
@@ -64,6 +70,12 @@ def predict(
     from tokenlabel.api.predict import predict as run
 
     _print(run(**given))
+    name = model if checkpoint is None else checkpoint.name
+    say_next(
+        "export",
+        *(("--checkpoint", checkpoint), ("--model", model)),
+        ("--output", f"{name}-exported"),
+    )
 
 
 def _print(result: Predictions) -> None:

@@ -49,6 +49,7 @@ def push(
     if dry_run is not None:
         export_timm(classifier, dry_run, card)
         print(f"{dry_run} holds what would be uploaded to {repository}")
+        print("next: the same command without --dry-run")
         return
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "model"
@@ -63,3 +64,4 @@ def push(
             reason = " ".join(str(error).split())
             raise InputError(f"cannot upload to {repository}: {reason}") from None
     print(f"uploaded: {uploaded}")
+    print(f"next, in Python: timm.create_model({f'hf-hub:{repository}'!r}, pretrained=True)")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+
+from tokenlabel.cli.said import say_next
 
 __all__ = ["copy", "listed", "show"]
 
@@ -61,4 +62,4 @@ def copy(
     write(name, file, overwrite=overwrite)
     verb = catalog()[name].verb
     print(f"written to {file}")
-    print(f"train by it: tokenlabel {verb} --data DATA --recipe {shlex.quote(str(file))}")
+    say_next(*verb.split(), ("--data", "DATA"), ("--recipe", file))

@@ -126,7 +126,8 @@ def evaluate(
     layout: Layout | None = None,
     settings: Settings = (),
     batch_size: int = 4,
-    device: Literal["auto", "cpu"] = "auto",
+    device: Device = "auto",
+    dtype: Arithmetic = "auto",
 ) -> None:
     """Measure a segmentation model: mean IoU, boundary IoU, mean class accuracy, pixel accuracy.
 
@@ -160,6 +161,8 @@ def evaluate(
             data.orientation=apply.
         batch_size: windows at once; does not change the result.
         device: auto takes a GPU where there is one.
+        dtype: arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of
+            float32 and bfloat16, by a short trial (float32 for fewer than 100 images).
     """
     given = {**locals(), "settings": all_of(settings)}
     from tokenlabel.api import segment
@@ -182,6 +185,8 @@ def evaluate(
         )
     if result.folder is not None:
         print(f"{result.folder}: results.json, table.csv, table.png, scenes.csv")
+    if recipe is None:
+        say_next("segment", "predict", ("--images", "PHOTOS"), ("--checkpoint", checkpoint))
 
 
 def compare(
@@ -200,7 +205,8 @@ def compare(
     ignore_index: int | None = None,
     layout: Layout | None = None,
     batch_size: int = 4,
-    device: Literal["auto", "cpu"] = "auto",
+    device: Device = "auto",
+    dtype: Arithmetic = "auto",
 ) -> None:
     """Compare two segmentation networks on the same scenes.
 
@@ -226,6 +232,8 @@ def compare(
         layout: how the folder is laid out.
         batch_size: windows at once; does not change the result.
         device: auto takes a GPU where there is one.
+        dtype: arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of
+            float32 and bfloat16, by a short trial (float32 for fewer than 100 images).
     """
     given = dict(locals())
     from tokenlabel.api import segment
@@ -253,7 +261,8 @@ def predict(
     output: Path = Path("segmented"),
     multi_scale: bool = False,
     tile: int = 1024,
-    device: Literal["auto", "cpu"] = "auto",
+    device: Device = "auto",
+    dtype: Arithmetic = "auto",
 ) -> None:
     """Give every pixel of your pictures a class: label images and color overlays.
 
@@ -267,6 +276,8 @@ def predict(
         multi_scale: average over six scales and mirror images: slower, a little better.
         tile: pixels on a side that are made at once; less takes less memory, with the same result.
         device: auto takes a GPU where there is one.
+        dtype: arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of
+            float32 and bfloat16, by a short trial (float32 for fewer than 100 images).
     """
     from tokenlabel.api import segment
 
@@ -278,6 +289,7 @@ def predict(
         flip=multi_scale,
         tile=tile,
         device=device,
+        dtype=dtype,
     )
     print(
         f"{done.folder}: {done.images} images in labels/ and overlays/, their colors in legend.png"

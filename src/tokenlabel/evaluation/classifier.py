@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.layers import to_2tuple
 from torch import Tensor
 
-from tokenlabel.choices import Orientation
+from tokenlabel.choices import Arithmetic, Orientation
 from tokenlabel.data.decode import decode_image
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.rules import AS_STORED, DecodeRules
@@ -27,6 +28,7 @@ from tokenlabel.evaluation.predictions import (
 )
 from tokenlabel.geometry.render import Pixels
 from tokenlabel.models import DenseModel, build_from, create_model, load_weights
+from tokenlabel.models.arithmetic import autocast, chosen_arithmetic
 from tokenlabel.output import TOKEN_SHARE, DenseOutput
 from tokenlabel.runs.open import Run, WhichWeights, open_run
 from tokenlabel.runs.recipe import Recipe
@@ -69,6 +71,7 @@ class Classifier:
     has_tokens: bool  # whether its tokens were taught to name classes
     facts: dict[str, Any] = field(default_factory=dict)
     run: Run[Recipe] | None = None  # where it is a run's
+    dtype: torch.dtype = torch.float32  # of the model's arithmetic
 
     @property
     def num_classes(self) -> int:
@@ -96,9 +99,23 @@ class Classifier:
             return self.run.recipe.supervision.rules_of(self.model.tokens_name_classes)[0]
         return self.rules[-1]
 
+    def in_arithmetic(self, wanted: Arithmetic, *, batch: int = 1, images: int = 0) -> Classifier:
+        """The same in the `wanted` arithmetic; "auto" is what suits so many images in such batches
+        on the device that the model is on: see `chosen_arithmetic`."""
+        device = next(self.model.parameters()).device
+        shape = (self.preprocessing.channels, *self.preprocessing.image_size)
+
+        def step(count: int, dtype: torch.dtype) -> None:
+            blank = torch.zeros(count, *shape, dtype=torch.uint8, device=device)
+            dataclasses.replace(self, dtype=dtype).output(blank)
+
+        chosen = chosen_arithmetic(wanted, device, step, batch=batch, images=images)
+        return dataclasses.replace(self, dtype=chosen)
+
     def output(self, images: Tensor) -> DenseOutput:
         """Class and token scores of images [B, C, h, w] from 0 to 255."""
-        result: DenseOutput = self.model(self.preprocessing.normalize(images))
+        with autocast(images.device, self.dtype):
+            result: DenseOutput = self.model(self.preprocessing.normalize(images))
         return DenseOutput(result.logits.float(), result.tokens.float())
 
     def scores(self, images: Tensor, token_weight: float = TOKEN_SHARE) -> dict[Rule, Tensor]:

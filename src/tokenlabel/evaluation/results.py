@@ -57,6 +57,8 @@ class EvalResult:
     fit: str
     interpolation: str
     token_weight: float
+    dtype: str
+    """The model's arithmetic: float32, bfloat16 or float16."""
     published: float | None
     """Top-1 in percent, where model, size and crop are those of a publication."""
     folder: Path | None = None
@@ -97,6 +99,8 @@ class EvalResult:
             "token_weight": token_weight,
             "images": self.images_digest,
         }
+        if self.dtype != "float32":
+            measured["dtype"] = self.dtype
         return evaluation_folder(run, measured, unnamed=("images",))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic.dataclasses import dataclass
 
 from tokenlabel.annotators.spec import Cells, File
+from tokenlabel.choices import Arithmetic
 from tokenlabel.options import STRICT, Count, Positive
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ class SegmenterSpec:
     """Average over the image at these multiples of its size in training."""
     device: str = "auto"
     """cpu, cuda, mps, ...; auto takes the accelerator if there is one."""
+    dtype: Arithmetic = "auto"
+    """Arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of float32
+    and bfloat16, by a short trial (float32 for fewer than 100 images)."""
 
     def build(
         self,
@@ -52,10 +56,10 @@ class SegmenterSpec:
         from tokenlabel.annotators.device import resolve_device
         from tokenlabel.segmentation.trained import load_segmenter
 
-        place, _ = resolve_device(str(device or self.device), "float32")
+        place = resolve_device(str(device or self.device))
         trained = load_segmenter(self.model)
         segmenter = trained.segmenter(place, flip=self.flip, scales=self.scales)
-        return SegmenterAnnotator(trained, segmenter, self.grid, self.top_k)
+        return SegmenterAnnotator(trained, segmenter, self.grid, self.top_k, self.dtype)
 
 
 class SegmenterAnnotator:
@@ -64,18 +68,25 @@ class SegmenterAnnotator:
     notes: tuple[str, ...] = ()
 
     def __init__(
-        self, trained: TrainedSegmenter, segmenter: Segmenter, grid: tuple[int, int], top_k: int
+        self,
+        trained: TrainedSegmenter,
+        segmenter: Segmenter,
+        grid: tuple[int, int],
+        top_k: int,
+        dtype: Arithmetic,
     ) -> None:
         self.class_names = trained.classes.names
         self.num_classes = len(trained.classes)
         self._trained, self._segmenter = trained, segmenter
         self.grid, self.top_k = grid, min(top_k, self.num_classes)
+        self._dtype = dtype
 
     @property
     def description(self) -> dict[str, Any]:
         from tokenlabel.annotators.image_model import weights_hash
+        from tokenlabel.models.arithmetic import name_of
 
-        shown = self._segmenter.inference
+        shown, dtype = self._segmenter.inference, self._segmenter.dtype
         return {
             "kind": "segmenter",
             "model": self._trained.recipe.model.backbone,
@@ -87,7 +98,13 @@ class SegmenterAnnotator:
             "stride": shown.stride,
             "scales": list(shown.scales),
             "flip": shown.flip,
+            # nothing of float32, as before there was a choice
+            **({"dtype": name_of(dtype)} if name_of(dtype) != "float32" else {}),
         }
+
+    def settle_arithmetic(self, wanted: Arithmetic, images: int) -> None:
+        own = self._dtype
+        self._segmenter = self._segmenter.in_arithmetic(wanted if own == "auto" else own, images)
 
     def batch_size(self) -> int:
         return 8

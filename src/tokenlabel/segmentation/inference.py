@@ -6,6 +6,7 @@ over the whole image, so that tiles change memory and time and nothing else.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,14 +16,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tokenlabel.choices import Arithmetic
 from tokenlabel.data.inputs import Normalize
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import View
 from tokenlabel.geometry.render import Pixels, render
 from tokenlabel.geometry.windows import WindowMean, window_starts
+from tokenlabel.models.arithmetic import autocast, chosen_arithmetic
 from tokenlabel.segmentation.augment import scaled_size
 
 __all__ = ["Inference", "Segmenter"]
+
+_SIDE = 512  # pixels of the trial's input, where images of any size are shown whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +76,18 @@ class Segmenter:
     std: Sequence[float]
     inference: Inference
     device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32  # of the model's arithmetic
+
+    def in_arithmetic(self, wanted: Arithmetic, images: int) -> Segmenter:
+        """The same in the `wanted` arithmetic; "auto" is what suits so many images."""
+        side = self.inference.window or self.inference.short_side or _SIDE
+
+        def step(count: int, dtype: torch.dtype) -> None:
+            dataclasses.replace(self, dtype=dtype)._run(np.zeros((count, side, side, 3), np.uint8))
+
+        device, batch = torch.device(self.device), self.inference.batch
+        chosen = chosen_arithmetic(wanted, device, step, batch=batch, images=images)
+        return dataclasses.replace(self, dtype=chosen)
 
     @cached_property
     def _normalize(self) -> Normalize:
@@ -158,7 +175,8 @@ class Segmenter:
     def _run(self, parts: Pixels) -> Tensor:
         """Scores [N, C, h, w] of pixels [N, h, w, 3]."""
         images = torch.from_numpy(parts).to(self.device).permute(0, 3, 1, 2)
-        scores: Tensor = self.model(self._normalize(images))
+        with autocast(images.device, self.dtype):
+            scores: Tensor = self.model(self._normalize(images))
         return scores.float()
 
 

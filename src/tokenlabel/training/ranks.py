@@ -20,15 +20,16 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tokenlabel.errors import InputError
-from tokenlabel.models.arithmetic import native_arithmetic
+from tokenlabel.models.arithmetic import autocast, native_arithmetic
 from tokenlabel.runs.recipe import BaseRecipe, Engine
 from tokenlabel.torchrun import rank_and_world
 
-__all__ = ["Ranks", "accumulation"]
+__all__ = ["PRECISION_OF", "Ranks", "accumulation"]
 
 _CPU_BATCH = 64  # more at once are no quicker on a CPU, and take more memory
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_NAMES = {torch.float32: "fp32", **{dtype: name for name, dtype in _DTYPES.items()}}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISION_OF = {dtype: name for name, dtype in _DTYPES.items()}
+"""Precisions as recipes name them."""
 
 
 def accumulation(recipe: BaseRecipe, world_size: int, most: int) -> int:
@@ -78,7 +79,7 @@ class Ranks:
         self.rank = distributed.get_rank() if self.joined else 0
         self.precision: str = engine.precision
         if engine.precision == "auto":  # on a CPU `fit` finds out which is quicker
-            self.precision = _NAMES[native_arithmetic(self.device)]
+            self.precision = PRECISION_OF[native_arithmetic(self.device)]
         self.device_batch: int = sys.maxsize  # images at once; `fit` finds out how many a GPU takes
         if isinstance(engine.device_batch, int):
             self.device_batch = engine.device_batch
@@ -173,8 +174,7 @@ class Ranks:
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
     def autocast(self) -> AbstractContextManager[Any]:
-        dtype = _DTYPES.get(self.precision)
-        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+        return autocast(self.device, _DTYPES[self.precision])
 
     def backward(self, loss: Tensor) -> None:
         torch.autograd.backward(loss if self.scaler is None else self.scaler.scale(loss))

@@ -7,9 +7,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, Unpack
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 
 from tokenlabel.api.segment.training import find_recipe
+from tokenlabel.choices import Arithmetic, Device
 from tokenlabel.errors import InputError
 from tokenlabel.files import write_atomically
 from tokenlabel.runs.evaluations import evaluation_folder
@@ -76,7 +77,8 @@ class How(TypedDict, total=False):
     ignore_index: int | None
     layout: Layout | None
     batch_size: int
-    device: Literal["auto", "cpu"]
+    device: Device
+    dtype: Arithmetic
 
 
 def evaluate(
@@ -114,9 +116,11 @@ def measure(
     ignore_index: int | None = None,
     layout: Layout | None = None,
     batch_size: int = 4,
-    device: Literal["auto", "cpu"] = "auto",
+    device: Device = "auto",
+    dtype: Arithmetic = "auto",
 ) -> Measured:
     """As `evaluate`, with the counts of every scene."""
+    from tokenlabel.models.arithmetic import name_of
     from tokenlabel.pictures.segmentation import draw_class_table
     from tokenlabel.runs.recipe import Engine
     from tokenlabel.segmentation.account import account_of
@@ -160,6 +164,8 @@ def measure(
     segmenter = trained.segmenter(
         ranks.device, **plan, scales=tuple(scales), flip=flip, batch=batch_size
     )
+    segmenter = segmenter.in_arithmetic(dtype, len(pairs))
+    segmenter = dataclasses.replace(segmenter, dtype=ranks.gather(segmenter.dtype)[0])
     counts = evaluate_pairs(segmenter, pairs, ranks)
     shown = segmenter.inference
     measured: dict[str, object] = {
@@ -173,6 +179,8 @@ def measure(
         "orientation": None if pairs.rules.orientation == "ignore" else "oriented",
         "images": pairs.fingerprint(),
     }
+    if (arithmetic := name_of(segmenter.dtype)) != "float32":
+        measured["dtype"] = arithmetic
     if output is None and trained.run is not None:
         output = evaluation_folder(trained.run, measured, unnamed=("images",))
     summary = counts.summary()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from tokenlabel.choices import Arithmetic, Device
 from tokenlabel.errors import InputError
 
 __all__ = ["Segmented", "predict"]
@@ -29,7 +29,8 @@ def predict(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     tile: int = 1024,
-    device: Literal["auto", "cpu"] = "auto",
+    device: Device = "auto",
+    dtype: Arithmetic = "auto",
 ) -> Segmented:
     """Write the class of every pixel of pictures: labels/NAME.png, overlays/NAME.png, legend.png.
 
@@ -52,7 +53,7 @@ def predict(
     trained = load_segmenter(Path(checkpoint))
     segmenter = trained.segmenter(
         Ranks(Engine(device=device)).device, scales=tuple(scales), flip=flip, tile=tile
-    )
+    ).in_arithmetic(dtype, len(found))
     colors = class_colors(len(trained.classes), trained.classes.names)
     base = images if images.is_dir() else images.parent
     files = {path.relative_to(base).with_suffix(".png"): path for path in found}
