@@ -33,6 +33,7 @@ def test_help_needs_no_torch(verb: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout
+    assert "Args:" not in done.stdout  # all of the docstring was understood
 
 
 @pytest.mark.parametrize("verb", ["", "train", "labels info"])  # the overview; long; one buffer

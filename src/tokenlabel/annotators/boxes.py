@@ -35,7 +35,7 @@ class ImageBoxes(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class BoxesSpec:
-    """Object boxes: a cell's classes are those whose boxes cover it, by area."""
+    """Label images from object boxes: the classes of a cell are weighted by area."""
 
     kind: ClassVar[str] = "boxes"
 
@@ -44,7 +44,7 @@ class BoxesSpec:
     grid: Cells = (32, 32)
     """Rows and columns of cells."""
     top_k: Count = 5
-    """Classes kept in each cell, if there are so many."""
+    """Classes kept per cell."""
 
     def build(
         self,

@@ -31,24 +31,24 @@ __all__ = ["ClassifierSpec", "classifier_inputs"]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ClassifierSpec:
-    """Any timm classifier, a model of your own, or a training run's student."""
+    """Label images with a classifier: a timm model, your own model, or a trained student."""
 
     kind: ClassVar[str] = "classifier"
 
     model: str
-    """A timm classifier: its name, hf-hub:owner/name or a folder that `tokenlabel teach` wrote; or
-    module:function; or a training run's folder, whose student labels with its token head."""
+    """A timm classifier (a name, hf-hub:owner/name, or a folder written by `tokenlabel teach`),
+    module:function, or the folder of a training run, whose student labels with its token head."""
     checkpoint: File | None = None
-    """Weights of the classifier, instead of its pretrained ones."""
+    """Weights file, instead of the pretrained weights."""
     class_map: File | None = None
-    """CSV of annotator class, data set class, where their names differ."""
+    """CSV file with annotator class and data set class, if their names differ."""
     keep_classes: bool = False
     """Label with the annotator's own classes instead of the data set's."""
     head: Literal["auto", "class", "token"] = "auto"
-    """What scores a cell: the classifier's head, or the token head that token labels trained. auto
-    takes the token head of a run that trained one."""
+    """Which head labels the cells: the class head, or the token head of a student. auto uses the token
+    head if the run trained one."""
     pretrained: bool = True
-    """Load the classifier's pretrained weights."""
+    """Load pretrained weights."""
     model_kwargs: ModelArguments = field(default_factory=dict)
     """Further arguments of the timm model, as name value pairs; lists as [64,128]."""
     network: Network = field(default_factory=Network)

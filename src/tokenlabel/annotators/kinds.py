@@ -27,19 +27,19 @@ KINDS: dict[str, tuple[str, str]] = {
     ),
     "text": (
         "tokenlabel.annotators.text:TextSpec",
-        "The same with an image-text model and the names of the classes.",
+        "The same with an image-text model (CLIP, SigLIP) and the class names.",
     ),
     "words": (
         "tokenlabel.annotators.words:WordsSpec",
-        "The same with visual words of any vision model, for images without classes too.",
+        "The same with visual words of any vision model; needs no classes.",
     ),
     "masks": (
         "tokenlabel.annotators.masks:MasksSpec",
-        "The same from segmentation masks, one PNG an image.",
+        "The same from segmentation masks, one PNG per image.",
     ),
     "segmenter": (
         "tokenlabel.segmentation.annotator:SegmenterSpec",
-        "The same with a network of `tokenlabel segment train`.",
+        "The same with a network trained by `tokenlabel segment train`.",
     ),
     "boxes": (
         "tokenlabel.annotators.boxes:BoxesSpec",

@@ -29,19 +29,19 @@ Mask = NDArray[np.int64]  # [H, W] class of each pixel, -1 where there is none
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class MasksSpec:
-    """Segmentation masks: a cell's classes are those that fill it, by area."""
+    """Label images from segmentation masks: the classes of a cell are weighted by area."""
 
     kind: ClassVar[str] = "masks"
 
     folder: File
-    """The masks, single-channel PNGs of their images' sizes and names."""
+    """Folder of the masks: single-channel PNGs with the sizes and names of the images."""
     grid: Cells = (32, 32)
     """Rows and columns of cells."""
     top_k: Count = 5
-    """Classes kept in each cell, if there are so many."""
+    """Classes kept per cell."""
     classes: File | None = None
-    """File with the names of the masks' classes, as `tokenlabel segment train` reads it, where these
-    are not the classes of the images: of images without class folders, say."""
+    """File with the class names of the masks, as in `tokenlabel segment train`, if they are not the
+    classes of the images (for example, if there are no class folders)."""
     first_value: int = 0
     """Pixel value of the first class (1 in ADE20K's convention)."""
     ignored_values: tuple[int, ...] = (255,)

@@ -42,32 +42,32 @@ class AnnotatorSpec(Protocol):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Network:
-    """How an annotator that is a network runs."""
+    """Options of annotators that are networks."""
 
     image_size: Count | None = None
-    """Side of the network's input in pixels; by default the size at which the model is tested."""
+    """Input size in pixels (default: the test size of the model)."""
     size_factor: Positive = 1.0
-    """Multiply the model's test size by this, for finer maps: 1.5, say."""
+    """Multiply the test size by this factor, for finer maps: 1.5, for example."""
     fit: Fit = "squash"
-    """Squash the whole image to the input's shape, keep its shape, or crop as in the model's test.
-    Tokens outside the crop get no label."""
+    """squash: resize the whole image to the input shape. keep: keep the aspect ratio. crop: center crop,
+    as in the model's own evaluation; tokens outside the crop get no label."""
     top_k: Count = 5
-    """Classes kept in each cell, if there are so many."""
+    """Classes kept per cell."""
     flip: bool = False
-    """Average with the mirrored image."""
+    """Average with the horizontally flipped image."""
     scales: tuple[Positive, ...] = (1.0,)
     """Average over the image at these multiples of the input size."""
     window: Count | None = None
-    """Slide a window of this many pixels over the input, for networks of a fixed size."""
+    """Slide a window of this many pixels over the input, for networks of a fixed input size."""
     device: str = "auto"
-    """cpu, cuda, mps, ...; auto takes the accelerator if there is one."""
+    """cpu, cuda, mps, ...; auto uses the accelerator if there is one."""
     dtype: Arithmetic = "auto"
-    """Arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of float32
-    and bfloat16, by a short trial (float32 online, and for fewer than 100 images)."""
+    """Precision of the network. auto: half precision on GPUs; on CPUs the faster of float32 and
+    bfloat16, found by a short trial (float32 online, and for fewer than 100 images)."""
     compile: bool = False
-    """Compile the network, which pays on large data sets."""
+    """Use torch.compile; worthwhile for large data sets."""
     views_at_once: Count | None = None
-    """Online: label so many views of a batch at a time; by default all."""
+    """Online: label this many views of a batch at a time (default: all)."""
 
     def input_size(self, test_size: tuple[int, int], multiple: int) -> tuple[int, int]:
         """(height, width) in pixels of the input of a model whose own is `test_size`."""

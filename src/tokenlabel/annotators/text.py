@@ -23,16 +23,16 @@ __all__ = ["TextSpec", "text_annotator"]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TextSpec:
-    """An image-text model of open_clip: labels from the names of the classes alone."""
+    """Label images with an image-text model of open_clip; only the class names are needed."""
 
     kind: ClassVar[str] = "text"
 
     model: str
-    """open_clip's name of a vision transformer: ViT-B-16, ViT-B-16-SigLIP."""
+    """open_clip name of a model with a vision transformer: ViT-B-16, ViT-B-16-SigLIP."""
     weights: str | None = None
-    """open_clip's name of its weights: laion2b_s34b_b88k, webli. Without it they are random."""
+    """open_clip name of the weights: laion2b_s34b_b88k, webli. Without it, weights are random."""
     prompts: tuple[str, ...] = ("a photo of a {}.", "a part of a {}.")
-    """A class's text is the mean of these; {} stands for its name."""
+    """Prompt templates, averaged for each class; {} is the class name."""
     network: Network = field(default_factory=Network)
 
     def build(

@@ -33,28 +33,27 @@ _PATCHES_A_WORD = 64
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class WordsSpec:
-    """Any vision model, with or without classes: labels are visual words, groups of its features."""
+    """Label images with visual words: clusters of the features of any vision model."""
 
     kind: ClassVar[str] = "words"
 
     model: str
-    """A timm model with or without a head; hf-hub:owner/name; a folder; module:function; or a training
-    run's folder, whose student is asked."""
+    """A timm model with or without a head, hf-hub:owner/name, a folder, module:function, or the folder
+    of a training run."""
     words: Count | None = None
-    """Size of the vocabulary, learned once from patches of these images: 512 to 8192; 2048 by
-    default."""
+    """Size of the vocabulary, which is learned once from these images: 512 to 8192 (default: 2048)."""
     vocabulary: str | None = None
-    """Use the words of this label store instead, which the same model must have made."""
+    """Use the words of this label store instead; it must be made with the same model."""
     patches: Count | None = None
-    """Patches to learn the words from; by default 64 a word."""
+    """Number of patches to learn the words from (default: 64 per word)."""
     perplexity: Positive = 4.0
-    """How many words a patch is like, on average: the temperature is found from the patches."""
+    """Average perplexity of a patch over the words; it sets the softmax temperature."""
     seed: int = 0
-    """Of the patches and the groups' beginnings."""
+    """Random seed of the patches and of k-means."""
     checkpoint: File | None = None
-    """Weights of the model, instead of its pretrained ones."""
+    """Weights file, instead of the pretrained weights."""
     pretrained: bool = True
-    """Load the model's pretrained weights."""
+    """Load pretrained weights."""
     model_kwargs: ModelArguments = field(default_factory=dict)
     """Further arguments of the model, as name value pairs; lists as [64,128]."""
     network: Network = field(default_factory=Network)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +24,18 @@ _FLAT = (tyro.conf.OmitArgPrefixes, tyro.conf.arg(name=""))
 
 _HELP = """{title}
 
-    Each image gets a map of cells (7 x 7 for a ResNet at 224 pixels, more at larger sizes), and each
-    cell its best classes with their probabilities. Training then reads these maps; the annotator is
-    not needed any more.
+    Each image is divided into cells (7 x 7 for a ResNet at 224 pixels, more at larger sizes). The store
+    keeps the best classes of each cell with their probabilities. Training reads the store and no longer
+    needs the annotator.
 
-    An interrupted run is continued by the same command; several processes (torchrun, or machines
-    that share the output folder) divide the work. Images that cannot be read are listed and left
-    out, and the exit code is then 3.
+    To resume an interrupted run, run the same command again. Several processes (torchrun, or machines
+    that share the output folder) share the work. Images that cannot be read are listed and left out;
+    the exit code is then 3.
 
     Args:
-        data: images: a folder of class folders, a tar, WebDataset shards, hfds/owner/name.
-        output: folder of the label store.
+        data: images: a folder with one subfolder per class, a tar file, WebDataset shards, or
+            hfds/owner/name.
+        output: folder for the label store.
     """
 
 
@@ -42,18 +44,18 @@ class _Run:
     """What is labeled and how the labels are kept, whatever the annotator."""
 
     split: str | None = None
-    """Part of the data set; the training part by default."""
+    """Split to use (default: the training split)."""
     orientation: Orientation = "ignore"
-    """Apply the EXIF orientations of the images, or ignore them."""
+    """Whether to apply the EXIF orientation of the images."""
     channels: tuple[int, ...] = ()
-    """Which of the images' channels the annotator sees, by number from 0; all by default."""
+    """Channels to use, numbered from 0 (default: all)."""
     codec: Codec = "compact"
-    """compact (about 2 kB an image), exact (keeps raw logits as float16), raw (as exact, not
-    compressed)."""
+    """compact (about 2 kB per image), exact (raw logits as float16), or raw (like exact, but
+    uncompressed)."""
     batch_size: int | None = None
-    """Images at a time; by default what fits."""
+    """Images per batch (default: what fits in memory)."""
     shard_size: int | None = None
-    """Images in a file of the store."""
+    """Images per file of the store."""
 
 
 _DEFAULT = _Run()
@@ -89,7 +91,8 @@ def _verb(kind: str) -> Callable[..., int]:
 
     verb.__annotations__["annotator"] = Annotated[spec, *_FLAT]
     verb.__annotations__["run"] = Annotated[_Run, *_FLAT]
-    verb.__doc__ = _HELP.format(title=inspect.getdoc(spec))
+    title = textwrap.indent(inspect.getdoc(spec) or "", "    ").lstrip()
+    verb.__doc__ = _HELP.format(title=title)
     return verb
 
 

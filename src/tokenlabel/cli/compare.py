@@ -26,28 +26,30 @@ def compare(
     parallel: int | None = None,
     settings: Settings = (),
 ) -> None:
-    """Say whether token labels help on your images, before you rely on them.
+    """Test whether token labels help on your images, before you rely on them.
 
-    Trains one student from ground truth, with CutMix, with image-level distillation and with token
-    labels, with the same seeds, epochs and augmentation for all; writes accuracies with intervals,
-    learning curves and processor times to report.html and results.json, and ends with one sentence: use
-    them, do not, or more seeds are needed. Interrupted, the same command goes on.
+    Trains the same student with ground truth, with CutMix, with image-level distillation and with token
+    labels, using the same seeds, epochs and augmentation. Writes accuracies with confidence intervals,
+    learning curves and CPU times to report.html and results.json. The last line is the verdict: use
+    token labels, do not use them, or run more seeds. To resume, run the same command again.
 
     Args:
-        data: images: a folder of class folders, a tar, WebDataset shards, hfds/owner/name. Without a
-            validation part a tenth of each class is held out.
-        output: folder of labels, runs, records and report.
-        annotator: who labels the images: a timm classifier, or a folder that `tokenlabel teach` wrote.
-        labels: a label store of these images, instead.
-        val: the validation images, where they are no part of the data.
-        recipe: what all arms share, by name or as a YAML file.
-        model: another student than the recipe's.
+        data: images: a folder with one subfolder per class, a tar file, WebDataset shards, or
+            hfds/owner/name. Without a validation split, a tenth of each class is held out.
+        output: folder for labels, runs, records and the report.
+        annotator: what labels the images: a timm classifier, or a folder written by `tokenlabel
+            teach`.
+        labels: a label store of these images, instead of an annotator.
+        val: validation images, if they are not part of the data.
+        recipe: recipe shared by all runs: a name or a YAML file.
+        model: student model (default: the recipe's).
         image_size: side of the student's input in pixels.
-        batch_size: images an update.
-        epochs: of each run; the recipe's by default.
-        seeds: how often each arm is trained; 3 by default.
-        budget: wall-clock time, such as 30m or 2h: epochs and seeds are chosen by a rate measured first.
-        parallel: runs at a time; by default one on a GPU, else one a core, at most 4.
+        batch_size: images per update.
+        epochs: epochs per run (default: the recipe's).
+        seeds: number of runs per method (default: 3).
+        budget: wall-clock time, such as 30m or 2h. The speed is measured first; epochs and seeds
+            are chosen to fit.
+        parallel: runs at a time (default: 1 on a GPU; on CPUs one per core, at most 4).
         settings: any other value of the recipe, as section.key=value ...
     """
     given = {**locals(), "settings": all_of(settings)}

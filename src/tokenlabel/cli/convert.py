@@ -10,17 +10,17 @@ __all__ = ["convert"]
 
 
 def convert(*, checkpoint: Path, model: str, output: Path, img_size: int | None = None) -> None:
-    """Turn a pickled or safetensors checkpoint into safetensors with a timm config beside it.
+    """Convert a pickled or safetensors checkpoint to a timm folder (safetensors and config).
 
-    The folder loads with `timm.create_model("local-dir:<output>", pretrained=True)`, and as a
-    student with `--model local-dir:<output>`. Nothing in the checkpoint is executed.
+    Load it with `timm.create_model("local-dir:<output>", pretrained=True)`, or train from it with
+    `--model local-dir:<output>`. No code in the checkpoint is executed.
 
     Args:
-        checkpoint: File to read: released, trained here, or any timm model's.
-        model: timm name of the model that the weights belong to, such as lvvit_s.
+        checkpoint: File to read: released, trained here, or of any timm model.
+        model: timm name of the model, such as lvvit_s.
         output: Folder to create.
-        img_size: Side of the square input image in pixels: position embeddings are resized to it.
-            If left out, the size that the checkpoint was trained at.
+        img_size: Side of the square input in pixels; position embeddings are resized (default: the
+            size that the checkpoint was trained at).
     """
     from tokenlabel.evaluation.classifier import load_classifier
     from tokenlabel.export.timm_folder import export_timm

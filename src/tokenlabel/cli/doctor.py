@@ -28,15 +28,16 @@ _OPEN_FILES = 1024
 
 
 def doctor(*, data: str | None = None, split: str | None = None, labels: str | None = None) -> int:
-    """Print the environment and everything in it that will make trouble.
+    """Check the environment for problems; with --data, check a data set.
 
-    Ends with code 1 when a problem was found. Copy the output into a report of an error.
+    Exits with 1 if a problem was found. Include the output in bug reports.
 
     Args:
-        data: Also decode every image here: which cannot be read, which are in two parts or classes,
-            which classes are small? And which annotator, student, disk and time to expect.
-        split: The part of the data to look at; by default the training and the validation part.
-        labels: Also look at this label store: is it whole, and does it label all of the data?
+        data: Also decode every image of this data set. Lists unreadable images, duplicates across
+            splits or classes, and small classes. Suggests annotator and student, and estimates disk
+            space and time.
+        split: Split to check (default: the training and the validation split).
+        labels: Also check this label store: is it complete, and does it label all of the data?
     """
     print(f"python       {platform.python_version()} on {platform.platform()}")
     for name in _LIBRARIES:

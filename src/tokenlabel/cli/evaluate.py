@@ -42,34 +42,36 @@ def evaluate(
     dtype: Arithmetic = "auto",
     output: Path | None = None,
 ) -> None:
-    """Accuracy of a checkpoint on a folder of images.
+    """Measure the accuracy of a checkpoint on a folder of images.
 
-    A model trained with token labels predicts in three ways, each on its own line: by its class
-    token, by its best token of each class, and by both fused (the published rule).
+    A model trained with token labels predicts in three ways, shown on one line each: by its class
+    token, by its best patch token for each class, and by both combined (the published rule).
 
-    Start it with torchrun to use several processes or GPUs: the numbers are the same.
+    To use several GPUs, start it with torchrun; the numbers are the same.
 
     Args:
-        data: The images: a folder with one subfolder a class, a tar of it, WebDataset shards,
-            a Hugging Face data set or Parquet files.
-        checkpoint: A run's folder (its best checkpoint is taken), one checkpoint in it, or a file of
-            weights; a file needs --model too.
-        model: A timm model name; without a checkpoint its own pretrained weights are taken.
-        split: The part of the data to read, where it has parts; the validation part by default.
-        benchmark: How the right answers are found; "folder" is by the folders' names.
-        real_labels: The reassessed labels, real.json, of benchmark imagenet-real (default: the copy
-            that comes with timm).
-        weights: Of a run: the moving average (ema) or the weights themselves (model).
-        image_size: Side of the model's input in pixels (default: the checkpoint's).
-        crop_pct: Share of the image's shorter side that is shown (default: the checkpoint's).
-        token_weight: Weight of the best token beside the class token, when fused.
-        batch_size: Images at a time on each process.
-        workers: Processes that read images, for each process.
-        device: "cpu" leaves GPUs alone.
-        dtype: Arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of
-            float32 and bfloat16, by a short trial (float32 for fewer than 100 images).
+        data: Images: a folder with one subfolder per class, a tar file, WebDataset shards, a
+            Hugging Face data set, or Parquet files.
+        checkpoint: A run folder (its best checkpoint is used), one of its checkpoints, or a weights
+            file; a file also needs --model.
+        model: timm model name; without a checkpoint, its pretrained weights are used.
+        split: Split to evaluate (default: the validation split).
+        benchmark: How the correct answers are found; "folder" takes them from the folder names.
+        real_labels: File real.json with the reassessed labels for benchmark imagenet-real (default:
+            timm's copy).
+        weights: Which weights of a run: the moving average (ema) or the trained weights (model).
+            auto: ema if there is one.
+        image_size: Input size in pixels (default: the checkpoint's).
+        crop_pct: Share of the image's shorter side inside the center crop (default: the
+            checkpoint's).
+        token_weight: Weight of the best patch token in the combined prediction.
+        batch_size: Images per batch, in each process.
+        workers: Data loading processes, for each process.
+        device: auto uses a GPU if there is one.
+        dtype: Precision of the network. auto: half precision on GPUs; on CPUs the faster of float32
+            and bfloat16, found by a short trial (float32 for fewer than 100 images).
         output: Folder for results.json, classes.csv and confusion.png (default: evaluation/ in the
-            run's folder; nothing is written for other checkpoints).
+            run folder; nothing is written for other checkpoints).
     """
     given = {**locals()}
     from tokenlabel.api.evaluate import evaluate as run

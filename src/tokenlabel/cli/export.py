@@ -22,24 +22,25 @@ def export(
     dtype: Literal["float32", "bfloat16"] = "float32",
     overwrite: bool = False,
 ) -> None:
-    """Write a trained model as ONNX, as a torch program, or as a timm folder.
+    """Export a trained model to ONNX, to torch.export, or as a timm folder.
 
-    ONNX (.onnx) and torch (.pt2) programs take any number of normalized images and give `logits`
-    (class token), `tokens` (one row of logits a token) and `fused` (the published prediction); what
-    size and normalization they want is written inside. Both are compared with the model before they
-    are kept. A timm folder holds a model card, and loads without tokenlabel, unless the model is an
-    LV-ViT: timm.create_model("local-dir:FOLDER", pretrained=True).
+    ONNX (.onnx) and torch.export (.pt2) programs take a batch of normalized images and return `logits`
+    (class token), `tokens` (logits for each patch token) and `fused` (the published prediction). Their
+    metadata holds input size and normalization. Each program is compared with the model before it is
+    kept. A timm folder contains a model card and loads with
+    timm.create_model("local-dir:FOLDER", pretrained=True), without tokenlabel unless the model is an
+    LV-ViT.
 
     Args:
-        output: File ending in .onnx or .pt2, or the folder to create.
-        checkpoint: A run's folder, or a file of weights together with --model.
-        model: timm name of the model; alone, with its own pretrained weights.
-        form: What to write; left out, the output's ending says it.
-        weights: Of a run: the moving average (ema) or the weights themselves (model).
-        image_size: Side of the input in pixels (default: the checkpoint's).
-        dynamic_size: Let the program take images of any size, where the model can.
-        overwrite: Replace a program that exists already.
-        dtype: In which a timm folder stores the weights; bfloat16 takes half the space.
+        output: File ending in .onnx or .pt2, or a folder to create.
+        checkpoint: A run folder, or a weights file together with --model.
+        model: timm model name; without a checkpoint, its pretrained weights are used.
+        form: Format (default: from the ending of the output).
+        weights: Which weights of a run: the moving average (ema) or the trained weights (model).
+        image_size: Input size in pixels (default: the checkpoint's).
+        dynamic_size: Let the program accept images of any size, if the model can.
+        overwrite: Overwrite an existing program.
+        dtype: Data type of the weights in a timm folder; bfloat16 halves its size.
     """
     import torch
 

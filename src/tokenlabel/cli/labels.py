@@ -23,7 +23,7 @@ __all__ = [
 
 
 def info(*, labels: str) -> None:
-    """Say what a label store holds and where its labels come from.
+    """Show what a label store contains and how it was made.
 
     Args:
         labels: folder or remote location of the store.
@@ -67,7 +67,7 @@ def _lines(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def verify(*, labels: str) -> int:
-    """Read every byte of a label store; exits 1 and lists the damage if there is any.
+    """Check every record of a label store. Lists the damage and exits with 1 if there is any.
 
     Args:
         labels: folder or remote location of the store.
@@ -84,12 +84,12 @@ def verify(*, labels: str) -> int:
 
 
 def merge(*, labels: tuple[str, ...], output: Path, overwrite: bool = False) -> None:
-    """Join label stores of the same classes into one; rewrite one store in the present format.
+    """Merge label stores of the same classes; or rewrite one store in the current format.
 
     Args:
-        labels: folders of the stores to join, in this order.
+        labels: folders of the stores to merge, in this order.
         output: folder of the new store.
-        overwrite: write into a folder that holds something else.
+        overwrite: write into a folder that contains other files.
     """
     from tokenlabel.labels import LabelStore
     from tokenlabel.labels.maintain import merge as join
@@ -108,13 +108,13 @@ def average(
 ) -> int:
     """Average the labels of several annotators of the same images into one store.
 
-    Exits 3 if some images are not labeled by all of them; they are left out.
+    Images that are not in all stores are left out; the exit code is then 3.
 
     Args:
-        labels: folders of the stores, of the same classes or words.
+        labels: folders of the stores; their classes or words must be the same.
         output: folder of the new store.
-        top_k: classes kept in each cell; by default as many as the stores keep.
-        overwrite: write into a folder that holds something else.
+        top_k: classes kept per cell (default: as many as the stores have).
+        overwrite: write into a folder that contains other files.
     """
     from tokenlabel.labels import LabelStore
     from tokenlabel.labels.average import average as mean
@@ -128,12 +128,12 @@ def average(
 
 
 def diff(*, first: str, second: str, sample: int | None = None) -> None:
-    """Say how much the labels of two stores differ.
+    """Measure how much the labels of two stores differ.
 
     Args:
         first: folder or remote location of a store.
         second: the store to compare it with.
-        sample: compare this many images, chosen at random; all by default.
+        sample: number of randomly chosen images to compare (default: all).
     """
     from tokenlabel.labels import LabelStore
     from tokenlabel.labels.maintain import diff as compare
@@ -160,16 +160,16 @@ def health(
     output: Path | None = None,
     sample: int = 1000,
 ) -> int:
-    """Tell whether labels fit a data set, before a student learns from them.
+    """Check whether labels fit a data set, before you train on them.
 
-    Exits 1 and says so in words where a student would learn nonsense.
+    Prints warnings and exits with 1 if training on the labels would not make sense.
 
     Args:
         labels: folder or remote location of the store.
         data: the labeled images.
-        split: part of the data set, where it has parts; the training part by default.
-        output: folder for health.json and a picture of each statistic.
-        sample: images to look at, chosen at random.
+        split: split to use (default: the training split).
+        output: folder for health.json and plots.
+        sample: number of randomly chosen images.
     """
     import json
 
@@ -214,23 +214,23 @@ def import_labels(
     codec: Literal["exact", "raw", "compact"] = "exact",
     overwrite: bool = False,
 ) -> int:
-    """Bring released labels (`<class>/<stem>.pt`, float16 [2, K, H, W]) into a label store.
+    """Convert released labels (`<class>/<stem>.pt`, float16 [2, K, H, W]) to a label store.
 
-    The published labels were made on a center crop of each image's shorter side, so they cover the
-    center square only: by default that is where they are placed, and the rest of an image has no
-    label. State another extent only for trees that you know to be made on whole images.
+    The published labels were made on a center crop and cover only the center square of each image.
+    That is the default; the rest of an image then has no label. Use --extent whole only for labels
+    that were made on whole images.
 
-    Exits 3 if some images have no usable label; they are listed in the store's manifest.
+    Images without a usable label are listed in the store's manifest; the exit code is then 3.
 
     Args:
         tree: folder of the released labels.
         data: the images they belong to.
         output: folder of the label store.
-        split: part of the data set, where it has parts; the training part by default.
+        split: split to use (default: the training split).
         extent: the part of each image that the labels cover.
         codec: exact keeps the float16 scores, which targets of kind "released" need; compact keeps
             probabilities.
-        overwrite: write into a folder that holds something else.
+        overwrite: write into a folder that contains other files.
     """
     given = {**locals()}
     from tokenlabel.api.labels import import_labels as bring
@@ -248,12 +248,12 @@ def import_labels(
 
 
 def export_labels(*, labels: str, output: Path, overwrite: bool = False) -> None:
-    """Write a store in the released layout, for other projects (VOLO, DynamicViT, UniFormer, ...).
+    """Convert a label store to the released format, for VOLO, DynamicViT, UniFormer and others.
 
     Args:
         labels: folder or remote location of the store.
         output: folder of the `<class>/<stem>.pt` files.
-        overwrite: write into a folder that holds something else.
+        overwrite: write into a folder that contains other files.
     """
     from tokenlabel.labels import LabelStore
     from tokenlabel.labels.released import export_released
@@ -263,7 +263,7 @@ def export_labels(*, labels: str, output: Path, overwrite: bool = False) -> None
 
 
 def push(*, labels: Path, to: str) -> None:
-    """Publish a label store, with a generated card.
+    """Publish a label store with a generated card.
 
     Args:
         labels: folder of the store.
@@ -277,12 +277,12 @@ def push(*, labels: Path, to: str) -> None:
 
 
 def pull(*, labels: str, output: Path, overwrite: bool = False) -> None:
-    """Copy a published label store to a folder; what is there already and whole is kept.
+    """Download a published label store; files that are already complete are kept.
 
     Args:
         labels: location of the store, such as hf://datasets/owner/name.
         output: folder of the copy.
-        overwrite: write into a folder that holds something else.
+        overwrite: write into a folder that contains other files.
     """
     from tokenlabel.labels.sharing import pull as fetch
 

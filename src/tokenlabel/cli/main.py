@@ -22,7 +22,7 @@ __all__ = ["main"]
 VERBS: dict[str, tuple[str, str]] = {
     "quickstart": (
         "tokenlabel.cli.quickstart:quickstart",
-        "The demo: three ways of training on 1797 real handwritten digits, in minutes.",
+        "Demo: compare three ways of training on 1797 handwritten digits, in minutes.",
     ),
     "train": (
         "tokenlabel.cli.train:train",
@@ -41,19 +41,19 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "compare": (
         "tokenlabel.cli.compare:compare",
-        "Say whether token labels help on your images: arms, seeds, a report, one sentence.",
+        "Test whether token labels help on your images: several runs, a report, a verdict.",
     ),
     "eval": (
         "tokenlabel.cli.evaluate:evaluate",
-        "Accuracy of a checkpoint on a folder of images.",
+        "Measure the accuracy of a checkpoint on a folder of images.",
     ),
     "pack": (
         "tokenlabel.cli.pack:pack",
-        "Write small copies of images to indexed tars, which are read much faster.",
+        "Write small copies of images to indexed tar files, which load much faster.",
     ),
     "predict": (
         "tokenlabel.cli.predict:predict",
-        "Classes of your pictures, with confidence, as a table or a file.",
+        "Predict the classes of your pictures, as a table or a file.",
     ),
     "show": (
         "tokenlabel.cli.show:show",
@@ -61,78 +61,84 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "export": (
         "tokenlabel.cli.export:export",
-        "Write a trained model as ONNX, as a torch program, or as a timm folder.",
+        "Export a trained model to ONNX, to torch.export, or as a timm folder.",
     ),
     "push": (
         "tokenlabel.cli.push:push",
-        "Upload a trained model, with a card, to a model hub.",
+        "Upload a trained model with a model card to the Hugging Face Hub.",
     ),
     "view": (
         "tokenlabel.cli.view:view",
-        "Browse images with their labels in a local page.",
+        "Browse images and their labels in a local web page.",
     ),
     "labels info": (
         "tokenlabel.cli.labels:info",
-        "What a label store holds and where it comes from.",
+        "Show what a label store contains and how it was made.",
     ),
-    "labels verify": ("tokenlabel.cli.labels:verify", "Check every record of a label store."),
+    "labels verify": (
+        "tokenlabel.cli.labels:verify",
+        "Check every record of a label store for damage.",
+    ),
     "labels health": (
         "tokenlabel.cli.labels:health",
-        "Say, in numbers and words, whether labels fit their images.",
+        "Check whether labels fit their images.",
     ),
     "labels diff": ("tokenlabel.cli.labels:diff", "Compare two label stores."),
-    "labels merge": ("tokenlabel.cli.labels:merge", "Join label stores into one."),
+    "labels merge": ("tokenlabel.cli.labels:merge", "Merge label stores into one."),
     "labels average": (
         "tokenlabel.cli.labels:average",
         "Average the labels of several annotators into one store.",
     ),
     "labels import": (
         "tokenlabel.cli.labels:import_labels",
-        "Make a store of released labels (one .pt file an image).",
+        "Convert released labels (one .pt file per image) to a label store.",
     ),
     "labels export": (
         "tokenlabel.cli.labels:export_labels",
-        "Write a store in the released layout.",
+        "Convert a label store to the released format.",
     ),
-    "labels push": ("tokenlabel.cli.labels:push", "Publish a label store, with a card."),
-    "labels pull": ("tokenlabel.cli.labels:pull", "Fetch a published label store."),
+    "labels push": ("tokenlabel.cli.labels:push", "Publish a label store with a card."),
+    "labels pull": ("tokenlabel.cli.labels:pull", "Download a published label store."),
     "recipes list": (
         "tokenlabel.cli.recipes:listed",
-        "List all recipes and what to expect of them.",
+        "List all recipes.",
     ),
     "recipes show": ("tokenlabel.cli.recipes:show", "Print a recipe with all its values."),
     "recipes copy": (
         "tokenlabel.cli.recipes:copy",
-        "Write a recipe to a file, to change it there.",
+        "Copy a recipe to a file, so that you can edit it.",
     ),
-    "models": ("tokenlabel.cli.models:models", "List students: parameters, FLOPs, throughput."),
+    "models": (
+        "tokenlabel.cli.models:models",
+        "List models with their parameters, FLOPs and throughput.",
+    ),
     "convert": (
         "tokenlabel.cli.convert:convert",
-        "Turn a released checkpoint into safetensors that timm loads.",
+        "Convert a released checkpoint to safetensors that timm loads.",
     ),
     "doctor": (
         "tokenlabel.cli.doctor:doctor",
-        "Print the environment and what is wrong with it.",
+        "Check the environment, and a data set, for problems.",
     ),
     "segment train": (
         "tokenlabel.cli.segment:train",
-        "Train a network that gives every pixel a class.",
+        "Train a semantic segmentation network.",
     ),
     "segment eval": (
         "tokenlabel.cli.segment:evaluate",
-        "Mean IoU of a segmentation model, with a table of its classes.",
+        "Measure the mean IoU of a segmentation model, with a table of classes.",
     ),
     "segment compare": (
         "tokenlabel.cli.segment:compare",
-        "Whether one segmentation network is better than another, scene by scene.",
+        "Compare two segmentation models, image by image.",
     ),
     "segment predict": (
         "tokenlabel.cli.segment:predict",
-        "Classes of every pixel of a folder of pictures, as labels and overlays.",
+        "Segment a folder of pictures; write label images and overlays.",
     ),
     "view-batch": (
         "tokenlabel.cli.view_batch:view_batch",
-        "A picture of what the student will see: images and labels, before and after augmentation.",
+        "Draw what the student sees in training: images and labels, with augmentation.",
     ),
 }
 

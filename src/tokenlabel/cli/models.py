@@ -14,17 +14,17 @@ def models(
     batch_size: int = 16,
     device: str = "cpu",
 ) -> None:
-    """List students with their token grid, parameters and arithmetic.
+    """List models with their token grid, parameters and FLOPs.
 
-    Every image model of timm can be a student. `tokenlabel models --pattern "*swin*"` lists those
-    whose name fits; without a pattern, LV-ViT in its four sizes.
+    Any timm image model can be a student. `tokenlabel models --pattern "*swin*"` lists models by name;
+    without a pattern, the four sizes of LV-ViT are listed.
 
     Args:
-        pattern: Shell-style pattern of model names.
+        pattern: Shell-style pattern for model names.
         num_classes: Number of classes of both heads.
-        img_size: Side of the square input image in pixels; each model's own if left out.
-        throughput: Also measure images a second of inference (a few seconds a model).
-        batch_size: Images at a time for the throughput.
+        img_size: Side of the square input in pixels (default: the model's own).
+        throughput: Also measure inference throughput (a few seconds per model).
+        batch_size: Batch size for the throughput.
         device: Device for the throughput, such as cpu or cuda.
     """
     import timm

@@ -20,23 +20,24 @@ def pack(
     quality: int = 90,
     shard_size: int = 5000,
 ) -> None:
-    """Write small copies of images to tars with an index, which are read and decoded much faster.
+    """Write small copies of images to indexed tar files, which load and decode much faster.
 
     tokenlabel pack --data photos --output packed
 
-    Keys and classes stay the same, so labels made of the originals are labels of the copies. Parts of
-    one data set may go into one folder. Stopped or killed, the same command goes on; ranks of torchrun
-    share the work.
+    Keys and classes stay the same, so labels of the originals are labels of the copies. Several splits
+    of a data set can go into one folder. To resume, run the same command again. With torchrun, the
+    processes share the work.
 
     Args:
-        data: images: a folder of class folders, a tar, WebDataset shards, hfds/owner/name.
-        output: folder of the tars; `--data OUTPUT` opens it in every verb.
-        split: part of the data set, where it has parts; the training part by default.
-        short_side: larger images are made so small, in pixels of their shorter side; smaller ones are
-            kept as they are.
-        form: jpeg, or raw: every pixel as it is after resizing, in about eight times the space.
-        quality: of JPEG, 1 to 95.
-        shard_size: images in a tar.
+        data: images: a folder with one subfolder per class, a tar file, WebDataset shards, or
+            hfds/owner/name.
+        output: folder for the tar files; every verb opens it with --data.
+        split: split to use (default: the training split).
+        short_side: larger images are resized to this many pixels on their shorter side; smaller
+            ones keep their size.
+        form: jpeg, or raw: uncompressed pixels, about eight times as large.
+        quality: JPEG quality, 1 to 95.
+        shard_size: images per tar file.
     """
     given = {**locals()}
     from tokenlabel.api.pack import pack as run

@@ -39,32 +39,34 @@ def predict(
     output: Path | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Classes of your pictures, with confidence, as a table or a file.
+    """Predict the classes of your pictures, as a table or a file.
 
     tokenlabel predict photos --checkpoint runs/train --output predictions.csv
 
-    The model predicts as its method says: by its class token, or fused with its best tokens.
+    Predicts by the class token, or by the class token and the best patch tokens combined, depending on
+    how the model was trained.
 
     Args:
-        images: Image files, folders (with all that is in and below them), patterns such as
-            "photos/*.jpg", tars, or any other data that `eval` takes.
-        checkpoint: A run's folder (its best checkpoint is taken), one checkpoint in it, or a file of
-            weights; a file needs --model too.
-        model: timm name of the model; alone, with its own pretrained weights.
-        split: The part of a table or a data set of the hub.
-        weights: Of a run: the moving average (ema) or the weights themselves (model).
+        images: Image files, folders (searched recursively), patterns such as "photos/*.jpg", tar
+            files, or any other data that `eval` takes.
+        checkpoint: A run folder (its best checkpoint is used), one of its checkpoints, or a weights
+            file; a file also needs --model.
+        model: timm model name; without a checkpoint, its pretrained weights are used.
+        split: Split of a table or a data set of the Hugging Face Hub.
+        weights: Which weights of a run: the moving average (ema) or the trained weights (model).
+            auto: ema if there is one.
         image_size: Input size in pixels (default: the checkpoint's).
-        crop_pct: Share of the image's shorter side that is shown (default: the checkpoint's).
-        top: How many classes of each image are kept.
-        threshold: Of a model whose images may have several classes: all that are so probable are
-            the answer.
-        batch_size: Images at a time.
-        workers: Threads that read images.
-        device: "cpu" leaves GPUs alone.
-        dtype: Arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of
-            float32 and bfloat16, by a short trial (float32 for fewer than 100 images).
+        crop_pct: Share of the image's shorter side inside the center crop (default: the
+            checkpoint's).
+        top: Number of classes to keep for each image.
+        threshold: For multi-label models: every class with at least this probability is predicted.
+        batch_size: Images per batch.
+        workers: Threads that load images.
+        device: auto uses a GPU if there is one.
+        dtype: Precision of the network. auto: half precision on GPUs; on CPUs the faster of float32
+            and bfloat16, found by a short trial (float32 for fewer than 100 images).
         output: Write all predictions to this .csv, .json or .jsonl file.
-        overwrite: Replace the file if it exists.
+        overwrite: Overwrite an existing file.
     """
     given = {**locals()}
     from tokenlabel.api.predict import predict as run

@@ -18,19 +18,19 @@ def push(
     private: bool = False,
     dry_run: Path | None = None,
 ) -> None:
-    """Upload a trained model, with a card, to a model hub's repository.
+    """Upload a trained model with a model card to the Hugging Face Hub.
 
-    The card tells the recipe, the fingerprints of images and labels, and every evaluation that
-    `tokenlabel eval` left in the run's folder. Log in first, with `hf auth login`.
+    The card lists the recipe, the fingerprints of images and labels, and every evaluation that
+    `tokenlabel eval` wrote to the run folder. Log in first, with `hf auth login`.
 
     Args:
-        repository: owner/name; it is created where it does not exist.
-        checkpoint: A run's folder, or a file of weights together with --model.
-        model: timm name of what a file of weights belongs to.
-        weights: Of a run: the moving average (ema) or the weights themselves (model).
-        license: Under which the weights are published, as the hub calls it.
-        private: Create the repository for you alone.
-        dry_run: Write what would be uploaded to this folder, and upload nothing.
+        repository: owner/name; created if it does not exist.
+        checkpoint: A run folder, or a weights file together with --model.
+        model: timm model name, for a weights file.
+        weights: Which weights of a run: the moving average (ema) or the trained weights (model).
+        license: License of the weights, by its Hugging Face identifier.
+        private: Create a private repository.
+        dry_run: Write the files to this folder, and upload nothing.
     """
     import tempfile
 

@@ -11,17 +11,17 @@ __all__ = ["quickstart"]
 
 
 def quickstart(*, output: Path = Path("runs/quickstart"), seeds: int = 1) -> None:
-    """The demo on real data that ships with scikit-learn, in minutes on a laptop.
+    """Demo on real data that comes with scikit-learn; takes minutes on a laptop.
 
-    Composes 1797 real scans of handwritten digits into scenes, written as an ordinary image folder;
-    fine-tunes an annotator on it; annotates it; trains a small LV-ViT on labels only, with image-level
-    distillation, and with token labels; evaluates all three on held-out scenes; writes report.html
-    and results.json. Every step is what `tokenlabel teach`, `annotate`, `train` and `eval` do on your
-    own folder. Interrupted, the same command goes on where it stopped.
+    Composes scenes of 1797 scanned handwritten digits and writes them as an image folder. Fine-tunes an
+    annotator and labels the scenes. Trains a small LV-ViT with labels only, with image-level
+    distillation, and with token labels. Evaluates all three on held-out scenes and writes report.html
+    and results.json. The steps are those of `tokenlabel teach`, `annotate`, `train` and `eval`. To
+    resume, run the same command again.
 
     Args:
-        output: folder of the scenes, label store, runs and report.
-        seeds: how often to train each arm; the report then gives mean and spread.
+        output: folder for the scenes, label store, runs and report.
+        seeds: number of runs per method; the report gives mean and spread.
     """
     from tokenlabel.errors import InputError
     from tokenlabel.quickstart.run import run

@@ -13,7 +13,7 @@ __all__ = ["copy", "listed", "show"]
 
 
 def listed() -> None:
-    """List all recipes: name and what it is, by the verb that takes them.
+    """List all recipes, by the verb that uses them.
 
     tokenlabel train --data photos --recipe NAME
     """
@@ -33,10 +33,10 @@ def listed() -> None:
 
 
 def show(name: Annotated[str, tyro.conf.Positional]) -> None:
-    """Print a recipe as YAML: every value, under the description of where they come from.
+    """Print a recipe as YAML, with a description of where its values come from.
 
     Args:
-        name: A recipe of `tokenlabel recipes list`.
+        name: Name of a recipe (see `tokenlabel recipes list`).
     """
     from tokenlabel.recipes import text
 
@@ -49,12 +49,12 @@ def copy(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write a recipe to a YAML file, to change it there and train by it.
+    """Copy a recipe to a YAML file, so that you can edit it.
 
     Args:
-        name: A recipe of `tokenlabel recipes list`.
-        file: The file to write, NAME.yaml.
-        overwrite: Replace a file that exists already.
+        name: Name of a recipe (see `tokenlabel recipes list`).
+        file: File to write, NAME.yaml.
+        overwrite: Overwrite an existing file.
     """
     from tokenlabel.recipes import catalog
     from tokenlabel.recipes import copy as write

@@ -44,46 +44,47 @@ def train(
     settings: Settings = (),
     show: bool = False,
 ) -> None:
-    """Train a network that gives every pixel a class.
+    """Train a semantic segmentation network.
 
     tokenlabel segment train --data ADEChallengeData2016 --weights runs/train
 
-    Stopped or killed, the same command goes on where it was. On several GPUs:
+    To resume an interrupted run, run the same command again. On several GPUs:
     torchrun --nproc-per-node 8 -m tokenlabel segment train ...
 
     Args:
         data: folder with images/{training,validation}/*.jpg and annotations/{...}/*.png (ADE20K),
-            with leftImg8bit/ and gtFine/ (Cityscapes), or of images and masks side by side.
-        output: folder of the run: recipe, metrics, curves, checkpoints, results.
-        recipe: where all values come from that you do not give: a name (`lvvit_s_upernet_ade20k`,
-            `camvid_cpu` ...; NAME_smoke is a quick trial on a CPU) or a YAML file.
-        backbone: the network below the head: lvvit_s, or any name that timm knows.
-        weights: start from these weights: a folder of `tokenlabel train` or of `tokenlabel export`,
-            which says itself which backbone it holds; a file of weights; or `pretrained`.
-        head: upernet, fcn, or linear: a batch norm and a 1x1 convolution on the backbone's last map
+            with leftImg8bit/ and gtFine/ (Cityscapes), or with images next to their masks.
+        output: run folder: recipe, metrics, curves, checkpoints, results.
+        recipe: the values of all options that you do not give: a name (`lvvit_s_upernet_ade20k`,
+            `camvid_cpu` ...; NAME_smoke is a quick trial on a CPU), or a YAML file.
+        backbone: backbone: lvvit_s, or any timm name.
+        weights: initial weights of the backbone: a folder of `tokenlabel train` or `tokenlabel
+            export` (which also names the backbone), a weights file, or `pretrained`.
+        head: upernet, fcn, or linear: a batch norm and a 1x1 convolution on the last feature map
             (linear4: on four maps).
-        freeze_backbone: train the head alone. The features of 4 views of each image are made once and
-            kept in memory (augment.views sets their number; null keeps none and draws without end).
-        labels: a store of `tokenlabel annotate segmenter`: soft labels of the scenes without a mask.
-        classes: file with the class names, in the order of their mask values: JSON list, or one a
-            line. Without it, classes.json, classes.txt or objectInfo150.txt of the data folder.
-        ignore_index: the mask value of pixels without class: 0 for ADE20K, elsewhere 255.
-        layout: how the folder is laid out, where it does not show by itself.
-        split: part of the data to train on; the training part by default.
-        updates: length of the training.
-        max_steps: stop after so many updates, for a trial.
-        patience: stop when so many validations in a row were no better than the best before them.
-        batch_size: images per update over all GPUs together.
+        freeze_backbone: train only the head. The features of 4 views per image are computed once
+            and kept in memory (augment.views sets the number of views; null computes new views all
+            the time).
+        labels: a store of `tokenlabel annotate segmenter`: soft labels for scenes without a mask.
+        classes: file with the class names in the order of their mask values: a JSON list, or one name
+            per line (default: classes.json, classes.txt or objectInfo150.txt in the data folder).
+        ignore_index: mask value of pixels without a class (default: 0 for ADE20K, else 255).
+        layout: layout of the folder (default: detected).
+        split: split to train on (default: the training split).
+        updates: number of updates.
+        max_steps: stop after this many updates, for a quick trial.
+        patience: stop after this many validations in a row without improvement.
+        batch_size: images per update, over all GPUs.
         lr: peak learning rate.
-        seed: seed of the initial weights, the order of the images and their augmentation.
-        device: auto takes a GPU where there is one.
-        dtype: arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of
-            float32 and bfloat16, by a short trial.
-        device_batch: at most so many images at once on a device; a larger share of the batch is
-            accumulated, with the same result. auto is as many as a GPU has memory for.
-        workers: processes per GPU that load images.
-        allow_changed: a value that may differ from that of the run that is to go on, such as
-            optimizer.lr or schedule.updates; may be given several times, and is recorded.
+        seed: random seed of the initial weights, the image order and the augmentation.
+        device: auto uses a GPU if there is one.
+        dtype: precision of the network. auto: half precision on GPUs; on CPUs the faster of float32
+            and bfloat16, found by a short trial.
+        device_batch: most images per device at once; larger batches are accumulated, with the same
+            result. auto: as many as fit in GPU memory.
+        workers: data loading processes per GPU.
+        allow_changed: a value that may differ from the run being resumed, such as optimizer.lr or
+            schedule.updates; can be given several times. Each change is recorded.
         settings: any other value of the recipe, as section.key=value ...
         show: print the complete recipe as YAML and stop.
     """
@@ -133,36 +134,34 @@ def evaluate(
 
     tokenlabel segment eval --data ADEChallengeData2016 --checkpoint runs/segment
 
-    writes the tables of classes and of scenes as CSV, and a picture. Each mean has a 95 % confidence
-    interval over scenes. Released checkpoints of mmsegmentation's
-    layout are read too: --checkpoint FILE --recipe lvvit_s_upernet_ade20k. Start it with torchrun
-    to use several processes or GPUs: the numbers are the same.
+    Prints each mean with its 95 % confidence interval over scenes. Writes tables of classes and scenes
+    as CSV, and a picture. Reads released mmsegmentation checkpoints too: --checkpoint FILE --recipe
+    lvvit_s_upernet_ade20k. To use several GPUs, start it with torchrun; the numbers are the same.
 
     Args:
         data: a data set as for `segment train`.
-        checkpoint: a run's folder (its best checkpoint is taken), a step-... folder of its checkpoints,
-            or a file of weights; a file
-            needs --recipe too.
-        recipe: name or YAML file of the recipe that says the shape of a file's model.
-        split: which part of the data set.
-        output: folder for table.csv, table.png, scenes.csv and results.json (default: one in
-            evaluation/ of the
-            run's folder, named by weights, data, size and scales; nothing is written for a file).
-        window: side of the sliding window in pixels, in place of the recipe's.
-        stride: pixels from one window to the next.
-        whole: show each image whole, without a window.
-        multi_scale: average over scales 0.5, 0.75, 1, 1.25, 1.5, 1.75 and mirror images.
+        checkpoint: a run folder (its best checkpoint is used), one of its step-... checkpoints,
+            or a weights file; a file also needs --recipe.
+        recipe: recipe of the model in a weights file: a name or a YAML file.
+        split: split to evaluate.
+        output: folder for table.csv, table.png, scenes.csv and results.json (default: a folder in
+            evaluation/ of the run, named after weights, data, size and scales; nothing is written for a
+            weights file).
+        window: side of the sliding window in pixels (default: the recipe's).
+        stride: stride of the sliding window in pixels.
+        whole: process each image as a whole, without a window.
+        multi_scale: average over scales 0.5, 0.75, 1, 1.25, 1.5, 1.75 and flipped images.
         scales: average over these scales.
-        flip: average over mirror images.
+        flip: average over flipped images.
         classes: file with the class names.
         ignore_index: the mask value of pixels without class.
         layout: how the folder is laid out.
         settings: any other value of the recipe, as section.key=value ...: test.short_side=640, or
             data.orientation=apply.
-        batch_size: windows at once; does not change the result.
-        device: auto takes a GPU where there is one.
-        dtype: arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of
-            float32 and bfloat16, by a short trial (float32 for fewer than 100 images).
+        batch_size: windows per batch; does not change the result.
+        device: auto uses a GPU if there is one.
+        dtype: precision of the network. auto: half precision on GPUs; on CPUs the faster of float32
+            and bfloat16, found by a short trial (float32 for fewer than 100 images).
     """
     given = {**locals(), "settings": all_of(settings)}
     from tokenlabel.api import segment
@@ -208,32 +207,31 @@ def compare(
     device: Device = "auto",
     dtype: Arithmetic = "auto",
 ) -> None:
-    """Compare two segmentation networks on the same scenes.
+    """Compare two segmentation models on the same scenes.
 
     tokenlabel segment compare --data camvid --checkpoints runs/a --against runs/b
 
-    Differences are paired by scene, so that scenes that are hard for both do not hide them; the
-    intervals and p-values are those of scenes drawn again with replacement. Give several runs a side,
-    one a seed, and these are drawn again too.
+    The differences are paired by scene. Intervals and p-values come from a bootstrap over scenes. With
+    several runs per side, one for each seed, the bootstrap includes the runs.
 
     Args:
         data: a data set as for `segment train`.
-        checkpoints: folders of runs.
-        against: folders of the runs that they are compared with.
-        output: a JSON file of all numbers, the difference of every scene among them.
-        split: which part of the data set.
-        window: side of the sliding window in pixels, in place of the recipe's.
-        stride: pixels from one window to the next.
-        whole: show each image whole, without a window.
+        checkpoints: run folders of the first side.
+        against: run folders of the second side.
+        output: JSON file for all numbers, with the difference of every scene.
+        split: split to evaluate.
+        window: side of the sliding window in pixels (default: the recipe's).
+        stride: stride of the sliding window in pixels.
+        whole: process each image as a whole, without a window.
         scales: average over these scales.
-        flip: average over mirror images.
+        flip: average over flipped images.
         classes: file with the class names.
         ignore_index: the mask value of pixels without class.
         layout: how the folder is laid out.
-        batch_size: windows at once; does not change the result.
-        device: auto takes a GPU where there is one.
-        dtype: arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of
-            float32 and bfloat16, by a short trial (float32 for fewer than 100 images).
+        batch_size: windows per batch; does not change the result.
+        device: auto uses a GPU if there is one.
+        dtype: precision of the network. auto: half precision on GPUs; on CPUs the faster of float32
+            and bfloat16, found by a short trial (float32 for fewer than 100 images).
     """
     given = dict(locals())
     from tokenlabel.api import segment
@@ -264,20 +262,21 @@ def predict(
     device: Device = "auto",
     dtype: Arithmetic = "auto",
 ) -> None:
-    """Give every pixel of your pictures a class: label images and color overlays.
+    """Segment a folder of pictures; write label images and color overlays.
 
     tokenlabel segment predict --images photos --checkpoint runs/segment
 
     Args:
         images: a picture, or a folder of pictures.
-        checkpoint: a run's folder; its best checkpoint is taken.
-        output: labels/NAME.png (mask values as in the training data), overlays/NAME.png and
-            legend.png with the colors of the classes.
-        multi_scale: average over six scales and mirror images: slower, a little better.
-        tile: pixels on a side that are made at once; less takes less memory, with the same result.
-        device: auto takes a GPU where there is one.
-        dtype: arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of
-            float32 and bfloat16, by a short trial (float32 for fewer than 100 images).
+        checkpoint: a run folder; its best checkpoint is used.
+        output: folder for labels/NAME.png (mask values as in the training data), overlays/NAME.png
+            and legend.png.
+        multi_scale: average over scales 0.5, 0.75, 1, 1.25, 1.5, 1.75 and flipped images.
+        tile: side of the output tiles in pixels; smaller tiles need less memory, with the same
+            result.
+        device: auto uses a GPU if there is one.
+        dtype: precision of the network. auto: half precision on GPUs; on CPUs the faster of float32
+            and bfloat16, found by a short trial (float32 for fewer than 100 images).
     """
     from tokenlabel.api import segment
 

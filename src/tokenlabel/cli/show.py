@@ -32,25 +32,26 @@ def show(
 ) -> None:
     """Draw label maps, token predictions and relevance over images.
 
-    Each image is a row: the photo, its label map (from a store, or made now by an annotator), the
-    student's predictions token by token, and heat maps of single classes.
+    Each image is a row: the photo, its label map (from a store or an annotator), the student's
+    prediction for each token, and heat maps of single classes.
 
     Args:
         images: Image files.
-        labels: A label store; an image's label is found by the end of its path ("cat/0001.jpg").
-        data: Instead of images: the images of a store of visual words, whose words are drawn, each with
-            its share of the data and the patches most typical of it.
-        split: Part of the data set, where it has parts; the training part by default.
-        words: With --data: the numbers of the words to draw; by default twelve, fullest to emptiest.
-        annotator: A classifier that labels the images now: a timm name, a folder, or a training run.
-        checkpoint: The student: a run's folder, or a file of weights together with --model.
-        model: timm name of the student; alone, with its own pretrained weights.
-        weights: Of a run: the moving average (ema) or the weights themselves (model).
+        labels: A label store. An image is matched by the end of its path ("cat/0001.jpg").
+        data: Instead of images: the images of a store of visual words. Draws words, with their
+            frequency and most typical patches.
+        split: Split to use (default: the training split).
+        words: With --data: the numbers of the words to draw (default: twelve, from most to least
+            frequent).
+        annotator: A classifier that labels the images now: a timm name, a folder, or a run folder.
+        checkpoint: The student: a run folder, or a weights file together with --model.
+        model: timm name of the student; without a checkpoint, its pretrained weights are used.
+        weights: Which weights of a run: the moving average (ema) or the trained weights (model).
         classes: Draw heat maps of these classes, by name or number.
-        heat: Without --classes: draw heat maps of so many classes, the most probable ones.
-        relevance: Also draw on what the student's answer rests: attention rollout, and
+        heat: Without --classes: number of heat maps, for the most probable classes.
+        relevance: Also draw what the student's prediction is based on: attention rollout, and
             gradient-weighted relevance for the classes of the heat maps.
-        output: Picture to write: .png, or .html for a page that needs nothing else.
+        output: Picture to write: .png, or .html for a self-contained page.
     """
     from tokenlabel.annotators.classifier import ClassifierSpec
     from tokenlabel.data.decode import decode_image, decode_picture

@@ -48,50 +48,53 @@ def teach(
 ) -> None:
     """Fine-tune a classifier on your own folder, to annotate it.
 
-    For classes that no pretrained model knows. The result is a folder that `tokenlabel annotate
-    --model FOLDER` takes; class names and input size travel with it.
+    For classes that no pretrained model knows. The output folder is what `tokenlabel annotate --model`
+    takes; it stores the class names and the input size.
 
     Args:
-        data: images: a folder of class folders, a tar, WebDataset shards, hfds/owner/name.
-        output: folder of the taught model; its run, with curves and checkpoints, is in OUTPUT/run, and
-            the same command goes on where it was stopped.
-        model: a timm classifier; convolutional ones make the best annotators.
-        split: part of the data set, where it has parts; the training part by default.
-        pretrained: start from the model's pretrained weights.
-        weights: start from these instead: a file, a run's folder or that of a taught model; a head of
-            other classes is made anew.
+        data: images: a folder with one subfolder per class, a tar file, WebDataset shards, or
+            hfds/owner/name.
+        output: folder for the model. Its run, with curves and checkpoints, is in OUTPUT/run; to
+            resume it, run the same command again.
+        model: a timm classifier; convolutional networks are the best annotators.
+        split: split to use (default: the training split).
+        pretrained: start from pretrained weights.
+        weights: start from these weights instead: a file, a run folder, or the output of another
+            `teach`. The head is new if the classes differ.
         model_kwargs: further arguments of the timm model, as name value pairs; lists as [64,128].
-        image_size: side of the input in pixels; the model's own by default.
+        image_size: input size in pixels (default: the model's own).
         in_chans: channels of the images: 3 are red, green and blue, 1 is gray.
         channels: which of the images' channels it sees, by number from 0; all by default.
-        epochs: passes over the images.
-        batch_size: images a step.
-        opt: an optimizer of timm; from random weights muon needs far fewer epochs than adamw.
-        lr: peak learning rate; muon takes about twice that of adamw.
+        epochs: number of epochs.
+        batch_size: images per update.
+        opt: a timm optimizer; from random weights, muon needs far fewer epochs than adamw.
+        lr: peak learning rate; muon needs about twice that of adamw.
         weight_decay: weight decay of the optimizer.
-        loss: cross-entropy, or the squared error of the probabilities (mse), whose labels are softer.
-        smoothing: label smoothing of the cross-entropy; 0 for none.
-        stop_epoch: end after so many of the epochs: an early classifier is less accurate, and less sure
-            of the images that it has seen.
-        patience: stop when so many validations in a row were no better than the best before them.
-        temperature: divide the finished classifier's logits by the temperature that suits the images
-            that were held out.
-        min_scale: random crops cover at least this share of the image.
-        hflip: mirror images at random; switch off where left and right differ (digits, text).
-        holdout: share of the images that is kept back to tell the accuracy.
-        folds: train so many classifiers, each without its share of the images, which it then labels:
-            labels by a network that has not memorized them. 2 cost as much as one.
-        group: images that stay together in a fold (frames of a video, a patient's pictures): a column
-            of a CSV file, or a regular expression for their keys, such as ^[^_]+
-        seed: seed of all random choices.
-        device: auto takes a GPU where there is one.
-        dtype: arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of
-            float32 and bfloat16, by a short trial.
-        workers: processes that read images; 0 reads in this one. Never changes the result.
-        cache: keep decoded images: `ram`, `disk` (a file in TOKENLABEL_CACHE that later runs find
-            again), `device` (small images of one size, on the GPU) or `none`.
-        allow_changed: a value that may differ from that of the run that is to go on, such as
-            optimizer.lr or schedule.epochs; may be given several times.
+        loss: cross-entropy (ce), or squared error of the probabilities (mse), which gives softer
+            labels.
+        smoothing: label smoothing of the cross-entropy; 0 turns it off.
+        stop_epoch: stop after this epoch: early stopping makes a classifier that is less accurate,
+            but less overconfident on its training images.
+        patience: stop after this many validations in a row without improvement.
+        temperature: calibrate: divide the logits by the temperature that fits the held-out images
+            best.
+        min_scale: smallest share of the image that a random crop covers.
+        hflip: random horizontal flips; turn off where left and right differ (digits, text).
+        holdout: share of the images held out to measure the accuracy.
+        folds: train this many classifiers, each without one fold of the images, which it labels
+            later: so no image is labeled by a network that has memorized it. 2 folds cost as much
+            as 1.
+        group: images that stay together in a fold (frames of a video, a patient's pictures): a
+            column of a CSV file, or a regular expression for their keys, such as ^[^_]+
+        seed: random seed.
+        device: auto uses a GPU if there is one.
+        dtype: precision of the network. auto: half precision on GPUs; on CPUs the faster of float32
+            and bfloat16, found by a short trial.
+        workers: data loading processes; 0 loads in the main process. Does not change the result.
+        cache: keep decoded images in memory (`ram`), in a file (`disk`, in TOKENLABEL_CACHE, shared
+            with later runs), or not at all (`none`). Does not change the result.
+        allow_changed: a value that may differ from the run being resumed, such as optimizer.lr or
+            schedule.epochs; can be given several times. Each change is recorded.
     """
     given = {**locals()}
     from tokenlabel.api.teach import teach as run

@@ -65,55 +65,56 @@ def train(
 
     tokenlabel train --data photos --annotator convnext_tiny.in12k_ft_in1k
 
-    labels the photos with that classifier once, then trains on image and token labels together.
-    Stopped or killed, the same command goes on where it was. On several GPUs:
+    labels the photos once with that classifier, then trains on image and token labels together. To
+    resume an interrupted run, run the same command again. On several GPUs:
     torchrun --nproc-per-node 8 -m tokenlabel train ...
 
     Args:
-        data: folder with one subfolder per class, or with train/ and val/ holding such; or a tar,
-            WebDataset shards, hfds/owner/name.
-        output: folder of the run: recipe, metrics, curves, checkpoints, results.
-        recipe: where all values come from that you do not give: a name of `tokenlabel recipes list` or a
-            YAML file. By default `finetune` where there are weights to start from (--weights, or the
-            model's pretrained ones), else `starter`, from random weights.
-        model: the transformer to train: any name that timm knows, or lvvit_t, lvvit_s, ...
+        data: folder with one subfolder per class, or with train/ and val/ that contain such
+            subfolders; or a tar file, WebDataset shards, or hfds/owner/name.
+        output: run folder: recipe, metrics, curves, checkpoints, results.
+        recipe: the values of all options that you do not give: a name from `tokenlabel recipes
+            list`, or a YAML file. Default: `finetune` if there are weights to start from
+            (--weights, or the model's pretrained weights), else `starter`, which trains from random
+            weights.
+        model: the model to train: any timm name, or lvvit_t, lvvit_s, ...
         image_size: side of the training images in pixels.
         in_chans: channels of the images: 3 are red, green and blue, 1 is gray.
         channels: which of the images' channels the model sees, by number from 0; all by default.
-        weights: start from these weights: a checkpoint file, the folder of a run, or `pretrained` for
-            timm's own.
-        freeze: `backbone` trains the heads alone: a linear probe of --weights.
-        annotator: timm name (or folder) of the classifier that labels the images first; its
-            classes must be those of the folder (`tokenlabel teach` makes such a one).
-        labels: a label store made by `tokenlabel annotate`, in place of an annotator. Several, of
-            classes or of visual words, teach one token head each. Images without classes train with
-            them alone.
-        online: ask the annotator anew for every augmented view, and store nothing.
-        supervision: what to learn from: token-labels is the method; labels (ground truth only) and
-            distillation (the annotator's label of the whole image) are what to compare it with.
-        mix: how the images of a batch are mixed.
-        split: part of the data to train on; the training part by default.
-        val: validation images, if they are not in a val/ folder beside train/. Where there are none, a
-            tenth of each class is held out for validation (--set data.holdout=0 holds out nothing).
-        val_split: part of the data to validate on; the validation part by default.
-        epochs: passes over the images; the warm-up of the recipe then takes a tenth of them at most.
-        max_steps: stop after so many updates, for a trial.
-        patience: stop when so many validations in a row were no better than the best before them.
-        batch_size: images per update over all GPUs together.
+        weights: initial weights: a checkpoint file, a run folder, or `pretrained` for timm's own.
+        freeze: `backbone` trains only the heads: a linear probe of --weights.
+        annotator: timm name (or folder) of the classifier that labels the images first. It must
+            know the classes of the data (`tokenlabel teach` trains one).
+        labels: label store made by `tokenlabel annotate`, instead of --annotator. Several stores,
+            of classes or visual words, train one token head each. Images without classes need
+            nothing else.
+        online: run the annotator on every augmented view during training, instead of storing
+            labels.
+        supervision: what to learn from: token-labels (the method), or a baseline: labels (ground
+            truth only) or distillation (the annotator's label of the whole image).
+        mix: how to mix the images of a batch.
+        split: split to train on (default: the training split).
+        val: validation images, if they are not in val/ next to train/. If there are none, a tenth
+            of each class is held out (--set data.holdout=0 turns this off).
+        val_split: split to validate on (default: the validation split).
+        epochs: number of epochs. The warm-up is limited to a tenth of them.
+        max_steps: stop after this many updates, for a quick trial.
+        patience: stop after this many validations in a row without improvement.
+        batch_size: images per update, over all GPUs.
         lr: peak learning rate.
-        scale: how the recipe's learning rate follows a changed batch size.
-        seed: seed of the initial weights, the order of the images and their augmentation.
-        device: auto takes a GPU where there is one.
-        dtype: arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of
-            float32 and bfloat16, by a short trial.
-        device_batch: at most so many images at once on a device; a larger share of the batch is
-            accumulated, with the same result. auto is as many as a GPU has memory for.
-        workers: processes per GPU that load images.
-        cache: keep decoded images: `ram` (each GPU's process its own), `disk` (one file for all and for
-            later runs, in TOKENLABEL_CACHE), `device` (small images of one size and their labels, on the
-            GPU, for crops and flips only), or `none`.
-        allow_changed: a value that may differ from that of the run that is to go on, such as
-            optimizer.lr or schedule.epochs; may be given several times, and is recorded.
+        scale: how the recipe's learning rate scales with a changed batch size.
+        seed: random seed of the initial weights, the image order and the augmentation.
+        device: auto uses a GPU if there is one.
+        dtype: precision of the network. auto: half precision on GPUs; on CPUs the faster of float32
+            and bfloat16, found by a short trial.
+        device_batch: most images per device at once; larger batches are accumulated, with the same
+            result. auto: as many as fit in GPU memory.
+        workers: data loading processes per GPU.
+        cache: keep decoded images in memory (`ram`, per process), in a file (`disk`, in
+            TOKENLABEL_CACHE, shared by processes and later runs), or not at all (`none`). Does not
+            change the result.
+        allow_changed: a value that may differ from the run being resumed, such as optimizer.lr or
+            schedule.epochs; can be given several times. Each change is recorded.
         settings: any other value of the recipe, as section.key=value ...
         show: print the complete recipe as YAML and stop.
     """

@@ -21,23 +21,23 @@ def view(
     weights: Literal["auto", "ema", "model"] = "auto",
     port: int = 8765,
 ) -> None:
-    """Browse images with their labels in a local page.
+    """Browse images and their labels in a local web page.
 
-    Search by class or name; sort by how much the annotator disagrees with the true class, by its
-    entropy, or by the student's loss; click a cell for its best classes; drag a box to see the
-    targets that the student gets for that crop. The page is served to this machine alone and needs
-    no network. On another machine: ssh -L 8765:127.0.0.1:8765 HOST.
+    Search by class or name. Sort by disagreement with the true class, by entropy, or by the student's
+    loss. Click a cell to see its best classes; drag a box to see the targets for that crop. The page is
+    served on localhost only and needs no network. From another machine:
+    ssh -L 8765:127.0.0.1:8765 HOST.
 
     Args:
         labels: The label store.
-        data: The images that it labels.
-        split: The part of the data to read, where it has parts; the training part by default.
-        compare: Another label store of the same images, shown beside.
-        checkpoint: A student whose tokens are shown: a run's folder, or a file of weights together
-            with --model.
+        data: The images of the store.
+        split: Split to use (default: the training split).
+        compare: Another label store of the same images, shown next to the first.
+        checkpoint: A student whose tokens are shown: a run folder, or a weights file together with
+            --model.
         model: timm name of the student.
-        weights: Of a run: the moving average (ema) or the weights themselves (model).
-        port: Where the page is served; 0 takes any free port.
+        weights: Which weights of a run: the moving average (ema) or the trained weights (model).
+        port: Port of the page; 0 takes any free port.
     """
     from functools import partial
 

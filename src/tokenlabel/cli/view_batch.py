@@ -24,22 +24,22 @@ def view_batch(
 ) -> Path:
     """Draw what the student sees in training, as one picture.
 
-    The samples are those that `tokenlabel train` draws with the same options, or those of a run that
-    is there. Each row shows an image with the outline of its random crop, the same under the colors
-    of its label map, then what reaches the student and the targets of its tokens. If the colors of the
-    last two columns do not fit the picture, neither would the training.
+    The samples are those of `tokenlabel train` with the same options, or of an existing run. Each row
+    shows an image with the outline of its random crop, its label map, the student's input, and the
+    targets of its tokens. If the colors of the last two columns do not match, training would get wrong
+    targets.
 
     Args:
-        run: A run's folder, whose recipe is taken; in place of the options up to --set.
-        data: Folder, tar, WebDataset shards or Hugging Face data set.
-        labels: Label store made by `tokenlabel annotate`; without it only the images are shown.
-        recipe: The recipe to draw with, as in `tokenlabel train`.
-        model: The student, whose tokens the targets are for; by default the recipe's.
-        image_size: Side of the student's input in pixels; by default the recipe's.
-        settings: Further values of the recipe, as in `tokenlabel train`.
-        count: How many images.
-        epoch: The epoch to look into.
-        output: The picture to write.
+        run: A run folder, whose recipe is used instead of the options up to --set.
+        data: A folder, tar file, WebDataset shards or Hugging Face data set.
+        labels: Label store made by `tokenlabel annotate`; without it, only the images are shown.
+        recipe: Recipe, as in `tokenlabel train`.
+        model: Student model (default: the recipe's).
+        image_size: Side of the student's input in pixels (default: the recipe's).
+        settings: Further recipe values, as in `tokenlabel train`.
+        count: Number of images.
+        epoch: Epoch to show.
+        output: Picture to write.
     """
     import dataclasses
 

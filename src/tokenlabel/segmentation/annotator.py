@@ -24,29 +24,29 @@ __all__ = ["SegmenterAnnotator", "SegmenterSpec"]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SegmenterSpec:
-    """A segmentation network: a cell's probabilities are the mean of its pixels'.
+    """Label images with a segmentation network: a cell gets the mean probabilities of its pixels.
 
-    Cells have the network's own classes. `tokenlabel segment train --labels` learns from them where a
-    scene has no mask, `tokenlabel train` where a class is a folder of that name.
+    The classes are those of the network. `tokenlabel segment train --labels` trains on them for scenes
+    without a mask; `tokenlabel train` needs a class folder of each name.
     """
 
     kind: ClassVar[str] = "segmenter"
 
     model: File
-    """A run of `tokenlabel segment train`; its best checkpoint is taken."""
+    """Run folder of `tokenlabel segment train`; its best checkpoint is used."""
     grid: Cells = (64, 64)
     """Rows and columns of cells."""
     top_k: Count = 5
-    """Classes kept in each cell, if there are so many."""
+    """Classes kept per cell."""
     flip: bool = False
-    """Average with the mirrored image."""
+    """Average with the horizontally flipped image."""
     scales: tuple[Positive, ...] = (1.0,)
-    """Average over the image at these multiples of its size in training."""
+    """Average over the image at these multiples of its training size."""
     device: str = "auto"
-    """cpu, cuda, mps, ...; auto takes the accelerator if there is one."""
+    """cpu, cuda, mps, ...; auto uses the accelerator if there is one."""
     dtype: Arithmetic = "auto"
-    """Arithmetic of the network; auto is half precision on GPUs, and on a CPU the quicker of float32
-    and bfloat16, by a short trial (float32 for fewer than 100 images)."""
+    """Precision of the network. auto: half precision on GPUs; on CPUs the faster of float32 and
+    bfloat16, found by a short trial (float32 for fewer than 100 images)."""
 
     def build(
         self,
