@@ -15,11 +15,12 @@ from tokenlabel.choices import Cache
 from tokenlabel.data import cache as cache_module
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.cache import decoded_images, may_be_reduced
+from tokenlabel.data.channels import of_channels
 from tokenlabel.data.decode import decode_image
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.loader import eval_loader, train_loader
 from tokenlabel.data.open import open_source
-from tokenlabel.data.source import ImageSource, of_channels
+from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 
 SHOWN = Preprocessing((24, 24), 0.9, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

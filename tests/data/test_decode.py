@@ -7,6 +7,7 @@ import json
 import struct
 import zlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from tokenlabel.data.decode import (
     image_size,
     read_header,
 )
+from tokenlabel.data.open import open_source
 from tokenlabel.data.orientation import turned, turned_box, turned_size
 from tokenlabel.data.rules import DecodeRules
 from tokenlabel.data.survey import spread_indices, survey
@@ -88,6 +90,25 @@ def png16(values: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks
+    )
+
+
+def test_colors_that_pillow_cuts_off_are_told(tmp_path: Path) -> None:
+    """A TIFF of three channels of 16 bits, as Pillow cannot write it either."""
+    values = np.full((4, 5, 3), 0x1234, "<u2").tobytes()
+    sizes = {256: 5, 257: 4, 258: 8 + len(values), 259: 1, 262: 2, 273: 8, 277: 3, 278: 4}
+    tags = [(tag, 3 if tag == 258 else 1, value) for tag, value in sizes.items()]
+    tags.append((279, 1, len(values)))
+    head = struct.pack("<2sHI", b"II", 42, 14 + len(values))
+    entries = b"".join(struct.pack("<HHII", tag, 4 - (tag == 258), *at) for tag, *at in tags)
+    bits = struct.pack("<3H", 16, 16, 16)
+    data = head + values + bits + struct.pack("<H", len(tags)) + entries + bytes(4)
+    assert decode_image(data, "a.tif").max() == 0x12
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "0.tif").write_bytes(data)
+    said = open_source(str(tmp_path)).found.line()
+    assert (
+        "1 of 1 images looked into are RGB;16, of which the upper 8 bits are read: convert" in said
     )
 
 

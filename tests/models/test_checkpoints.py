@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from tokenlabel.cli.convert import convert
 from tokenlabel.errors import InputError
-from tokenlabel.models import DenseModel, LVViT, create_model, load_weights, read_state_dict
+from tokenlabel.models import (
+    DenseModel,
+    LVViT,
+    build_from,
+    create_model,
+    load_weights,
+    read_state_dict,
+)
 
 SMALL: dict[str, Any] = {"embed_dim": 24, "depth": 2, "num_heads": 2, "stem_width": 8}
 
@@ -171,6 +178,23 @@ def test_students_and_plain_models_read_each_others_files(tmp_path: Path) -> Non
     assert same(student.backbone.state_dict(), plain)
     token_head = ["aux_head.weight", "aux_head.bias"]
     assert load_weights(create_model("test_vit", 4), tmp_path / "plain.pth") == token_head
+
+
+def test_weights_of_rgb_fit_models_of_other_channels(tmp_path: Path) -> None:
+    usual = timm.create_model("test_vit", num_classes=4).eval()
+    torch.save(usual.state_dict(), tmp_path / "rgb.pth")
+    gray = create_model("test_vit", 4, in_chans=1).eval()
+    load_weights(gray, tmp_path / "rgb.pth")
+    images = torch.rand(2, 1, 160, 160)
+    torch.testing.assert_close(gray(images).logits, usual(images.expand(-1, 3, -1, -1)))
+    wide = create_model("test_vit", 4, in_chans=5).eval()
+    load_weights(wide, tmp_path / "rgb.pth")
+    torch.save(wide.state_dict(), tmp_path / "wide.pth")
+    with pytest.raises(InputError, match=r"patch_embed\.proj\.weight is \(64, 5, .* not \(64, 1,"):
+        load_weights(gray, tmp_path / "wide.pth")
+    again = build_from(tmp_path / "wide.pth", "test_vit").eval()
+    images = torch.rand(2, 5, 160, 160)
+    torch.testing.assert_close(again(images), wide(images).logits)
 
 
 def test_counters_that_torch_does_without_may_be_missing(tmp_path: Path) -> None:

@@ -21,11 +21,12 @@ from typing import Any, Self, TypeVar, get_args
 from tokenlabel.annotators.protocol import Annotator, FindsByName, Network
 from tokenlabel.annotators.word_model import WordAnnotator, store_vocabulary
 from tokenlabel.choices import Arithmetic
+from tokenlabel.data.channels import of_channels
 from tokenlabel.data.decode import decode_image, read_header
 from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.data.reading import StorageError
 from tokenlabel.data.rules import AS_STORED
-from tokenlabel.data.source import ImageSource, of_channels, source_fingerprint
+from tokenlabel.data.source import ImageSource, source_fingerprint
 from tokenlabel.data.survey import is_constant
 from tokenlabel.errors import InputError
 from tokenlabel.files import Locked, claim_folder, locked, short_of_space

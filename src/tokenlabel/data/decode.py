@@ -27,6 +27,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.geometry.render import Pixels
 
 __all__ = [
+    "CUT_OFF",
     "JPEG_MAGIC",
     "Header",
     "decode_image",
@@ -46,6 +47,10 @@ _COLORS = {1: ("GRAY", "L"), 3: ("RGB", "RGB")}  # of so many channels: simplejp
 _AS_THEY_ARE = ("L", "LA", "RGB", "RGBA", "CMYK")  # Pillow's modes whose channels are the image's
 
 
+CUT_OFF = ";16, of which the upper 8 bits are read"
+"""In a header's mode: of TIFFs of deep colors, which nothing here decodes as they are."""
+
+
 class Header(NamedTuple):
     """What a file says of its image before its pixels are decoded."""
 
@@ -61,8 +66,9 @@ def read_header(data: bytes, name: str) -> Header:
         _require_few_pixels(height, width, name)
         return Header(f"{kind.name} x {channels}", (height, width), UPRIGHT)
     with _opened(data, name) as image:
-        deep = _is_deep(image) and image.mode not in ("I", "F") and not image.mode.startswith("I;")
-        mode = f"{image.mode};16" if deep else image.mode
+        mode = image.mode
+        if not _is_gray_deep(image) and _stores_16_bits(image):
+            mode += ";16" if _is_deep(image) else CUT_OFF
         return Header(mode, (image.height, image.width), orientation_of(image))
 
 
@@ -202,16 +208,23 @@ def _values(data: bytes, name: str, mode: str | None) -> NDArray[Any]:
 
 def _is_deep(image: Image.Image) -> bool:
     """Whether an opened image has more than 8 bits a channel; Pillow itself would cut them off."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return True
-    tiles = image.tile if isinstance(image, ImageFile.ImageFile) and image.format == "PNG" else []
+    return _is_gray_deep(image) or (image.format == "PNG" and _stores_16_bits(image))
+
+
+def _is_gray_deep(image: Image.Image) -> bool:
+    """Whether it has one of Pillow's own modes of more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;")
+
+
+def _stores_16_bits(image: Image.Image) -> bool:
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
     return any(";16" in str(tile[3]) for tile in tiles)
 
 
 def _deep(data: bytes, image: Image.Image) -> NDArray[Any] | None:
     if not _is_deep(image):
         return None
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+    if _is_gray_deep(image):
         return np.array(image)[..., None]
     # Pillow has no mode for deep colors, and torchvision's decoder is rarely needed: not at the top
     from torchvision.io import ImageReadMode

@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 
 from tokenlabel.choices import Orientation
 from tokenlabel.columns import Texts
-from tokenlabel.data.decode import decode_image
-from tokenlabel.data.levels import ChannelsError
+from tokenlabel.data.decode import CUT_OFF
 from tokenlabel.data.rules import AS_STORED, DecodeRules
 from tokenlabel.data.survey import Survey, spread_indices, survey
-from tokenlabel.data.walk import is_array
 from tokenlabel.errors import InputError
 
 __all__ = [
@@ -31,7 +29,6 @@ __all__ = [
     "Subset",
     "classes_of",
     "has_classes",
-    "of_channels",
     "read_by",
     "require_labels",
     "source_fingerprint",
@@ -40,7 +37,6 @@ __all__ = [
 
 UNLABELED = -1  # in `labels`: the image has no class
 _SHOWN = 6
-_TRIED = 4  # images whose channels are looked at
 
 
 @dataclass(frozen=True)
@@ -180,6 +176,11 @@ class Listing:
             f"{mode} images of values {low:g} to {high:g}"
             for mode, (low, high) in sorted(seen.ranges.items())
         ]
+        notes += [
+            f"{count} of {seen.images} images looked into are {mode}: convert them to .npy arrays"
+            for mode, count in sorted(seen.modes.items())
+            if mode.endswith(CUT_OFF)
+        ]
         if seen.oriented:
             done = "applied" if orientation == "apply" else "ignored"
             notes.append(
@@ -271,34 +272,6 @@ def read_by(source: ImageSource, rules: DecodeRules) -> ImageSource:
     """The same images, of which the rules that a model was trained by make pixels."""
     assert isinstance(source, Listing)
     return replace(source, rules=rules.filled(source.rules))
-
-
-def of_channels(
-    source: ImageSource, count: int, chosen: Sequence[int] | None = None
-) -> ImageSource:
-    """The same images for a model of `count` channels, which are those `chosen` of each image.
-
-    Raises InputError where the images have others, by some that are looked into.
-    """
-    assert isinstance(source, Listing)
-    numbers = None if chosen is None else tuple(chosen)
-    made = replace(source, rules=replace(source.rules, channels=count, chosen=numbers))
-    if (count, numbers) != (3, None) or any(is_array(key) for key in made.keys[:1]):
-        faults = [fault for i in spread_indices(len(made), _TRIED) if (fault := _fault(made, i))]
-        if faults and len(faults) == min(len(made), _TRIED):
-            raise faults[0]
-    return made
-
-
-def _fault(source: Listing, index: int) -> InputError | None:
-    """What is wrong with an image's channels, if anything is."""
-    try:
-        decode_image(source.read(index), source.keys[index], source.rules)
-    except ChannelsError as error:
-        return error
-    except InputError:
-        pass  # it cannot be read, which is another matter
-    return None
 
 
 def require_labels(source: ImageSource, where: str) -> ImageSource:

@@ -23,6 +23,7 @@ from tokenlabel.errors import InputError, nearest
 from tokenlabel.models.reach import out_of_reach
 from tokenlabel.models.weights import (
     backbone_part,
+    first_weight,
     head_names,
     load_weights,
     read_state_dict,
@@ -89,7 +90,7 @@ def build_model(
 def build_from(
     path: str | Path, name: str, img_size: int | tuple[int, int] | None = None
 ) -> nn.Module:
-    """The model `name` with a checkpoint's weights, its class count and its image size.
+    """The model `name` with a checkpoint's weights, its class count, channels and image size.
 
     Another `img_size` resizes the position embeddings.
     """
@@ -101,9 +102,12 @@ def build_from(
         for head in sorted(head_names(template))
         if (weight := state.get(f"{head}.weight")) is not None
     ]
+    first = state.get(first_weight(template))
+    channels = {} if first is None or first.shape[1] == 3 else {"in_chans": first.shape[1]}
     return build_model(
         name,
         num_classes=counts[0] if counts else None,
+        **channels,
         img_size=img_size or _trained_size(state, template),
         checkpoint=path,
     )

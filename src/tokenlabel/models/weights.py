@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.models import load_state_dict
+from timm.models import adapt_input_conv, get_model_input_config, load_state_dict
 from torch import Tensor, nn
 
 from tokenlabel.errors import InputError
@@ -16,6 +16,7 @@ from tokenlabel.models.layout import on_meta
 __all__ = [
     "backbone_part",
     "fill",
+    "first_weight",
     "fitted_to",
     "head_names",
     "load_weights",
@@ -69,8 +70,8 @@ def load_weights(model: nn.Module, path: str | Path) -> list[str]:
     Either kind of model takes either kind of file. Position embeddings are resized to the model's
     grid (by timm's own rule for its family). Only heads may stay as they are: those of another
     class count, and those that the file has not got. Counters that torch itself does without (of
-    batch norm) may be missing. Any other difference raises InputError with the names, and the model
-    is left untouched.
+    batch norm) may be missing. Weights of RGB are fitted to a model of other channels, by timm's
+    rule. Any other difference raises InputError with the names, and the model is left untouched.
     """
     state = read_state_dict(path)
     of_backbone = backbone_part(state)
@@ -91,7 +92,23 @@ def backbone_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fitted_to(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
-    """The family's own preparation of a state dict: resized positions, renamed old parameters."""
+    """A state dict prepared for a model: its family's resized positions and renamed old parameters,
+    and the first convolution of RGB images for the model's channels."""
+    prepared = _prepared(state, backbone)
+    key, channels = first_weight(backbone), get_model_input_config(backbone)["input_size"][0]
+    if key in prepared and channels != 3 == prepared[key].shape[1]:
+        return prepared | {key: adapt_input_conv(channels, prepared[key])}
+    return prepared
+
+
+def first_weight(backbone: nn.Module) -> str:
+    """The name of the weights [D, C, h, w] that a timm model's images go through first; "" where it has
+    no single one."""
+    first = get_model_input_config(backbone)["first_conv"]
+    return f"{first}.weight" if isinstance(first, str) else ""
+
+
+def _prepared(state: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
     for cls in type(backbone).__mro__:
         prepare = getattr(sys.modules[cls.__module__], "checkpoint_filter_fn", None)
         if prepare is not None:

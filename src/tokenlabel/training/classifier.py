@@ -15,11 +15,12 @@ from torch.nn import functional as F
 
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch
+from tokenlabel.data.channels import of_channels
 from tokenlabel.data.folds import folds_of
 from tokenlabel.data.inputs import Normalize, Preprocessing
 from tokenlabel.data.loader import train_loader
 from tokenlabel.data.open import HOLDOUT_SEED, announce, holdout, open_images
-from tokenlabel.data.source import ImageSource, Subset, of_channels, require_labels
+from tokenlabel.data.source import ImageSource, Subset, require_labels
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import class_titles
 from tokenlabel.evaluation.evaluator import Judged, evaluate_classifier

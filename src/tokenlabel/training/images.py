@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from tokenlabel.data.channels import of_channels
 from tokenlabel.data.matching import in_classes_of
 from tokenlabel.data.open import HOLDOUT_SEED, announce, holdout, open_images
 from tokenlabel.data.source import (
     ImageSource,
     has_classes,
-    of_channels,
     read_by,
     require_labels,
     without_classes,
