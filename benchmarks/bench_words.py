@@ -1,33 +1,97 @@
 """Do visual words teach as well as features, and what are they worth without labels?
 
-    python benchmarks/bench_words.py --data TINYIMAGENET --part mechanism --output runs/words
-    python benchmarks/bench_words.py --data TINYIMAGENET --part few --output runs/words
+    python benchmarks/bench_words.py --data TINYIMAGENET --part mechanism
+    python benchmarks/bench_words.py --data TINYIMAGENET --part few --other CIFAR10
+    ... on a GPU: --cache device --workers 6 --set schedule.batch_size=256 engine.device_batch=256
 
 TINYIMAGENET is a folder with train.tar and val.tar of class folders. `mechanism`: one taught CNN as
 classes, as words of its features before the head, as both, and as features by regression at three
 depths (`feature_regression.py`). `few`: a CNN taught on a tenth of the labels; its words pre-train on
-all images without classes, and the tenth fine-tunes; against the tenth alone, against its token
-labels, and against all labels. Then both are fine-tuned on CIFAR-10, where --other names it.
-Every step goes on where it was stopped; a table of what is done is printed after each.
+all images without classes, and the tenth fine-tunes, for as many updates as all labels get; against
+the tenth alone, against its token labels, and against all labels. Students are judged by their class
+token. Then both are fine-tuned on CIFAR-10, where --other names it.
+
+`--workers` runs are made at a time; cores that are left over load images, unless they stay on the GPU.
+Every step goes on where it was stopped. Finished runs leave a record in `proof/words/`, and the tables
+of both parts go to `docs/words.md`.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import statistics
+import json
+import os
+import sys
 import tarfile
-from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import feature_regression
+from words_tables import BYTES, OTHER, RESULTS, Arm, write_tables
 
 import tokenlabel as tl
+from tokenlabel.api.train import train_recipe
+from tokenlabel.compare.plan import Job, make_records, slug
+from tokenlabel.compare.record import Record
+from tokenlabel.compare.training import accuracies
+from tokenlabel.data.open import open_images
+from tokenlabel.files import write_atomically
 from tokenlabel.labels import LabelStore
+from tokenlabel.models import build_model
 
 STUDENTS = ("lvvit", "vit")
 SIDE = 64  # pixels of the images; students see 8 x 8 tokens of them
+FEW = 10  # one label of so many is kept
+
+
+@dataclass(frozen=True)
+class Run:
+    """One student; `choices` are those of `tl.train`, `teacher` is whose features it learns."""
+
+    arm: str
+    student: str
+    seed: int
+    output: Path
+    choices: Mapping[str, Any] = field(hash=False)
+    teacher: Path | None = None
+    feature_weight: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.student}-{slug(self.arm)}-{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return self.output / "runs" / self.name
+
+    @property
+    def job(self) -> Job:
+        return Job(f"{self.student}, {self.arm}", self.seed, RESULTS / f"{self.name}.json", self)
+
+    def __call__(self) -> Record:
+        chosen = {**self.choices, "output": self.folder, "seed": self.seed}
+        if self.teacher is None:
+            done = tl.train(**chosen, mix="none")
+        else:
+            done = feature_regression.train(self.teacher, self.feature_weight, **chosen)
+        results = done.results
+        measures = results["measures"]
+        # a student without classes is judged by the classes of its nearest neighbors
+        score = measures["val/knn"] if "val/knn" in measures else accuracies(measures)[0]["class"]
+        return Record(
+            arm=self.job.arm,
+            seed=self.seed,
+            score=100 * score,
+            seconds=results["seconds"],
+            details={
+                "measures": measures,
+                "images": results["images"],
+                "updates": results["updates"],
+            },
+        )
 
 
 def main() -> None:
@@ -36,6 +100,7 @@ def main() -> None:
     parser.add_argument("--other", type=Path, help="folder with train.tar(.gz) and val.tar(.gz)")
     parser.add_argument("--part", choices=("mechanism", "few"), default="mechanism")
     parser.add_argument("--output", type=Path, default=Path("runs/words"))
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at a time")
     parser.add_argument("--images", type=int, default=500, help="a class, of those to train on")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--teacher-epochs", type=int, default=8)
@@ -44,10 +109,12 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=1024)
     parser.add_argument("--annotated", type=int, default=128, help="pixels the CNN is shown")
     parser.add_argument("--feature-weight", type=float, default=2.5, help="2.5 in the paper")
+    parser.add_argument("--cache", choices=("ram", "disk", "device"), default="ram")
     parser.add_argument("--set", nargs="*", default=[], help="further values of the students")
     options = parser.parse_args()
     bench = Bench(options)
     (bench.mechanism if options.part == "mechanism" else bench.few)()
+    write_tables()
 
 
 class Bench:
@@ -57,56 +124,64 @@ class Bench:
             unpacked(options.data, part, self.output) for part in ("train", "val")
         )
         self.all = listed(self.train, self.output / "all.csv", options.images, classes=True)
-        self.scores: dict[tuple[str, str], list[float]] = defaultdict(list)
-        self.stores: dict[str, Path] = {}
+        self.loaders = max((os.cpu_count() or 1) // options.workers - 1, 0)
 
     def mechanism(self) -> None:
         teacher = self.teach("cnn", self.all)
-        classes = self.annotate("classes", self.all, teacher, kind="classifier")
-        words = self.annotate("words", self.all, teacher, kind="words", words=self.options.words)
-        for seed in range(self.options.seeds):
-            for student in self.options.students:
-                common = {"data": str(self.all), "student": student, "seed": seed}
-                self.run("labels", supervision="labels", **common)
-                self.run("classes", labels=[classes], **common)
-                self.run("words", labels=[words], **common)
-                self.run("classes and words", labels=[classes, words], **common)
-                self.run("features", teacher=teacher, **common)
-                self.table()
+        classes = self.annotate(Arm.CLASSES, self.all, teacher, kind="classifier")
+        words = self.annotate(Arm.WORDS, self.all, teacher, kind="words", words=self.options.words)
+        self.measure(teacher)
+        self.make(
+            run
+            for place in self.places()
+            for run in (
+                self.run(Arm.LABELS, *place, supervision="labels"),
+                self.run(Arm.CLASSES, *place, labels=[classes]),
+                self.run(Arm.WORDS, *place, labels=[words]),
+                self.run(Arm.BOTH, *place, labels=[classes, words]),
+                self.run(Arm.FEATURES, *place, teacher=teacher),
+            )
+        )
 
     def few(self) -> None:
-        few = listed(self.train, self.output / "few.csv", self.options.images // 10, classes=True)
-        plain = listed(self.train, self.output / "plain.csv", self.options.images, classes=False)
+        options = self.options
+        few = listed(self.train, self.output / "few.csv", options.images // FEW, classes=True)
+        plain = listed(self.train, self.output / "plain.csv", options.images, classes=False)
         teacher = self.teach("cnn-few", few)
-        words = self.annotate("words-few", plain, teacher, kind="words", words=self.options.words)
-        classes = self.annotate("classes-few", few, teacher, kind="classifier")
-        for seed in range(self.options.seeds):
-            for student in self.options.students:
-                common = {"student": student, "seed": seed}
-                self.run("all labels", data=str(self.all), supervision="labels", **common)
-                # as many updates on a tenth of the images as on all of them
-                tenth = {"data": str(few), "epochs": 10 * self.options.epochs} | common
-                self.run("tenth", supervision="labels", **tenth)
-                self.run("tenth, token labels", labels=[classes], **tenth)
-                before = self.run("pre-trained on words", data=str(plain), labels=[words], **common)
-                start = {"supervision": "labels", "weights": str(before)} | tenth
-                self.run("tenth after words", **start)
-                self.run("tenth after words, frozen", freeze="backbone", **start)
-                self.carry(before, self.folder("all labels", student, seed), common)
-                self.table()
+        words = self.annotate(Arm.BEFORE, plain, teacher, kind="words", words=options.words)
+        classes = self.annotate(Arm.TENTH_CLASSES, few, teacher, kind="classifier")
+        tenth = {"data": str(few), "epochs": self.as_many_updates(few)}
+        first, second = [], []
+        for place in self.places():
+            before = self.run(Arm.BEFORE, *place, data=str(plain), labels=[words])
+            labels = self.run(Arm.LABELS, *place, supervision="labels")
+            start = {"supervision": "labels", "weights": str(before.folder)} | tenth
+            first += [
+                before,
+                labels,
+                self.run(Arm.TENTH, *place, supervision="labels", **tenth),
+                self.run(Arm.TENTH_CLASSES, *place, labels=[classes], **tenth),
+            ]
+            second += [
+                self.run(Arm.AFTER, *place, **start),
+                self.run(Arm.FROZEN, *place, freeze="backbone", **start),
+                *self.carried({"words": before, Arm.LABELS: labels, "nothing": None}, place),
+            ]
+        self.make(first)
+        self.make(second)
 
-    def carry(self, words: Path, labels: Path, common: dict[str, Any]) -> None:
-        """Both fine-tuned on the other data set."""
-        other = self.options.other
-        if other is None:
+    def carried(self, starts: Mapping[str, Run | None], place: tuple[str, int]) -> Iterator[Run]:
+        """Students fine-tuned on the other data set."""
+        if self.options.other is None:
             return
-        data = unpacked(other, "train", self.output / "other")
-        val = str(unpacked(other, "val", self.output / "other"))
-        for name, weights in (("words", words), ("all labels", labels), ("nothing", None)):
-            self.run(
-                f"other data after {name}", data=str(data), val=val, supervision="labels",
-                weights=None if weights is None else str(weights), **common,
-            )  # fmt: skip
+        data, val = (
+            str(unpacked(self.options.other, part, self.output / "other"))
+            for part in ("train", "val")
+        )
+        for name, start in starts.items():
+            weights = None if start is None else str(start.folder)
+            choices = {"data": data, "val": val, "supervision": "labels", "weights": weights}
+            yield self.run(f"{OTHER}{name}", *place, **choices)
 
     # -- steps ---------------------------------------------------------------------------------------
 
@@ -117,57 +192,70 @@ class Bench:
                 data=str(data), output=folder, model="resnet10t", pretrained=False,
                 model_kwargs={"output_stride": 8, "channels": [64, 128, 256, 256]},
                 image_size=SIDE, epochs=self.options.teacher_epochs, batch_size=128, opt="muon",
-                lr=6e-3, holdout=0.0, dtype="auto",
+                lr=6e-3, holdout=0.0, dtype="auto", cache=self.options.cache, workers=self.loaders,
             )  # fmt: skip
         return folder
 
-    def annotate(self, name: str, data: Path, teacher: Path, **spec: Any) -> str:
-        store = self.output / name
+    def annotate(self, arm: str, data: Path, teacher: Path, **spec: Any) -> str:
+        """The labels from which an arm learns."""
+        store = self.output / slug(arm)
         spec |= {"model": str(teacher), "network": {"image_size": self.options.annotated}}
         tl.annotate(data=str(data), output=store, annotator=spec)
         return str(store)
 
-    def folder(self, arm: str, student: str, seed: int) -> Path:
-        return self.output / "runs" / f"{student}-{arm.replace(' ', '-').replace(',', '')}-{seed}"
+    def places(self) -> Iterator[tuple[str, int]]:
+        for seed in range(self.options.seeds):
+            for student in self.options.students:
+                yield student, seed
 
-    def run(self, arm: str, *, student: str, seed: int, **choices: Any) -> Path:
-        """One run, or what it left; its folder."""
-        folder = self.folder(arm, student, seed)
-        teacher, weight = choices.pop("teacher", None), self.options.feature_weight
-        arguments: dict[str, Any] = {
-            "output": folder, "recipe": f"cifar10_{student}", "image_size": SIDE, "seed": seed,
-            "val": str(self.val), "epochs": self.options.epochs, "mix": "none", "workers": 0,
+    def run(self, arm: str, student: str, seed: int, **choices: Any) -> Run:
+        teacher = choices.pop("teacher", None)
+        epochs = choices.get("epochs") or self.options.epochs
+        chosen = {
+            "data": str(self.all), "val": str(self.val), "recipe": f"cifar10_{student}",
+            "image_size": SIDE, "epochs": epochs, "cache": self.options.cache,
+            "workers": self.loaders,
             "settings": [
-                "model.kwargs.patch_size=8", f"validate_every={choices.get('epochs') or 10**6}",
-                *self.options.set,
-            ], **choices,
-        }  # fmt: skip
-        if teacher is None:
-            done = tl.train(**arguments)
-        else:
-            done = feature_regression.train(
-                teacher, weight, **{k: v for k, v in arguments.items() if k != "mix"}
-            )
-        measures = done.results["measures"]
-        name = next(name for name in ("val/top1", "val/knn") if name in measures)
-        self.scores[student, f"{arm} (nearest neighbors)" if "knn" in name else arm].append(
-            100 * measures[name]
-        )
-        return folder
+                "model.kwargs.patch_size=8", f"validate_every={epochs}", *self.options.set
+            ],
+        } | choices  # fmt: skip
+        return Run(arm, student, seed, self.output, chosen, teacher, self.options.feature_weight)
 
-    def table(self) -> None:
-        print("\nvalidation top-1 at the end, mean and deviation over seeds")
-        for (student, arm), found in self.scores.items():
-            spread = statistics.stdev(found) if len(found) > 1 else 0.0
-            print(
-                f"  {student:<8}{arm:<44}{statistics.mean(found):6.2f} ± {spread:.2f}  ({len(found)})"
-            )
-        for name in sorted(p.parent.name for p in self.output.glob("*/manifest.json")):
-            store = LabelStore(self.output / name)
-            size = sum(shard.bytes for shard in store.manifest.shards) / max(len(store), 1)
-            rows, columns = store[store.keys()[0]].grid
-            print(f"  {name:<20}{size:8.0f} bytes an image, {rows} x {columns} cells")
-        print("  features of the last stage as float16: cells x 256 channels x 2 bytes", flush=True)
+    def as_many_updates(self, few: Path) -> int:
+        """Epochs over few images with as many updates as the epochs over all."""
+        at_once = train_recipe(
+            data=str(few), recipe=f"cifar10_{STUDENTS[0]}", settings=self.options.set
+        ).schedule.batch_size
+        all_, some = (len(open_images(str(data))) // at_once for data in (self.all, few))
+        if not some:
+            sys.exit(f"{few} has fewer images than a batch of {at_once}: --set a smaller one")
+        return round(self.options.epochs * all_ / some)
+
+    def measure(self, teacher: Path) -> None:
+        """Write down the bytes that an image's supervision takes."""
+        found = {}
+        for arm in (Arm.CLASSES, Arm.WORDS):
+            store = LabelStore(self.output / slug(arm))
+            found[arm] = sum(shard.bytes for shard in store.manifest.shards) / len(store)
+        network = build_model(str(teacher), pretrained=True)
+        stages = feature_regression.stages(network, self.options.annotated)
+        size = 2 * sum(stage.numel() for stage in stages)  # in half precision
+        bytes_ = found | {Arm.BOTH: sum(found.values()), Arm.FEATURES: size}
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        write_atomically(BYTES, json.dumps(bytes_, indent=2) + "\n")
+
+    def make(self, runs: Iterable[Run]) -> None:
+        make_records([run.job for run in runs], self.options.workers, said)
+
+
+def said(record: Record) -> None:
+    print(
+        f"{record.arm}, seed {record.seed}: {record.score:.2f} after {record.seconds / 60:.1f} min"
+    )
+    sys.stdout.flush()
+
+
+# -- images ----------------------------------------------------------------------------------------
 
 
 def unpacked(data: Path, part: str, output: Path) -> Path:
@@ -190,14 +278,14 @@ def unpacked(data: Path, part: str, output: Path) -> Path:
 
 def listed(images: Path, file: Path, count: int, *, classes: bool) -> Path:
     """A list of `count` images a class, those evenly spread over its names."""
+    rows = [["path", "label"] if classes else ["path"]]
+    for folder in sorted(p for p in images.iterdir() if p.is_dir()):
+        names = sorted(p.name for p in folder.rglob("*") if p.is_file())
+        for name in names[:: max(len(names) // count, 1)][:count]:
+            path = f"{images.relative_to(file.parent)}/{folder.name}/{name}"
+            rows.append([path, folder.name] if classes else [path])
     with file.open("w", newline="") as stream:
-        rows = csv.writer(stream)
-        rows.writerow(["path", "label"] if classes else ["path"])
-        for folder in sorted(p for p in images.iterdir() if p.is_dir()):
-            names = sorted(p.name for p in folder.rglob("*") if p.is_file())
-            for name in names[:: max(len(names) // count, 1)][:count]:
-                path = f"{images.relative_to(file.parent)}/{folder.name}/{name}"
-                rows.writerow([path, folder.name] if classes else [path])
+        csv.writer(stream).writerows(rows)
     return file
 
 

@@ -7,6 +7,7 @@ that sees the same augmented view. `train` is `tokenlabel train --supervision la
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tokenlabel.training.student import StudentSpec
 from tokenlabel.training.task import Step
 
 DEPTHS = 3
+SIDE = 64  # pixels: how many channels a stage has does not depend on it
 
 
 def train(teacher: Path, weight: float, *, output: Path, **choices: Any) -> TrainResult:
@@ -64,9 +66,7 @@ class RegressionTask(nn.Module):
         shown = Preprocessing.of_timm(teacher)
         self._teacher = [teacher, Normalize(shown.mean, shown.std)]  # no part of what is trained
         blocks = self.student.backbone.blocks
-        size = self.student.image_shape[1:]
-        stages = self._stages(torch.zeros(1, 3, *size))
-        channels = [stage.shape[1] for stage in stages]
+        channels = [stage.shape[1] for stage in stages(teacher, SIDE)]
         width = self.student.backbone.embed_dim
         self.student.projections = nn.ModuleList(nn.Linear(width, c) for c in channels)
         self._seen: list[Tensor] = []
@@ -78,12 +78,10 @@ class RegressionTask(nn.Module):
         self._seen.clear()
         losses = self.task(batch, step)
         with torch.no_grad():
-            stages = self._stages(batch.images)
+            seen = self._stages(batch.images)
         prefix = self.student.backbone.num_prefix_tokens
         terms = []
-        for tokens, project, stage in zip(
-            self._seen, self.student.projections, stages, strict=True
-        ):
+        for tokens, project, stage in zip(self._seen, self.student.projections, seen, strict=True):
             wanted = F.adaptive_avg_pool2d(stage, self.task.grid).flatten(2).mT
             wanted = F.layer_norm(wanted.float(), wanted.shape[-1:])  # stages of one scale
             terms.append(F.mse_loss(project(tokens[:, prefix:]).float(), wanted))
@@ -91,13 +89,23 @@ class RegressionTask(nn.Module):
         losses["loss"] = losses["loss"] + self.weight * losses["features"]
         return losses
 
-    def _stages(self, images: Tensor) -> list[Tensor]:
+    def _stages(self, images: Tensor) -> Sequence[Tensor]:
         network, normalize = self._teacher
-        maps = network.forward_intermediates(
-            normalize.to(images.device)(images), indices=DEPTHS, intermediates_only=True
-        )
-        return list(maps)
+        return _maps(network, normalize.to(images.device)(images))
 
     def _see(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
         if self.training:
             self._seen.append(output)
+
+
+@torch.no_grad()
+def stages(teacher: nn.Module, side: int) -> Sequence[Tensor]:
+    """The teacher's features [1, D, h, w] of an image of so many pixels a side, at each depth."""
+    return _maps(teacher, torch.zeros(1, 3, side, side, device=next(teacher.parameters()).device))
+
+
+def _maps(teacher: Any, images: Tensor) -> Sequence[Tensor]:
+    found: Sequence[Tensor] = teacher.forward_intermediates(
+        images, indices=DEPTHS, intermediates_only=True
+    )
+    return found

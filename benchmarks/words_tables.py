@@ -1,0 +1,107 @@
+"""The tables of `bench_words.py`, from the records of its runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+
+from tokenlabel.compare.comparison import Comparison, markdown, plus_minus
+from tokenlabel.compare.record import Record, read_record
+from tokenlabel.compare.statistics import Difference
+from tokenlabel.files import write_atomically
+
+RESULTS = Path("proof/words")
+BYTES = RESULTS / "bytes.json"  # of an image, by arm
+PAGE = Path("docs/words.md")
+MARKS = ("<!-- made by benchmarks/bench_words.py -->\n", "\n<!-- end -->")
+
+OTHER = "other data after "
+
+
+class Arm(StrEnum):
+    LABELS = "ground truth"
+    CLASSES = "token labels"
+    WORDS = "words"
+    BOTH = "token labels and words"
+    FEATURES = "features"
+    TENTH = "a tenth"
+    TENTH_CLASSES = "a tenth, token labels"
+    BEFORE = "words, no labels"
+    AFTER = "a tenth after words"
+    FROZEN = "a tenth after words, frozen"
+
+
+def write_tables() -> None:
+    records = tuple(read_record(file) for file in sorted(RESULTS.glob("*-*.json")))
+    tables = [
+        _scores(
+            "Taught by one network",
+            records,
+            (Arm.LABELS, Arm.CLASSES, Arm.WORDS, Arm.BOTH, Arm.FEATURES),
+        ),
+        _gaps(
+            records,
+            (
+                (Arm.WORDS, Arm.FEATURES),
+                (Arm.WORDS, Arm.CLASSES),
+                (Arm.BOTH, Arm.CLASSES),
+                (Arm.BOTH, Arm.WORDS),
+            ),
+        ),
+        _scores(
+            "Few labels",
+            records,
+            (Arm.TENTH, Arm.TENTH_CLASSES, Arm.BEFORE, Arm.AFTER, Arm.FROZEN, Arm.LABELS),
+        ),
+        _gaps(
+            records,
+            ((Arm.AFTER, Arm.TENTH), (Arm.AFTER, Arm.TENTH_CLASSES), (Arm.AFTER, Arm.LABELS)),
+        ),
+        _scores(
+            "Other data", records, [f"{OTHER}{name}" for name in ("nothing", "words", Arm.LABELS)]
+        ),
+    ]
+    text = "\n\n".join(filter(None, tables))
+    before, mark, rest = PAGE.read_text().partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    write_atomically(PAGE, before + mark + text + end + after)
+    print(text)
+
+
+def _scores(title: str, records: Sequence[Record], arms: Sequence[str]) -> str:
+    """Means over seeds, in percent; nothing where there is nothing to compare."""
+    found, names = Comparison((), tuple(records)), _students(records)
+    known: dict[str, float] = json.loads(BYTES.read_text()) if BYTES.exists() else {}
+    rows = []
+    for arm in arms:
+        values = [plus_minus(found.scores(f"{name}, {arm}")) for name in names]
+        if set(values) == {"-"}:
+            continue
+        size = f"{known[arm]:,.0f}" if arm in known else ""
+        rows.append([arm, *values, size])
+    return markdown([title, *names, "bytes an image"], rows) if len(rows) > 1 else ""
+
+
+def _gaps(records: Sequence[Record], pairs: Sequence[tuple[str, str]]) -> str:
+    """Differences over seeds, in points."""
+    found, names = Comparison((), tuple(records)), _students(records)
+    rows = []
+    for ours, theirs in pairs:
+        gaps = [found.difference(f"{name}, {ours}", f"{name}, {theirs}") for name in names]
+        if any(gaps):
+            values = ["-" if gap is None else _with_interval(gap) for gap in gaps]
+            rows.append([f"{ours} - {theirs}", *values])
+    return markdown(["difference", *names], rows) if rows else ""
+
+
+def _with_interval(gap: Difference) -> str:
+    if gap.interval is None:
+        return f"{gap.mean:+.2f}"
+    low, high = gap.interval
+    return f"{gap.mean:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def _students(records: Sequence[Record]) -> list[str]:
+    return sorted({record.arm.partition(", ")[0] for record in records})
