@@ -18,7 +18,8 @@ WORK = "runs/proof"
 RESULTS = Path("proof/results")
 SEEDS = (0, 1, 2)
 SETTLED = 1.0  # points: a third seed is trained where a difference is smaller
-FULL_EPOCHS = 30
+FULL_EPOCHS = 20
+FEW_PASSES = 400_000  # images that go through a student where there are fewer
 
 STUDENTS = {
     "lvvit": "LV-ViT, 1.07 M",
@@ -72,6 +73,13 @@ class Images:
         return f"{DATA[self.data].title}, {self.per_class:,} images a class, {self.epochs} epochs"
 
     @property
+    def batch_size(self) -> int:
+        """Small ones for few images, so that there are a few thousand updates."""
+        return (
+            256 if self.per_class == DATA[self.data].per_class else 128 if self.epochs < 100 else 64
+        )
+
+    @property
     def train(self) -> str:
         return f"{WORK}/{self.data}/train-{self.per_class}.csv"
 
@@ -81,10 +89,11 @@ class Images:
 
 
 def images(data: str, per_class: int) -> Images:
-    """All of a data set for 30 epochs, or fewer images for as many passes as time allows."""
+    """All of a data set for 20 epochs, or fewer images for more, up to 100."""
     if per_class >= DATA[data].per_class:
         return Images(data, DATA[data].per_class, FULL_EPOCHS)
-    return Images(data, per_class, min(100, max(20, 200_000 // (per_class * DATA[data].classes))))
+    count = per_class * DATA[data].classes
+    return Images(data, per_class, min(100, max(FULL_EPOCHS, FEW_PASSES // count)))
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,7 @@ def taught(title: str, *options: str, epochs: int = 16) -> Annotator:
         (
             "--model", "resnet10t", "--model-kwargs", "output_stride", "8", "channels",
             "[64,128,256,256]", "--image-size", "48", "--batch-size", "128", "--opt", "muon", "--lr",
-            "6e-3", "--holdout", "0.05", "--cache", "ram", "--epochs", str(epochs), *options,
+            "6e-3", "--holdout", "0.05", "--cache", "device", "--epochs", str(epochs), *options,
         ),
     )  # fmt: skip
 
@@ -150,7 +159,7 @@ ANNOTATORS = {
         "pretrained on ImageNet, fine-tuned on the same images",
         (
             "--model", PRETRAINED_MODEL, "--image-size", "128", "--epochs", "4", "--batch-size",
-            "64", "--lr", "5e-4", "--holdout", "0.05", "--cache", "ram",
+            "64", "--lr", "5e-4", "--holdout", "0.05", "--cache", "device",
         ),
         pretrained=True,
     ),
@@ -240,11 +249,11 @@ class Run:
             "supervision": arm.supervision,
             "mix": arm.mix,
             "epochs": epochs,
+            "batch_size": self.images.batch_size,
+            "scale": "none",
             "workers": 0,
-            "settings": (
-                f"validate_every={max(1, epochs // 10)}", "data.cache=ram", *mixing,
-                *data.settings,
-            ),
+            "cache": "device",
+            "settings": (f"validate_every={max(1, epochs // 10)}", *mixing, *data.settings),
         }  # fmt: skip
 
 
@@ -254,26 +263,30 @@ Scores = Callable[[Run], float | None]  # of runs that have a record
 def stages(cifar: Images, tiny: Images | None, score: Scores) -> Iterator[Sequence[Run]]:
     """The runs in their order, those that tell most first. Each stage is asked for when the ones
     before are done: `score` then knows of their runs."""
-    first = ("lvvit", "vit", "resnet")
-    yield [Run(cifar, s, arm, 0) for s in first for arm in ("labels", "tokens")]
-    if tiny is not None:
-        yield [
-            Run(tiny, s, *choice)
-            for s in DATA[tiny.data].students
-            for choice in (("labels", 0), ("tokens", 0, "finetuned"), ("tokens", 0, "pretrained"))
-        ]
-    yield [Run(cifar, s, arm, 0) for s in first for arm in ("labels-cutmix", "tokens-mixtoken")]
-    yield [Run(cifar, s, "distillation", 0) for s in first]
-    yield [Run(cifar, "swin", arm, 0) for arm in ARMS]
-    yield [Run(cifar, s, "tokens", 0, parts=3) for s in ("vit", "lvvit", "swin")]
-    if tiny is not None:
-        rest = (("labels-cutmix", 0), ("tokens-mixtoken", 0, "finetuned"),
-                ("distillation", 0, "finetuned"), ("tokens", 0, "taught"))  # fmt: skip
-        yield [Run(tiny, s, *choice) for s in DATA[tiny.data].students for choice in rest]
+    yield list(_first(cifar, tiny))
     for seed in SEEDS[1:]:
         for subset, by in ((cifar, "taught"), (tiny, "finetuned")):
             if subset is not None:
                 yield list(_again(subset, by, seed, score))
+
+
+def _first(cifar: Images, tiny: Images | None) -> Iterator[Run]:
+    """Every arm with one seed."""
+    first = ("lvvit", "vit", "resnet")
+    for arm in ("labels", "tokens"):
+        yield from (Run(cifar, student, arm, 0) for student in first)
+    if tiny is not None:
+        for choice in (("labels", 0), ("tokens", 0, "finetuned"), ("tokens", 0, "pretrained")):
+            yield from (Run(tiny, student, *choice) for student in DATA[tiny.data].students)
+    for arm in ("labels-cutmix", "tokens-mixtoken", "distillation"):
+        yield from (Run(cifar, student, arm, 0) for student in first)
+    yield from (Run(cifar, "swin", arm, 0) for arm in ARMS)
+    if tiny is not None:
+        rest = (("labels-cutmix", 0), ("tokens-mixtoken", 0, "finetuned"),
+                ("distillation", 0, "finetuned"), ("tokens", 0, "taught"))  # fmt: skip
+        for choice in rest:
+            yield from (Run(tiny, student, *choice) for student in DATA[tiny.data].students)
+    yield from (Run(cifar, s, "tokens", 0, parts=3) for s in ("vit", "lvvit", "swin"))
 
 
 def _again(of: Images, by: str, seed: int, score: Scores) -> Iterator[Run]:

@@ -7,7 +7,8 @@ A FOLDER holds train and val, each class folders or a tar of them; FILE are weig
 from ImageNet. Every step is a command of the package (see `plan.py`); what stands is not made again.
 Finished runs leave a record in `proof/results/`, which is kept with the code. Without `--per-class` the
 number of images is chosen by the rate that is measured first, so that the runs that tell most fit into
-the budget; the choice and the rates stand in `proof/results/scale.json` and in the report.
+the budget; the choice and the rates stand in `proof/results/scale.json` and in the report. Runs that
+would not end within the budget are left out, and said.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import report
@@ -58,6 +60,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at a time")
     parser.add_argument("--per-class", type=int, help="training images a class of CIFAR-10")
     parser.add_argument("--budget", default="15h", help="wall-clock time of the runs: 10h, 90m")
+    parser.add_argument("--rate", type=float, help="images/s of a run, instead of measuring it")
     parser.add_argument("--table", choices=sorted(SMALL_TABLES), help="a small table instead")
     parser.add_argument("--weights", action="store_true", help="keep the best seeds' weights, too")
     parser.add_argument("--match", default="", help="only runs whose name contains this")
@@ -71,12 +74,12 @@ def main() -> None:
         link(options.annotator, Path(PRETRAINED))
         tiny = images("tinyimagenet100", FEW["tinyimagenet100"])
     ends = time.monotonic() + 3600 * hours(options.budget)
-    rates = measured(options.workers)
+    rates = dict.fromkeys(STUDENTS, options.rate) if options.rate else measured(options.workers)
     cifar = images("cifar10", options.per_class or affordable(rates, options))
     plan = [SMALL_TABLES[options.table]] if options.table else stages(cifar, tiny, score)
     for stage in plan:
         wanted = [run for run in stage if options.match in run.name and not recorded(run)]
-        make([run for run in wanted if fits(run, rates, ends)], options.workers)
+        make(wanted, rates, ends, options.workers)
     report.main()
     if options.weights:
         keep_weights(cifar, "taught", list(STUDENTS))
@@ -125,25 +128,38 @@ def affordable(rates: dict[str, float], options: argparse.Namespace) -> int:
     return per_class
 
 
-def fits(run: Run, rates: dict[str, float], ends: float) -> bool:
-    """Whether a run that begins now ends in time; what does not is left out, and said."""
-    seconds = run.passes / rates[run.student]
-    if time.monotonic() + seconds <= ends:
-        return True
-    print(f"{run.name} needs {seconds / 3600:.1f} h, more than is left: not run", flush=True)
-    return False
+def fitting(runs: Sequence[Run], rates: dict[str, float], ends: float, workers: int) -> list[Run]:
+    """The runs that end in time, so many at once in this order; what does not is left out, and said."""
+    free, chosen = [time.monotonic()] * workers, []
+    for run in runs:
+        done = min(free) + run.passes / rates[run.student]
+        if done <= ends:
+            free[free.index(min(free))] = done
+            chosen.append(run)
+        else:
+            print(f"{run.name}: not run, it would end {done - ends:.0f} s too late", flush=True)
+    return chosen
 
 
 # -- the steps -------------------------------------------------------------------------------------
 
 
-def make(runs: Sequence[Run], workers: int) -> None:
-    """Labels first, then the runs, so many at a time."""
+def make(runs: Sequence[Run], rates: dict[str, float], ends: float, workers: int) -> None:
+    """The runs that need no labels, while labels are made; then the others."""
     for run in runs:
         subset(run.images)
-        if run.labels is not None:
-            make_labels(run.labels, workers)
-    jobs = [Job(r.name, r.seed, RESULTS / f"{r.name}.json", r.training) for r in runs]
+    stores = list(dict.fromkeys(run.labels for run in runs if run.labels is not None))
+    with ThreadPoolExecutor(max(1, workers // 4)) as makers:
+        made = [makers.submit(make_labels, labels, 1) for labels in stores]
+        train([run for run in runs if run.labels is None], rates, ends, workers)
+        for labels in made:
+            labels.result()
+    train([run for run in runs if run.labels is not None], rates, ends, workers)
+
+
+def train(runs: Sequence[Run], rates: dict[str, float], ends: float, workers: int) -> None:
+    chosen = fitting(runs, rates, ends, workers)
+    jobs = [Job(r.name, r.seed, RESULTS / f"{r.name}.json", r.training) for r in chosen]
     make_records(jobs, workers, said)
 
 
