@@ -19,7 +19,7 @@ RESULTS = Path("proof/results")
 SEEDS = (0, 1, 2)
 SETTLED = 1.0  # points: a third seed is trained where a difference is smaller
 FULL_EPOCHS = 20
-FEW_PASSES = 400_000  # images that go through a student where there are fewer
+FEW_PASSES = 300_000  # images that go through a student where there are fewer
 
 STUDENTS = {
     "lvvit": "LV-ViT, 1.07 M",
@@ -127,7 +127,8 @@ class Annotator:
 
     def teach(self, images: Images, output: str) -> list[str]:
         start = ["--weights", PRETRAINED] if self.pretrained else ["--no-pretrained"]
-        return ["teach", "--data", images.train, "--output", output, *start, *self.options]
+        data = ["--data", images.train, "--batch-size", str(images.batch_size)]
+        return ["teach", *data, "--output", output, *start, *self.options]
 
 
 PRETRAINED = f"{WORK}/pretrained.safetensors"  # a link to the file that was given
@@ -140,8 +141,8 @@ def taught(title: str, *options: str, epochs: int = 16) -> Annotator:
         title,
         (
             "--model", "resnet10t", "--model-kwargs", "output_stride", "8", "channels",
-            "[64,128,256,256]", "--image-size", "48", "--batch-size", "128", "--opt", "muon", "--lr",
-            "6e-3", "--holdout", "0.05", "--cache", "device", "--epochs", str(epochs), *options,
+            "[64,128,256,256]", "--image-size", "48", "--opt", "muon", "--lr", "6e-3",
+            "--holdout", "0.05", "--cache", "device", "--epochs", str(epochs), *options,
         ),
     )  # fmt: skip
 
@@ -158,8 +159,8 @@ ANNOTATORS = {
     "finetuned": Annotator(
         "pretrained on ImageNet, fine-tuned on the same images",
         (
-            "--model", PRETRAINED_MODEL, "--image-size", "128", "--epochs", "4", "--batch-size",
-            "64", "--lr", "5e-4", "--holdout", "0.05", "--cache", "device",
+            "--model", PRETRAINED_MODEL, "--image-size", "128", "--epochs", "8", "--lr", "5e-4",
+            "--holdout", "0.05", "--cache", "device",
         ),
         pretrained=True,
     ),

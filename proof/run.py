@@ -17,6 +17,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -63,7 +64,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, help="images/s of a run, instead of measuring it")
     parser.add_argument("--table", choices=sorted(SMALL_TABLES), help="a small table instead")
     parser.add_argument("--weights", action="store_true", help="keep the best seeds' weights, too")
-    parser.add_argument("--match", default="", help="only runs whose name contains this")
+    parser.add_argument(
+        "--match", default="", help="a regular expression: only runs whose name has it"
+    )
     options = parser.parse_args()
     unpack(options.cifar10, "cifar10")
     tiny = None
@@ -78,7 +81,7 @@ def main() -> None:
     cifar = images("cifar10", options.per_class or affordable(rates, options))
     plan = [SMALL_TABLES[options.table]] if options.table else stages(cifar, tiny, score)
     for stage in plan:
-        wanted = [run for run in stage if options.match in run.name and not recorded(run)]
+        wanted = [run for run in stage if re.search(options.match, run.name) and not recorded(run)]
         make(wanted, rates, ends, options.workers)
     report.main()
     if options.weights:
