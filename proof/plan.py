@@ -254,6 +254,7 @@ class Run:
             "scale": "none",
             "workers": 0,
             "cache": "device",
+            "device_batch": self.images.batch_size,
             "settings": (f"validate_every={max(1, epochs // 10)}", *mixing, *data.settings),
         }  # fmt: skip
 
