@@ -22,9 +22,13 @@ from torch import nn
 
 from tokenlabel.annotators.kinds import read_spec
 from tokenlabel.api import segment
+from tokenlabel.api.segment.training import compose_recipe
 from tokenlabel.cli.main import VERBS
 from tokenlabel.cli.main import main as command_line
+from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
+from tokenlabel.models import build_model
+from tokenlabel.models.layout import image_shape
 from tokenlabel.recipes.segmentation import get_segmentation_recipe
 from tokenlabel.runs.open import open_run
 from tokenlabel.segmentation.augment import PairAugmentation
@@ -235,6 +239,44 @@ def test_a_picture_is_read_as_those_of_the_training_were(scenes: Path, tmp_path:
     segment.predict(images=photo, checkpoint=tmp_path / "run", output=tmp_path / "again")
     assert abs(one - shown[0, 0]).max() == 0
     assert shown.min(-1).max() <= 128 + 200 // 16  # half the color, half of a dark grey
+
+
+def test_images_of_four_channels_and_16_bits(scenes: Path, tmp_path: Path) -> None:
+    """Arrays of the colors in other places, and a channel that says nothing."""
+    rng = np.random.default_rng(0)
+    for part in ("training", "validation"):
+        for file in (scenes / "images" / part).glob("*.png"):
+            colors = np.asarray(Image.open(file).convert("RGB")).astype(np.uint16) * 16
+            noise = rng.integers(0, 4096, colors.shape[:2])[..., None]
+            np.save(file.with_suffix(".npy"), np.concatenate([noise, colors], 2).astype(np.uint16))
+            file.unlink()
+    run = tmp_path / "run"
+    four = ("model.in_chans=4", "model.freeze=true", "augment.views=2", "augment.color=true")
+    done = train(scenes, run, 3, *four)
+    segmenter = load_segmenter(run)
+    assert segmenter.rules.deep
+    assert image_shape(segmenter.model.pyramid.backbone)[0] == 4
+    found = segment.evaluate(data=scenes, checkpoint=run)
+    assert found.miou == pytest.approx(done["best_miou"], abs=1e-6)
+    image = next((scenes / "images" / "validation").glob("*.npy"))
+    segment.predict(images=image, checkpoint=run, output=tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "overlays" / f"{image.stem}.png").mode == "RGB"
+    weights = run / done["best_checkpoint"] / "model.safetensors"
+    again = segment.evaluate(data=scenes, checkpoint=weights, recipe=str(run / "recipe.yaml"))
+    assert again.miou == pytest.approx(found.miou, abs=1e-6)
+    with pytest.raises(InputError, match="has 4 channels, and the model takes 3"):
+        train(scenes, tmp_path / "rgb", 3)
+
+
+def test_a_backbone_brings_its_channels(tmp_path: Path) -> None:
+    """From a folder that timm or `tokenlabel export` wrote."""
+    shown = {"input_size": [4, 32, 32], "mean": [0.1] * 4, "std": [0.2] * 4}
+    config = {"architecture": "resnet10t", "model_args": {"in_chans": 4}, "pretrained_cfg": shown}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    chosen = compose_recipe(recipe="camvid_cpu", weights=str(tmp_path)).model
+    assert (chosen.in_chans, chosen.mean, chosen.std) == (4, (0.1,) * 4, (0.2,) * 4)
+    backbone = build_model(chosen.backbone, **chosen.arguments)
+    assert Preprocessing.of_timm(backbone).mean == chosen.mean
 
 
 def test_a_file_of_weights_measures_as_its_run(trained: tuple[Path, Path]) -> None:

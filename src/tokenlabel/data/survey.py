@@ -45,11 +45,8 @@ class Survey:
         }
         return cls(**{**written, "modes": Counter(written["modes"]), "ranges": ranges})
 
-    def rules(self, orientation: Orientation = "ignore", *, deep: bool = True) -> DecodeRules:
-        """The rules for the whole data set that follow from these images.
-
-        `deep`: whether those of more than 8 bits keep them.
-        """
+    def rules(self, orientation: Orientation = "ignore") -> DecodeRules:
+        """The rules for the whole data set that follow from these images."""
         found: dict[str, ValueRange] = {}
         for mode, (low, high) in self.ranges.items():
             kind = "floats" if mode == "F" or mode.startswith("float") else "integers"
@@ -63,7 +60,7 @@ class Survey:
             ranges.get("integers"),
             ranges.get("floats"),
             orientation,
-            deep=deep and bool(ranges),
+            deep=bool(ranges),
         )
 
 

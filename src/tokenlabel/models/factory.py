@@ -103,7 +103,8 @@ def build_from(
         if (weight := state.get(f"{head}.weight")) is not None
     ]
     first = state.get(first_weight(template))
-    channels = {} if first is None or first.shape[1] == 3 else {"in_chans": first.shape[1]}
+    count = 3 if first is None else first.shape[1]
+    channels: dict[str, Any] = {} if count == 3 else {"in_chans": count}
     return build_model(
         name,
         num_classes=counts[0] if counts else None,

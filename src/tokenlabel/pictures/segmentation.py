@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -15,7 +16,16 @@ from tokenlabel.files import replacing
 from tokenlabel.geometry.render import Pixels
 from tokenlabel.pictures.colors import class_colors
 from tokenlabel.pictures.overlay import literal
-from tokenlabel.pictures.sheet import MARGIN, caption, cell_of, headings, legend, row, stacked
+from tokenlabel.pictures.sheet import (
+    MARGIN,
+    caption,
+    cell_of,
+    headings,
+    legend,
+    picture_of,
+    row,
+    stacked,
+)
 
 __all__ = ["Masked", "draw_class_table", "mask_sheet", "overlay", "save_legend", "save_mask"]
 
@@ -25,7 +35,7 @@ _LARGEST = 320  # pixels of a sheet's pictures
 
 @dataclass(frozen=True)
 class Masked:
-    """An image [H, W, 3] with masks of it [H, W], class numbers with -1 for none, by heading."""
+    """An image [H, W, C] with masks of it [H, W], class numbers with -1 for none, by heading."""
 
     name: str
     image: Pixels
@@ -44,7 +54,7 @@ def overlay(
     file: Path,
     strength: float = 0.5,
 ) -> None:
-    """Write the image [H, W, 3] under its labels' colors [C, 3], in [0, 1], as a PNG."""
+    """Write the image [H, W, C] under its labels' colors [C, 3], in [0, 1], as a PNG."""
     _save(_overlaid(image, labels, colors, strength), file)
 
 
@@ -56,7 +66,7 @@ def mask_sheet(pictures: Sequence[Masked], names: Sequence[str]) -> Image.Image:
     rows = [headings(["image", *first.masks], cell)]
     seen = np.zeros(len(names))
     for picture in pictures:
-        panels = [Image.fromarray(picture.image)]
+        panels = [_picture(picture.image)]
         for labels in picture.masks.values():
             panels.append(_overlaid(picture.image, labels, colors))
             counts = np.bincount(labels[labels >= 0], minlength=len(names))
@@ -74,12 +84,16 @@ def _within(size: tuple[int, ...]) -> tuple[int, int]:
     return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
 
+def _picture(image: Pixels) -> Image.Image:
+    return picture_of(torch.from_numpy(image).permute(2, 0, 1))
+
+
 def _overlaid(
     image: Pixels, labels: NDArray[np.int16], colors: NDArray[np.float64], strength: float = 0.5
 ) -> Image.Image:
     """An image under its labels' colors, darker where there is none."""
     painted = (np.concatenate([colors, np.zeros((1, 3))]) * 255 * strength).astype(np.float32)
-    mixed = image * np.float32(1 - strength) + painted[labels]
+    mixed = np.asarray(_picture(image)) * np.float32(1 - strength) + painted[labels]
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 

@@ -76,7 +76,7 @@ class SegmenterAnnotator:
         dtype: Arithmetic,
     ) -> None:
         self.class_names = trained.classes.names
-        self.num_classes = len(trained.classes)
+        self.num_classes, self.channels = len(trained.classes), trained.rules.channels
         self._trained, self._segmenter = trained, segmenter
         self.grid, self.top_k = grid, min(top_k, self.num_classes)
         self._dtype = dtype

@@ -48,7 +48,7 @@ class PairAugmentation:
     largest_share: float = 0.75
     hflip: float = 0.5
     color: bool = True
-    fill: tuple[int, int, int] = (
+    fill: tuple[int, ...] = (
         round(255 * IMAGENET_DEFAULT_MEAN[0]),
         round(255 * IMAGENET_DEFAULT_MEAN[1]),
         round(255 * IMAGENET_DEFAULT_MEAN[2]),
@@ -57,14 +57,14 @@ class PairAugmentation:
     def __call__(
         self, image: Pixels, labels: Labels, rng: np.random.Generator
     ) -> tuple[Pixels, Labels]:
-        """Pixels [h, w, 3] and labels [h, w] of one random view."""
+        """Pixels [h, w, C] and labels [h, w] of one random view."""
         view = self.draw_view((image.shape[0], image.shape[1]), labels, rng)
         return self._pixels(image, view, rng), render_nearest(labels, view, self.crop, IGNORED)
 
     def soft(
         self, image: Pixels, label_map: LabelMap, rng: np.random.Generator
     ) -> tuple[Pixels, Tensor]:
-        """Pixels [h, w, 3] of one random view and the class probabilities [C, h / 4, w / 4] of its
+        """Pixels [h, w, C] of one random view and the class probabilities [C, h / 4, w / 4] of its
         cells, all zero where the label map says nothing.
         """
         best = label_map.classes[0].numpy().astype(np.int16)
@@ -121,13 +121,21 @@ def _largest_share(labels: Labels) -> float:
 
 
 def distort_colors(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """Random brightness, contrast, saturation and hue, each with probability 1/2 (SSD's recipe)."""
+    """Random brightness, contrast, saturation and hue, each with probability 1/2 (SSD's recipe).
+
+    Saturation and hue are those of RGB of 8 bits; other pixels [H, W, C] keep them.
+    """
     chosen = rng.random(4) < 0.5
     first = rng.random() < 0.5  # contrast before saturation and hue, or after
     brightness = rng.uniform(-_BRIGHTNESS, _BRIGHTNESS) if chosen[0] else 0.0
     contrast = rng.uniform(*_CONTRAST) if chosen[1] else 1.0
     saturation = rng.uniform(*_SATURATION) if chosen[2] else 1.0
     hue = rng.uniform(-_HUE, _HUE) if chosen[3] else 0.0
+    if pixels.dtype != np.uint8 or pixels.shape[2] != 3:
+        changed = ((pixels + np.float32(brightness)).clip(0, 255) * np.float32(contrast)).clip(
+            0, 255
+        )
+        return (changed.round() if pixels.dtype == np.uint8 else changed).astype(pixels.dtype)
     levels = np.arange(256.0)
     picture = Image.fromarray(pixels)
     before, after = (contrast, 1.0) if first else (1.0, contrast)

@@ -24,9 +24,11 @@ __all__ = ["PairBatch", "Sample", "Samples", "SoftScenes", "soft_scenes"]
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Images as bytes with the label of every pixel, or with soft labels of their cells."""
+    """Images from 0 to 255 with the label of every pixel, or with soft labels of their cells."""
 
-    images: Tensor  # [B, 3, H, W] uint8, channels last in memory; empty beside `features`
+    images: Tensor
+    """[B, C, H, W] from 0 to 255, channels last in memory: uint8, or float32 of images of more than
+    8 bits. Empty beside `features`."""
     labels: Tensor  # [B, H, W] int16: classes from 0, `IGNORED` where there is none
     keys: tuple[str, ...]
     soft: Tensor | None = None  # [B, C, h, w] probabilities of equal cells; 0 where there are none
@@ -87,7 +89,7 @@ def soft_scenes(pairs: Pairs, store: LabelStore, threshold: float = 0.0) -> Soft
 class Sample(NamedTuple):
     """One view of a scene."""
 
-    image: Tensor  # [H, W, 3] uint8; of no pixels where its features are known
+    image: Tensor  # [H, W, C] from 0 to 255; of no pixels where its features are known
     labels: Tensor  # [H, W] int16
     soft: Tensor | None  # [C, h, w]
 

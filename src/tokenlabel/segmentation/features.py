@@ -13,7 +13,7 @@ from torch import Tensor
 from tokenlabel.data.loader import Loader, loader_workers
 from tokenlabel.data.order import BatchOrder, Request
 from tokenlabel.errors import InputError
-from tokenlabel.models.layout import on_meta
+from tokenlabel.models.layout import image_shape, on_meta
 from tokenlabel.segmentation.dataset import PairBatch, Sample, Samples
 from tokenlabel.segmentation.model import SegmentationModel
 
@@ -29,8 +29,8 @@ Features = Callable[[Tensor], Sequence[Tensor]]
 class FeatureLoader(Loader[PairBatch]):
     """Batches with the features of their images in the place of the images.
 
-    `features` maps images uint8 [1, 3, H, W] to a frozen backbone's maps. They are made one scene at a
-    time, so that they do not depend on what shares a batch, and kept as float16.
+    `features` maps images [1, C, H, W] from 0 to 255 to a frozen backbone's maps. They are made one
+    scene at a time, so that they do not depend on what shares a batch, and kept as float16.
     """
 
     def __init__(
@@ -72,7 +72,8 @@ def require_memory(model: SegmentationModel, crop: tuple[int, int], views: int) 
     Raises InputError where this machine has not so much.
     """
     shown: SegmentationModel = on_meta(model)
-    maps = shown.features(torch.empty(1, 3, *crop, device="meta"))
+    channels = image_shape(model.pyramid.backbone)[0]
+    maps = shown.features(torch.empty(1, channels, *crop, device="meta"))
     needed = views * sum(x.numel() for x in maps) * _BYTES
     said = f"{needed / 1e9:.1f} GB of memory"
     if needed > _SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):

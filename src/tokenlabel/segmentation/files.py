@@ -11,21 +11,22 @@ from tokenlabel.data.decode import Header, decode_image, decode_mask, read_heade
 from tokenlabel.data.orientation import UPRIGHT, turned_like, turned_size
 from tokenlabel.data.rules import AS_STORED, DecodeRules
 from tokenlabel.errors import InputError
+from tokenlabel.geometry.render import Pixels
 from tokenlabel.segmentation.classes import ClassList, Labels
 from tokenlabel.segmentation.pairs import Pair
 
 __all__ = ["read_image", "read_mask", "read_pair"]
 
 
-def read_image(path: Path, rules: DecodeRules = AS_STORED) -> NDArray[np.uint8]:
-    """RGB pixels [H, W, 3] of an image file; gray is repeated, transparency dropped."""
+def read_image(path: Path, rules: DecodeRules = AS_STORED) -> Pixels:
+    """The pixels [H, W, C] of an image file (`decode_image`)."""
     return decode_image(_bytes(path, "image"), str(path), rules)
 
 
 def read_pair(
     pair: Pair, classes: ClassList, rules: DecodeRules = AS_STORED
-) -> tuple[NDArray[np.uint8], Labels]:
-    """Pixels [H, W, 3] and labels [H, W] (classes from 0, `IGNORED` where there is none).
+) -> tuple[Pixels, Labels]:
+    """Pixels [H, W, C] and labels [H, W] (classes from 0, `IGNORED` where there is none).
 
     Raises InputError for files that cannot be read, masks that are no class numbers or hold other
     values than the class list knows, and sizes that differ.

@@ -95,7 +95,7 @@ class Segmenter:
 
     @torch.inference_mode()
     def __call__(self, image: Pixels) -> NDArray[np.int16]:
-        """The class [H, W] of every pixel of an image [H, W, 3]."""
+        """The class [H, W] of every pixel of an image [H, W, C]."""
         labels = np.empty(image.shape[:2], np.int16)
         for rows, cols, probabilities in self._tiles(image):
             labels[rows, cols] = probabilities.argmax(0).short().cpu().numpy()
@@ -103,7 +103,7 @@ class Segmenter:
 
     @torch.inference_mode()
     def cells(self, image: Pixels, grid: tuple[int, int]) -> Tensor:
-        """Class probabilities [C, h, w] of an image [H, W, 3], averaged over `grid` = (h, w) cells."""
+        """Class probabilities [C, h, w] of an image [H, W, C], averaged over `grid` = (h, w) cells."""
         height, width = image.shape[:2]
         mean = WindowMean((0, height), (0, width), grid)
         for rows, cols, probabilities in self._tiles(image):
@@ -173,7 +173,7 @@ class Segmenter:
         return min(self.inference.window or length, length)
 
     def _run(self, parts: Pixels) -> Tensor:
-        """Scores [N, C, h, w] of pixels [N, h, w, 3]."""
+        """Scores [N, C, h, w] of pixels [N, h, w, C]."""
         images = torch.from_numpy(parts).to(self.device).permute(0, 3, 1, 2)
         with autocast(images.device, self.dtype):
             scores: Tensor = self.model(self._normalize(images))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,6 +84,8 @@ def open_pairs(
     class_file: Path | None = None,
     ignore_index: int | None = None,
     orientation: Orientation = "ignore",
+    in_chans: int = 3,
+    channels: tuple[int, ...] | None = None,
 ) -> Pairs:
     """The images of a split with their masks.
 
@@ -96,7 +98,8 @@ def open_pairs(
     None finds the layout by these folders. "training" and "validation" also stand for their usual
     short names. `class_file` defaults to the class list lying in `root`; `ignore_index` to the
     layout's. `orientation` says whether EXIF orientations are applied, to images and masks alike; the
-    range of the values of deep images is found among some of them. Scenes without a mask are kept
+    range of the values of deep images is found among some of them. `in_chans` channels of the images
+    are read, those numbered `channels`. Scenes without a mask are kept
     apart, masks without a scene counted. Raises InputError naming what is missing.
     """
     if not root.is_dir():
@@ -118,7 +121,7 @@ def open_pairs(
     return Pairs(
         tuple(masked),
         _classes(root, layout, masked[0], class_file, ignore_index),
-        seen.rules(orientation, deep=False),
+        replace(seen.rules(orientation), channels=in_chans, chosen=channels),
         tuple(pair for pair in found.pairs if pair not in with_mask),
         dict(sorted(found.passed_over.items())),
     )

@@ -17,6 +17,7 @@ from tokenlabel.runs.recipe import (
     Ema,
     Engine,
     Optimizer,
+    input_arguments,
 )
 
 __all__ = [
@@ -54,6 +55,8 @@ class SegmentationData:
     """The mask value of unlabeled pixels; None takes the layout's: 0 for ADE20K, else 255."""
     orientation: Literal["ignore", "apply"] = "ignore"
     """Whether EXIF orientations are applied, to images and masks alike."""
+    channels: tuple[Index, ...] | None = None
+    """Which channels of the images the model sees, by number; None: all."""
     labels: str | None = None
     """Label store made by `tokenlabel annotate`: soft labels of training scenes without a mask."""
     workers: Annotated[int, Field(ge=0)] = 4
@@ -95,8 +98,17 @@ class SegmentationModelChoice:
     """Width of the heads."""
     dropout: Share = 0.1
     drop_path: Share = 0.0
+    in_chans: Count = 3
+    """Channels of the images, and their mean and std, as in `tokenlabel.runs.recipe.Model`."""
+    mean: tuple[float, ...] | None = None
+    std: tuple[Positive, ...] | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Further timm arguments of the backbone."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the backbone is built with, besides its size."""
+        return self.kwargs | input_arguments(self.in_chans, self.mean, self.std)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -92,7 +92,6 @@ class SegmentationSpec:
 
     def batches(self, ranks: Ranks) -> LoaderBatches[PairBatch]:
         recipe, augment = self.recipe, self.recipe.augment
-        red, green, blue = (round(255 * value) for value in normalization(self.model)["mean"])
         augmentation = PairAugmentation(
             crop=augment.crop,
             short_side=recipe.test.short_side,
@@ -100,7 +99,7 @@ class SegmentationSpec:
             largest_share=augment.largest_share,
             hflip=augment.hflip,
             color=augment.color,
-            fill=(red, green, blue),
+            fill=tuple(round(255 * value) for value in normalization(self.model)["mean"]),
         )
         batches = update_batches(
             pair_loader,
@@ -239,6 +238,8 @@ def open_split(recipe: SegmentationRecipe, split: str) -> Pairs:
         class_file=None if data.classes is None else Path(data.classes),
         ignore_index=data.ignore_index,
         orientation=data.orientation,
+        in_chans=recipe.model.in_chans,
+        channels=data.channels,
     )
 
 

@@ -56,7 +56,7 @@ class SegmentationTask(nn.Module):
 
     @torch.no_grad()
     def features(self, images: Tensor) -> list[Tensor]:
-        """A frozen backbone's maps of images uint8 [B, 3, H, W]."""
+        """A frozen backbone's maps of images [B, C, H, W] from 0 to 255."""
         device = next(self.student.parameters()).device
         return self.student.features(self.normalize(images.to(device)))
 

@@ -41,7 +41,7 @@ def create_segmenter(
 ) -> SegmentationModel:
     """The recipe's model; `fresh` gives its backbone the weights that training starts from."""
     choice = recipe.model
-    options = dict(choice.kwargs)
+    options = choice.arguments
     if choice.drop_path:
         options["drop_path_rate"] = choice.drop_path
     backbone: Any = build_model(
@@ -51,6 +51,7 @@ def create_segmenter(
         pretrained=fresh and choice.weights == "pretrained",
         **options,
     )
+    Preprocessing.of_timm(backbone).require_channels(choice.in_chans)
     if fresh and choice.weights not in (None, "pretrained"):
         load_weights(backbone, saved_weights(choice.weights))
     if recipe.engine.activation_checkpointing:
@@ -80,10 +81,6 @@ def _whole_patches(
 def normalization(model: SegmentationModel) -> dict[str, tuple[float, ...]]:
     """Mean and standard deviation of pixels in [0, 1], as the backbone takes them."""
     settings = Preprocessing.of_timm(model.pyramid.backbone)
-    if settings.channels != 3:
-        raise InputError(
-            f"the backbone takes images of {settings.channels} channels: segmentation is of RGB images"
-        )
     return {"mean": settings.mean, "std": settings.std}
 
 
@@ -143,4 +140,5 @@ def load_checkpoint(
     """A model of the recipe's shape with the weights of a file, ours or mmsegmentation's."""
     model = create_segmenter(recipe, len(classes))
     load_segmentation_weights(model, weights)
-    return TrainedSegmenter(model.eval(), recipe, classes, weights)
+    rules = DecodeRules(channels=recipe.model.in_chans, chosen=recipe.data.channels)
+    return TrainedSegmenter(model.eval(), recipe, classes, weights, rules=rules)

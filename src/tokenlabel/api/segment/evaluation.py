@@ -145,6 +145,8 @@ def measure(
         class_file=None if classes is None else Path(classes),
         ignore_index=ignore_index,
         orientation=chosen.data.orientation,
+        in_chans=chosen.model.in_chans,
+        channels=chosen.data.channels,
     )
     if trained is None:
         trained = load_checkpoint(checkpoint, chosen, pairs.classes)

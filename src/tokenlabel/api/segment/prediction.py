@@ -63,7 +63,7 @@ def predict(
             f"{lost[0]} and another image differ in their suffix only: rename one of them"
         )
     seen = survey((str(path), path.read_bytes) for path in found)
-    rules = trained.rules.filled(seen.rules(trained.recipe.data.orientation, deep=False))
+    rules = trained.rules.filled(seen.rules(trained.recipe.data.orientation))
     with progress_bar() as bar:
         task = bar.add_task("segmenting", total=len(found), note="")
         for name, path in bar.track(files.items(), task_id=task):

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Choices", "compose_recipe", "find_recipe", "train"]
 
 _FROZEN_VIEWS = 4  # of each image, whose features are kept
-_NOT_BACKBONE = ("img_size", "num_classes", "global_pool", "heads")  # a student's, gone from here
+# arguments of a student that are gone from here, or have a name of their own
+_NOT_BACKBONE = ("img_size", "in_chans", "num_classes", "global_pool", "heads")
 
 
 class Choices(TypedDict, total=False):
@@ -120,13 +121,21 @@ def _start(weights: str | None) -> dict[str, Any]:
     folder = Path(weights)
     if holds_run(folder):
         try:
-            student = open_run(folder).recipe.model
+            recipe = open_run(folder).recipe
         except InputError as error:
             raise InputError(f"{folder} holds no run of `tokenlabel train`: {error}") from None
-        name, arguments = student.name, student.arguments
+        student = recipe.model
+        name, arguments = student.name, student.kwargs
+        same = {
+            "model.in_chans": student.in_chans,
+            "model.mean": student.mean,
+            "model.std": student.std,
+            "data.channels": recipe.data.channels,
+        }
     elif (folder / "config.json").is_file():
         written = read_json(folder / "config.json", kind=dict)
         name, arguments = written.get("architecture"), written.get("model_args", {})
+        same = _input_of(written.get("pretrained_cfg"))
         if not isinstance(name, str) or not isinstance(arguments, dict):
             raise InputError(
                 f"{folder / 'config.json'} names no timm model: give a folder of `tokenlabel train`"
@@ -135,7 +144,19 @@ def _start(weights: str | None) -> dict[str, Any]:
     else:
         return {"model.weights": weights}
     kept = {key: value for key, value in arguments.items() if key not in _NOT_BACKBONE}
-    return {"model.weights": weights, "model.backbone": name, "model.kwargs": kept}
+    return {"model.weights": weights, "model.backbone": name, "model.kwargs": kept, **same}
+
+
+def _input_of(config: Any) -> dict[str, Any]:
+    """Channels, mean and std that a timm folder's configuration names, of other images than RGB."""
+    try:
+        channels = config["input_size"][0]
+        mean, std = config["mean"], config["std"]
+    except (TypeError, KeyError, IndexError):
+        return {}
+    if channels == 3:
+        return {}
+    return {"model.in_chans": channels, "model.mean": mean, "model.std": std}
 
 
 def _text(path: str | Path | None) -> str | None:
