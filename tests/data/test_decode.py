@@ -220,6 +220,12 @@ def test_damaged_arrays_are_named() -> None:
     for damaged in (data[:7], data[:9], data[:40], data[:-1], data[:6] + b"\7\0" + data[8:]):
         with pytest.raises(InputError, match=r"image a\.npy: it (was cut short|is no \.npy file)"):
             decode_image(damaged, "a.npy", DecodeRules(channels=4))
+    huge = data.replace(b"(64, 64, 4)", b"(1,1,99999)")
+    unclosed = data.replace(b"(64, 64, 4)", b"[[[[ 64, 4)")
+    for damaged in (huge, unclosed):
+        assert damaged != data
+        with pytest.raises(InputError, match=r"image a\.npy: it (was cut short|is no \.npy file)"):
+            decode_picture(damaged, "a.npy")
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.0, 255.0), (-2.0, 7.0)])
@@ -229,6 +235,18 @@ def test_floats_are_scaled_not_blackened(low: float, high: float) -> None:
     assert np.abs(pixels[..., 0].flatten().astype(int) - np.arange(256)).max() <= 1
     values[3, 3] = np.nan
     assert decode_image(saved(Image.fromarray(values), "TIFF"), "nan.tif").max() == 255
+
+
+def test_values_that_are_no_numbers_spoil_no_range() -> None:
+    values = np.linspace(2, 40, 12).astype(np.float32).reshape(3, 4)
+    values[0, :3] = np.nan, np.inf, -np.inf
+    files = [stored(values), stored(np.full((3, 4), np.nan, np.float32))]
+    rules = survey((str(i), lambda data=data: data) for i, data in enumerate(files)).rules()
+    assert rules.floats == (0, 255)
+    assert decode_image(files[0], "a.npy", rules)[0, :3, 0].tolist() == [0, 255, 0]
+    assert not decode_image(files[1], "b.npy", rules).any()
+    for data in files:
+        assert np.isfinite(decode_image(data, "a.npy")).all()
 
 
 def test_constant_images_are_found() -> None:

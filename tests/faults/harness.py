@@ -205,6 +205,7 @@ KINDS: dict[str, Kind] = {
     "released label": Kind("tree/ant/0.pt", ("labels import",), checked=False),
     "image": Kind("data/train/ant/0.png", ("annotate", "labels import"), checked=False),
     "jpeg": Kind("data/train/bee/1.jpg", ("annotate",), checked=False),
+    "array": Kind("arrays/ant/0.npy", ("annotate arrays",), checked=False),
     "archive": Kind("data.tar", ("annotate tar",), checked=False),
     "coco": Kind("boxes.json", ("annotate boxes",), checked=False, text=True),
     "annotation mask": Kind("masks/ant/0.png", ("annotate masks",), checked=False),
@@ -218,6 +219,9 @@ READERS: dict[str, Case] = {
         "eval --data WORLD/data --model WORLD/timm --workers 0 --device cpu --output OUT", "eval"
     ),
     "verify words": Case("labels verify --labels WORLD/words"),
+    "annotate arrays": Case(
+        CASES["annotate"].words.replace("WORLD/data ", "WORLD/arrays "), "labels"
+    ),
     "annotate tar": Case(
         CASES["annotate"].words.replace("WORLD/data ", "WORLD/data.tar "), "labels"
     ),
@@ -395,6 +399,9 @@ def build(root: Path) -> Path:
         mask = (root / "masks" / name).with_suffix(".png")
         mask.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((40, 48), number // 6, np.uint8)).save(mask)
+        array = (root / "arrays" / name).with_suffix(".npy")
+        array.parent.mkdir(parents=True, exist_ok=True)
+        np.save(array, rng.integers(0, 4096, (40, 48, 3), dtype=np.uint16))
     (root / "boxes.json").write_text(json.dumps(boxes))
     tree(root)
     torch.manual_seed(0)

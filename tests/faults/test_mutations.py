@@ -12,7 +12,17 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from harness import KINDS, READERS, call, contents, steps_of
 
-QUICK = ("shard", "index", "manifest", "recipe", "environment", "released label", "image", "coco")
+QUICK = (
+    "shard",
+    "index",
+    "manifest",
+    "recipe",
+    "environment",
+    "released label",
+    "image",
+    "array",
+    "coco",
+)
 VALUES = (
     "null",
     "[]",

@@ -146,8 +146,8 @@ def decode_picture(
     chosen: tuple[int, ...] | None = None
     if data.startswith(ARRAY_MAGIC):
         channels = array_kind(data, name)[0][2]
-        chosen = rules.chosen or tuple(range(channels))
-        chosen = chosen[: 3 if len(chosen) > 2 else 1]
+        every = rules.chosen or range(channels)
+        chosen = tuple(every[: 3 if len(every) > 2 else 1])
     return decode_image(data, name, replace(shown, chosen=chosen), **options)
 
 

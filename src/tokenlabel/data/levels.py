@@ -18,6 +18,7 @@ __all__ = [
     "ChannelsError",
     "ValueRange",
     "array_kind",
+    "extremes",
     "gray_of",
     "read_array",
     "scaled",
@@ -63,9 +64,9 @@ def _header(data: bytes, name: str) -> tuple[tuple[int, int, int], bool, np.dtyp
     file = io.BytesIO(data)
     try:
         shape, fortran, kind = _HEADERS[np.lib.format.read_magic(file)](file)
-    except (KeyError, ValueError) as error:
+    except Exception as error:  # whatever NumPy's reader raises for a damaged header
         raise InputError(f"cannot read image {name}: it is no .npy file of numbers") from error
-    if len(shape) not in (2, 3) or math.prod(shape) < 1 or kind.kind not in "uif":
+    if len(shape) not in (2, 3) or min(shape) < 1 or kind.kind not in "uif":
         raise InputError(
             f"cannot read image {name}: it holds {kind} {list(shape)}; an image is an array of"
             " numbers [height, width, channels]"
@@ -106,6 +107,12 @@ def gray_of(values: NDArray[Any]) -> NDArray[Any]:
     return (gray if values.dtype.kind == "f" else gray.round()).astype(values.dtype)[..., None]
 
 
+def extremes(values: NDArray[Any]) -> ValueRange:
+    """The least and the largest of the values that are finite numbers; 0 and 0 where none is."""
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
 def value_range(low: float, high: float, *, floats: bool) -> ValueRange:
     """The black and the white of a data set whose values lie from `low` to `high`.
 
@@ -126,8 +133,8 @@ def scaled(values: NDArray[Any], found: ValueRange | None, *, deep: bool) -> Pix
     `deep` keeps what lies between two levels. Without it, integers become bytes by whole bits.
     """
     floats = values.dtype.kind == "f"
-    values = np.nan_to_num(values) if floats else values
-    low, high = found or value_range(float(values.min()), float(values.max()), floats=floats)
+    low, high = found or value_range(*extremes(values), floats=floats)
+    values = np.nan_to_num(values, posinf=high, neginf=low) if floats else values
     shifted = values.astype(np.float64) - low
     if deep or floats:
         levels = shifted * (255 / max(high - low, 1e-12))

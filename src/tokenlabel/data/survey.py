@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tokenlabel.choices import Orientation
 from tokenlabel.data.decode import decode_picture, deep_values, read_header
-from tokenlabel.data.levels import ValueRange, value_range
+from tokenlabel.data.levels import ValueRange, extremes, value_range
 from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.data.reading import StorageError
 from tokenlabel.data.rules import DecodeRules
@@ -87,11 +86,9 @@ def survey(images: Iterable[tuple[str, Callable[[], bytes]]], *, constants: bool
         found.modes[mode] += 1
         found.oriented += orientation != UPRIGHT
         if values is not None:
-            low, high = found.ranges.get(mode, (np.inf, -np.inf))
-            found.ranges[mode] = (
-                min(low, float(np.nanmin(values))),
-                max(high, float(np.nanmax(values))),
-            )
+            least, most = extremes(values)
+            low, high = found.ranges.get(mode, (least, most))
+            found.ranges[mode] = min(low, least), max(high, most)
         if constants and pixels is not None and is_constant(pixels):
             found.constant.append(key)
     return found
