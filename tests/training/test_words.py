@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
+from words_world import WORDS, make_world, run
 
 from tokenlabel.api.annotate import annotate
 from tokenlabel.api.evaluate import evaluate
-from tokenlabel.api.train import train
-from tokenlabel.data.open import open_source
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import load_classifier
 from tokenlabel.evaluation.neighbors import knn_accuracy
-from tokenlabel.geometry import Box
-from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter
-from tokenlabel.labels.vocabulary import Vocabulary
+from tokenlabel.labels import LabelStore
 from tokenlabel.pictures import curves
 from tokenlabel.runs.recipe_file import read_recipe
 from tokenlabel.training import loop
-
-CLASSES, WORDS = ("cat", "cow", "dog"), 11
-SMALL = (
-    "model.kwargs={patch_size: 8, embed_dim: 24, depth: 2, num_heads: 2}", "engine.device=cpu",
-    "optimizer.lr=2e-3", "schedule.warmup_epochs=1", "trackers=[]", "log_every=1",
-    "engine.precision=fp32",
-)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -41,41 +28,9 @@ def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """images/{train,val}/CLASS, flat/ (the training images without classes), and their stores."""
     folder = tmp_path_factory.mktemp("data")
-    random = np.random.default_rng(0)
-    (folder / "flat").mkdir()
-    for part, count in (("train", 12), ("val", 4)):
-        for number, label in enumerate(CLASSES):
-            (folder / "images" / part / label).mkdir(parents=True)
-            for i in range(count):
-                pixels = random.integers(120, size=(40, 52, 3), dtype=np.uint8)
-                pixels[..., number % 3] += 100
-                Image.fromarray(pixels).save(folder / "images" / part / label / f"{i}.png")
-                if part == "train":
-                    Image.fromarray(pixels).save(folder / "flat" / f"{label}{i}.png")
-    vocabulary = Vocabulary(torch.eye(WORDS), torch.zeros(WORDS), 0.1)
-    for name, images, split, words in (
-        ("classes", "images", "train", None),
-        ("words", "images", "train", vocabulary),
-        ("flat-words", "flat", None, vocabulary),
-    ):
-        source, count = open_source(str(folder / images), split), WORDS if words else 3
-        draws = torch.Generator().manual_seed(len(name))
-        with LabelStoreWriter(folder / name, num_classes=count, vocabulary=words) as writer:
-            for key in source.keys:
-                logits = 3 * torch.randn(count, 5, 5, generator=draws)
-                writer.add(key, LabelMap.from_logits(logits, 3, Box()))
+    make_world(folder)
     return folder
-
-
-def run(world: Path, output: Path, /, *settings: str, **changes: Any) -> dict[str, Any]:
-    arguments = {
-        "data": str(world / "images"), "output": output, "labels": str(world / "words"),
-        "model": "deit_tiny_patch16_224", "image_size": 32, "epochs": 2, "batch_size": 12,
-        "workers": 0, "settings": (*SMALL, *settings), **changes,
-    }  # fmt: skip
-    return dict(train(**arguments).results)
 
 
 def test_classes_and_words_have_heads_of_their_own(data: Path, tmp_path: Path) -> None:

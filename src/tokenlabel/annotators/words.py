@@ -115,7 +115,8 @@ class WordsSpec:
         from tokenlabel.models import build_model
 
         folder = Path(self.model)
-        if folder.is_dir() and self.checkpoint is None:
+        of_timm = (folder / "config.json").is_file()  # perhaps without classes
+        if folder.is_dir() and not of_timm and self.checkpoint is None:
             student = load_classifier(folder)
             backbone, shown = student.model.backbone, student.preprocessing
             return backbone, student.facts["model"], fitted_inputs(backbone, self.network, shown)

@@ -68,6 +68,7 @@ def export(
         print(f"{output}: a timm folder")
         print(f"next, in Python: timm.create_model({f'local-dir:{output}'!r}, pretrained=True)")
         return
+    classifier.require_classes()
     write = export_onnx if form == "onnx" else export_torch
     difference = write(classifier, output, dynamic_size=dynamic_size)
     print(f"{output}: outputs differ from the model's by at most {difference:.1e}")

@@ -82,6 +82,8 @@ def show(
         student = load_classifier(checkpoint, model, weights=weights)
     if relevance and student is None:
         raise InputError("--relevance explains a student: give its --checkpoint or --model")
+    if student is not None and (relevance or (labels is None and annotator is None)):
+        student.require_classes()
     store = None if labels is None else LabelStore(labels)
     known = None if store is None else store.manifest.names
     teacher: Annotator[Any] | None = None

@@ -52,11 +52,12 @@ def view(
     student = None
     if checkpoint is not None or model is not None:
         student = load_classifier(checkpoint, model, weights=weights)
+        student.require_classes()
     store = LabelStore(labels)
     source = open_images(data, split, "train", orientation=orientation_of(store.manifest))
     announce(source, data)
     catalog = Catalog(source, store)
-    if student is not None and 0 < student.num_classes == len(catalog.source.class_names):
+    if student is not None and student.num_classes == len(catalog.source.class_names):
         catalog.add_score("loss", partial(student_loss, catalog, student))
     answers = Answers(catalog, None if compare is None else LabelStore(compare), student)
     with ViewerServer(answers, port) as server:

@@ -145,11 +145,7 @@ class Classifier:
     def require_classes(self) -> None:
         """Raises InputError where it was trained without classes and can name none."""
         if self.num_classes == 0:
-            where = self.facts["checkpoint"]
-            raise InputError(
-                f"{where} was trained without classes and names none: train it further on images of"
-                " class folders (--weights), and use that"
-            )
+            raise _no_classes(self.facts["checkpoint"])
 
     def predict(
         self,
@@ -316,8 +312,10 @@ def _of_timm(name: str, size: tuple[int, int] | None) -> Classifier:
 
 
 def _of_timm_folder(folder: Path, size: tuple[int, int] | None) -> Classifier:
-    found = _of_timm(f"local-dir:{folder}", size)
     config = read_json(folder / "config.json", kind=dict)
+    if config.get("num_classes") == 0:
+        raise _no_classes(folder)
+    found = _of_timm(f"local-dir:{folder}", size)
     head, file = found.model.aux_head, folder / TOKEN_HEAD_FILE
     if file.exists() and head is not None:
         head.load_state_dict(load_file(file))
@@ -339,3 +337,10 @@ def _timm_classifier(student: DenseModel, taught: bool, facts: dict[str, Any]) -
     names = student.backbone.pretrained_cfg.get("label_names")
     names = tuple(names or default_names(student.num_classes))
     return Classifier(student, settings, names, taught, facts)
+
+
+def _no_classes(where: object) -> InputError:
+    return InputError(
+        f"{where} was trained without classes and names none: train it further on images of class"
+        " folders (--weights), and use that"
+    )

@@ -30,7 +30,7 @@ def model_card(classifier: Classifier, name: str, license: str = "apache-2.0") -
     height, width = settings.image_size
     details: dict[str, Any] = {
         "Model": facts["model"],
-        "Classes": classifier.num_classes,
+        "Classes": classifier.num_classes or "none",
         "Image size": f"{height} x {width}",
     }
     if run is not None:
@@ -45,14 +45,18 @@ def model_card(classifier: Classifier, name: str, license: str = "apache-2.0") -
         library_name="timm",
         tags=["image-classification", "timm", "token-labeling"],
     )
-    about = "trained with one soft label per patch token (arXiv:2104.10858)"
+    about = "An image classifier"
+    if classifier.num_classes == 0:
+        about = "A backbone for images, trained without classes by its patch tokens"
+    elif classifier.has_tokens:
+        about += " trained with one soft label per patch token (arXiv:2104.10858)"
     facts_as_text = "\n".join(
         f"- **{k}:** {markdown(v)}" for k, v in details.items() if v is not None
     )
     usage = _USAGE.format(address=f"{'hf-hub' if '/' in name else 'local-dir'}:{name}")
     content = (
         f"---\n{header.to_yaml()}\n---\n# Model card for {markdown(name)}\n\n"
-        f"An image classifier{f' {about}' if classifier.has_tokens else ''}.\n\n"
+        f"{about}.\n\n"
         f"## Model details\n\n{facts_as_text}\n\n## Usage\n\n{usage}\n"
     )
     results = _results(run)
