@@ -207,9 +207,6 @@ def with_few_masks(data: Path) -> Path:
     return place
 
 
-# -- tables, from the records ----------------------------------------------------------------------
-
-
 def table(runs: dict[str, list[Run]]) -> str:
     """Means over seeds, in percent, and what a run took."""
     rows, machines = [], set()
@@ -272,7 +269,7 @@ def keep(run: Run) -> None:
     }
     with replacing(weights) as aside:
         write_tensors(aside, half)
-    data = dataclasses.replace(opened.recipe.data, root="camvid", labels=None)
+    data = dataclasses.replace(opened.recipe.data, root="camvid", labels=None, ignore_index=0)
     write_atomically(recipe, to_yaml(dataclasses.replace(opened.recipe, data=data)))
     write_atomically(target / "classes.json", json.dumps(opened.class_names) + "\n")
     measured = segment.evaluate(data=run.data, checkpoint=weights, recipe=str(recipe))
@@ -290,6 +287,8 @@ bfloat16, from random weights.
 - IoU by class: {classes}.
 
     tokenlabel segment eval --data camvid --checkpoint {weights} \\
+        --recipe {recipe}
+    tokenlabel segment predict --images photos --checkpoint {weights} \\
         --recipe {recipe}
 """
     write_atomically(target / "README.md", card)

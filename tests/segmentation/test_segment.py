@@ -31,6 +31,7 @@ from tokenlabel.models import build_model
 from tokenlabel.models.layout import image_shape
 from tokenlabel.recipes.segmentation import get_segmentation_recipe
 from tokenlabel.runs.open import open_run
+from tokenlabel.runs.recipe_file import to_yaml
 from tokenlabel.segmentation.augment import PairAugmentation
 from tokenlabel.segmentation.evaluate import evaluate_pairs
 from tokenlabel.segmentation.pairs import open_pairs
@@ -285,6 +286,34 @@ def test_a_file_of_weights_measures_as_its_run(trained: tuple[Path, Path]) -> No
     weights = run / results["best_checkpoint"] / "model.safetensors"
     found = segment.evaluate(data=scenes, checkpoint=weights, recipe=str(run / "recipe.yaml"))
     assert found.miou == pytest.approx(results["best_miou"])
+
+
+def test_a_file_of_weights_in_half_precision_measures_and_predicts(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The form in which the proof's networks are kept: weights, recipe and class list."""
+    scenes, run = trained
+    opened = open_run(run, SegmentationRecipe)
+    half = {k: v.bfloat16() if v.is_floating_point() else v for k, v in
+            load_file(opened.weights()).items()}  # fmt: skip
+    file, recipe = tmp_path / "kept" / "model.safetensors", tmp_path / "kept" / "recipe.yaml"
+    file.parent.mkdir()
+    save_file(half, file)
+    recipe.write_text(to_yaml(opened.recipe))
+    given = {"checkpoint": file, "recipe": str(recipe)}
+    found = segment.evaluate(data=scenes, **given)
+    assert found.miou == pytest.approx(segment.evaluate(data=scenes, checkpoint=run).miou, abs=0.02)
+    photos = scenes / "images" / "validation"
+    with pytest.raises(InputError, match="has no class list"):
+        segment.predict(images=photos, output=tmp_path / "out", **given)
+    (file.parent / "classes.json").write_text((scenes / "classes.json").read_text())
+    segment.predict(images=photos, ignore_index=0, output=tmp_path / "out", **given)
+    labels = np.asarray(Image.open(tmp_path / "out" / "labels" / "s0.png"))
+    mask = np.asarray(Image.open(scenes / "annotations" / "validation" / "s0.png"))
+    assert (labels == mask)[mask > 0].mean() > 0.8
+    with pytest.raises(InputError, match="--recipe"):
+        segment.predict(images=photos, checkpoint=file, output=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_eval_takes_windows_scales_and_mirror_images(trained: tuple[Path, Path]) -> None:

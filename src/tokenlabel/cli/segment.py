@@ -256,6 +256,9 @@ def predict(
     *,
     images: Path,
     checkpoint: Path,
+    recipe: str | None = None,
+    classes: Path | None = None,
+    ignore_index: int | None = None,
     output: Path = Path("segmented"),
     multi_scale: bool = False,
     tile: int = 1024,
@@ -268,7 +271,12 @@ def predict(
 
     Args:
         images: a picture, or a folder of pictures.
-        checkpoint: a run folder; its best checkpoint is used.
+        checkpoint: a run folder (its best checkpoint is used), or a weights file; a file also needs
+            --recipe.
+        recipe: recipe of the model in a weights file: a name or a YAML file.
+        classes: file with the class names of a weights file (default: the class list beside it).
+        ignore_index: mask value of pixels without a class, for a weights file (default: the
+            recipe's, else 255).
         output: folder for labels/NAME.png (mask values as in the training data), overlays/NAME.png
             and legend.png.
         multi_scale: average over scales 0.5, 0.75, 1, 1.25, 1.5, 1.75 and flipped images.
@@ -278,18 +286,12 @@ def predict(
         dtype: precision of the network. auto: half precision on GPUs; on CPUs the faster of float32
             and bfloat16, found by a short trial (float32 for fewer than 100 images).
     """
+    given = {**locals()}
     from tokenlabel.api import segment
 
-    done = segment.predict(
-        images=images,
-        checkpoint=checkpoint,
-        output=output,
-        scales=segment.MULTI_SCALE if multi_scale else (1.0,),
-        flip=multi_scale,
-        tile=tile,
-        device=device,
-        dtype=dtype,
-    )
+    del given["multi_scale"]
+    given |= {"scales": segment.MULTI_SCALE if multi_scale else (1.0,), "flip": multi_scale}
+    done = segment.predict(**given)
     print(
         f"{done.folder}: {done.images} images in labels/ and overlays/, their colors in legend.png"
     )

@@ -123,7 +123,7 @@ def load_segmenter(run: Path, settings: Sequence[str] = ()) -> TrainedSegmenter:
     """
     if run.is_file():
         raise InputError(
-            f"{run} is a file of weights: give its run's folder, or (to eval) --recipe"
+            f"{run} is a file of weights: give its run's folder, or (to eval and predict) --recipe"
         )
     opened = open_run(run, SegmentationRecipe)
     known = opened.facts

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from tokenlabel.api.segment.training import find_recipe
 from tokenlabel.choices import Arithmetic, Device
 from tokenlabel.errors import InputError
 
+if TYPE_CHECKING:
+    from tokenlabel.segmentation.recipe import SegmentationRecipe
+    from tokenlabel.segmentation.trained import TrainedSegmenter
+
 __all__ = ["Segmented", "predict"]
+
+_IGNORED = 255  # the value of no class in most data sets
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,9 @@ def predict(
     *,
     images: str | Path,
     checkpoint: str | Path,
+    recipe: str | SegmentationRecipe | None = None,
+    classes: str | Path | None = None,
+    ignore_index: int | None = None,
     output: str | Path = "segmented",
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
@@ -34,6 +45,8 @@ def predict(
 ) -> Segmented:
     """Write the class of every pixel of pictures: labels/NAME.png, overlays/NAME.png, legend.png.
 
+    `checkpoint` is a run's folder or, with `recipe`, a file of weights, whose `classes` are those of a
+    class list (by default the one that lies beside it) with the mask value `ignore_index` for none.
     Pictures are read as those the model was trained on were: with their range of values and their
     orientation. Raises InputError.
     """
@@ -50,7 +63,10 @@ def predict(
     images, output = Path(images), Path(output)
     own = output.resolve()  # what an earlier call wrote is no picture to segment
     found = [path for path in find_images(images) if own not in path.resolve().parents]
-    trained = load_segmenter(Path(checkpoint))
+    if recipe is None:
+        trained = load_segmenter(Path(checkpoint))
+    else:
+        trained = _of_file(Path(checkpoint), find_recipe(recipe), classes, ignore_index)
     segmenter = trained.segmenter(
         Ranks(Engine(device=device)).device, scales=tuple(scales), flip=flip, tile=tile
     ).in_arithmetic(dtype, len(found))
@@ -73,3 +89,17 @@ def predict(
             overlay(image, labels, colors, output / "overlays" / name)
     save_legend(trained.classes.names, colors, output / "legend.png")
     return Segmented(output, len(found), seen.oriented)
+
+
+def _of_file(
+    weights: Path, recipe: SegmentationRecipe, classes: str | Path | None, ignore_index: int | None
+) -> TrainedSegmenter:
+    """The model of a file of weights, with the classes of a list."""
+    from tokenlabel.data.class_list import read_class_names
+    from tokenlabel.segmentation.classes import ClassList
+    from tokenlabel.segmentation.trained import load_checkpoint
+
+    ignored = recipe.data.ignore_index if ignore_index is None else ignore_index
+    names = read_class_names(weights.parent if classes is None else Path(classes))
+    known = ClassList.counted(names, _IGNORED if ignored is None else ignored)
+    return load_checkpoint(weights, recipe, known)
