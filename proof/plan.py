@@ -114,6 +114,7 @@ ARMS = {
 }
 BASELINES = ("labels", "labels-cutmix")
 OURS = ("tokens", "tokens-mixtoken")
+FINE_TUNING = 2e-3  # learning rate of students that begin with weights: a third of the recipes'
 MIXING = "mixing.probability=0.5"  # in half of the steps, of every arm that mixes
 
 
@@ -212,12 +213,21 @@ class Run:
     seed: int
     by: str = "taught"  # of ANNOTATORS: who made its labels
     parts: int = 1  # trained for this part of the epochs
+    start: Run | None = None  # whose weights it begins with, on other images
+
+    @property
+    def title(self) -> str:
+        """What it is trained with, and after what."""
+        before = self.start
+        after = f" after {ARMS[before.arm].title} on {before.images.title}" if before else ""
+        return f"{ARMS[self.arm].title}{after}"
 
     @property
     def name(self) -> str:
         by = "" if self.labels is None else f"-{self.by}"
         part = "" if self.parts == 1 else f"-part{self.parts}"
-        return f"{self.images.name}-{self.student}-{self.arm}{by}{part}-{self.seed}"
+        after = "" if self.start is None else f"-after-{self.start.images.name}-{self.start.arm}"
+        return f"{self.images.name}-{self.student}-{self.arm}{by}{part}{after}-{self.seed}"
 
     @property
     def labels(self) -> Labels | None:
@@ -239,7 +249,7 @@ class Run:
         )
 
     def choices(self, epochs: int) -> dict[str, Any]:
-        arm, data = ARMS[self.arm], DATA[self.images.data]
+        arm, data = ARMS[self.arm], DATA[(self.start or self).images.data]  # its size and patches
         mixing = () if arm.mix == "none" else (MIXING,)
         return {
             "data": self.images.train,
@@ -255,6 +265,8 @@ class Run:
             "workers": 0,
             "cache": "device",
             "device_batch": self.images.batch_size,
+            "weights": None if self.start is None else str(self.start.training.folder),
+            "lr": None if self.start is None else FINE_TUNING,
             "settings": (f"validate_every={max(1, epochs // 10)}", *mixing, *data.settings),
         }  # fmt: skip
 
@@ -331,7 +343,23 @@ def small_data(data: str) -> list[Run]:
     ]
 
 
+def carry_over() -> list[Run]:
+    """Students of the first seed fine-tuned on the other data set, at their own image size."""
+    ways = (
+        (("cifar10", 5000), "taught", ("tinyimagenet100", 100)),
+        (("cifar10", 1000), "taught", ("tinyimagenet100", 100)),
+        (("tinyimagenet100", 100), "finetuned", ("cifar10", 1000)),
+    )
+    return [
+        Run(Images(*after, 10), s, "labels", 0, start=Run(images(*before), s, arm, 0, by))
+        for before, by, after in ways
+        for s in ("lvvit", "vit")
+        for arm in (*BASELINES, *OURS)
+    ]
+
+
 SMALL_TABLES = {
     "annotators": annotator_table(images("cifar10", 1000)),
     "small-data": small_data("cifar10"),
+    "carry-over": carry_over(),
 }

@@ -264,7 +264,7 @@ def small_table(records: Records, title: str, runs: list[Run]) -> list[str]:
     for run in done:
         line = (
             run.images.title,
-            ARMS[run.arm].title,
+            run.title,
             ANNOTATORS[run.by].title if run.labels else "",
         )
         lines.setdefault(line, {})[run.student] = f"{records[run.name].score:.2f}"

@@ -81,7 +81,11 @@ def main() -> None:
     cifar = images("cifar10", options.per_class or affordable(rates, options))
     plan = [SMALL_TABLES[options.table]] if options.table else stages(cifar, tiny, score)
     for stage in plan:
-        wanted = [run for run in stage if re.search(options.match, run.name) and not recorded(run)]
+        wanted = [
+            run
+            for run in stage
+            if re.search(options.match, run.name) and begins(run) and not recorded(run)
+        ]
         make(wanted, rates, ends, options.workers)
     report.main()
     if options.weights:
@@ -283,6 +287,11 @@ def recorded(run: Run) -> bool:
     if file.exists() and read_record(file).details["command"] != run.training.command:
         sys.exit(f"{file} was made by another command: remove it and {run.training.folder}")
     return file.exists()
+
+
+def begins(run: Run) -> bool:
+    """Whether the student that it starts from is there."""
+    return run.start is None or (recorded(run.start) and run.start.training.folder.exists())
 
 
 def score(run: Run) -> float | None:
