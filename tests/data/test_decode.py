@@ -130,6 +130,23 @@ def test_a_data_set_has_one_range() -> None:
         assert DecodeRules.of_dict(json.loads(json.dumps(kept.as_dict()))) == kept
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        [],
+        "x",
+        {"integers": [1]},
+        {"floats": 3},
+        {"channels": "x"},
+        {"chosen": 1},
+        {"chosen": ["a"]},
+    ],
+)
+def test_damaged_rules_are_one_line(written: Any) -> None:
+    with pytest.raises(InputError, match=r"^the rules by which images were decoded are damaged"):
+        DecodeRules.of_dict(written)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_no_two_of_16_bits_become_one(channels: int) -> None:
     """All 65536 levels, and where they lie between black and white."""

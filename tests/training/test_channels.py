@@ -96,6 +96,11 @@ def test_16_bits_reach_the_student(gray: Path, tmp_path: Path, in_chans: int) ->
     assert [found.label for found in answers] == ["a", "b"]
     levels = np.full((SIDE, SIDE, in_chans), LEVELS[1] / 257, np.float32)
     assert student.predict(levels)[0].label == "b"
+    export_timm(student, tmp_path / "timm")
+    folder = tl.load(tmp_path / "timm")
+    assert folder.decode_rules == student.decode_rules
+    (alone,) = folder.predict(gray / "b" / "0.png")
+    assert alone.confidence == pytest.approx(answers[1].confidence, abs=1e-4)
     with pytest.raises(InputError, match=rf"float32 arrays \[H, W, {in_chans}\]"):
         student.predict(levels[..., :0])
 
@@ -104,6 +109,7 @@ def test_a_student_of_four_channels_from_end_to_end(bands: Path, tmp_path: Path)
     teacher = taught(bands, tmp_path / "teacher", 4)
     store = tl.annotate(data=str(bands), output=tmp_path / "labels", annotator=str(teacher))
     assert (store.labeled, store.left_out) == (24, ())
+    assert store.dataset["decode"]["channels"] == 4
     run = tmp_path / "run"
     train(
         bands, run, "schedule.warmup_epochs=0", "ema.decay=null", in_chans=4, epochs=4, lr=0.02,

@@ -25,7 +25,6 @@ from tokenlabel.data.channels import of_channels
 from tokenlabel.data.decode import decode_image, read_header
 from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.data.reading import StorageError
-from tokenlabel.data.rules import AS_STORED
 from tokenlabel.data.source import ImageSource, source_fingerprint
 from tokenlabel.data.survey import is_constant
 from tokenlabel.errors import InputError
@@ -154,7 +153,7 @@ def _begin(
                 "samples": len(source),
                 "found": source.found.as_dict(),
                 # stores of ordinary images say nothing of it, as before there was a choice
-                **({"decode": source.rules.as_dict()} if source.rules != AS_STORED else {}),
+                **({} if source.rules.usual else {"decode": source.rules.as_dict()}),
             },
             annotator={**annotator.description, "batch_size": batch_size},
             vocabulary_sha256="" if vocabulary is None else vocabulary.sha256,

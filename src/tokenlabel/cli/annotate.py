@@ -115,5 +115,11 @@ def _report(output: Path, manifest: Manifest, images: Sequence[tuple[str, str | 
             "repair the images that were left out and run the same command again, or train without"
             " them"
         )
-    say_next("train", *images, ("--labels", output))
+    from tokenlabel.data.rules import DecodeRules
+
+    rules = DecodeRules.of_dict(manifest.dataset.get("decode", {}))
+    same: list[Any] = []  # the student may see all channels where the annotator saw three of them
+    if rules.channels != 3:
+        same = [("--in-chans", rules.channels), rules.chosen and ("--channels", *rules.chosen)]
+    say_next("train", *images, ("--labels", output), *same)
     return _UNREADABLE_EXIT_CODE if left_out else 0

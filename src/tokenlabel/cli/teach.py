@@ -110,7 +110,7 @@ def teach(
         "annotate",
         ("--data", data),
         ("--split", split),
-        ("--channels", " ".join(map(str, channels)) or None),
+        ("--channels", *channels) if channels else None,
         ("--model", output),
         ("--output", output.with_name(f"{output.name}-labels")),
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from tokenlabel.choices import Orientation
 from tokenlabel.data.levels import ValueRange
+from tokenlabel.errors import InputError
 
 __all__ = ["AS_STORED", "DecodeRules"]
 
@@ -37,6 +38,11 @@ class DecodeRules:
         """The type of the pixels."""
         return np.dtype(np.float32 if self.deep else np.uint8)
 
+    @property
+    def usual(self) -> bool:
+        """Whether they say nothing but what holds for RGB images of 8 bits."""
+        return self == AS_STORED
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON; `of_dict` reads it. What is as in a first version's run is not written."""
         written = {
@@ -61,17 +67,23 @@ class DecodeRules:
         )
 
     @classmethod
-    def of_dict(cls, written: dict[str, Any]) -> DecodeRules:
-        integers, floats = written.get("integers"), written.get("floats")
-        chosen = written.get("chosen")
-        return cls(
-            integers and (float(integers[0]), float(integers[1])),
-            floats and (float(floats[0]), float(floats[1])),
-            written.get("orientation", "ignore"),
-            written.get("channels", 3),
-            None if chosen is None else tuple(chosen),
-            written.get("deep", False),
-        )
+    def of_dict(cls, written: Any) -> DecodeRules:
+        """Raises InputError for what `as_dict` does not write."""
+        try:
+            integers, floats = written.get("integers"), written.get("floats")
+            chosen = written.get("chosen")
+            return cls(
+                integers and (float(integers[0]), float(integers[1])),
+                floats and (float(floats[0]), float(floats[1])),
+                "apply" if written.get("orientation") == "apply" else "ignore",
+                int(written.get("channels", 3)),
+                None if chosen is None else tuple(map(int, chosen)),
+                bool(written.get("deep", False)),
+            )
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError):
+            raise InputError(
+                f"the rules by which images were decoded are damaged ({str(written)[:80]})"
+            ) from None
 
 
 AS_STORED = DecodeRules()

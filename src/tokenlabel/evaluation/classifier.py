@@ -36,6 +36,7 @@ from tokenlabel.supervision import Rule
 from tokenlabel.text import read_json
 
 __all__ = [
+    "DECODE",
     "MULTI_LABEL",
     "TOKENS_TAUGHT",
     "TOKEN_HEAD_FILE",
@@ -50,6 +51,10 @@ TOKEN_HEAD_FILE = "token_head.safetensors"
 
 TOKENS_TAUGHT = "tokens_taught"
 """In a timm folder's configuration: whether its token head was trained."""
+
+DECODE = "decode"
+"""In a timm folder's configuration: how the training images became pixels, where they were not RGB of
+8 bits (`DecodeRules`)."""
 
 MULTI_LABEL = "multi_label"
 """In a timm folder's configuration: whether an image may have several classes."""
@@ -130,12 +135,14 @@ class Classifier:
     @property
     def orientation(self) -> Orientation:
         """Whether it was trained on images with their EXIF orientations applied."""
-        return "ignore" if self.run is None else self.run.recipe.data.orientation
+        return (
+            self.decode_rules.orientation if self.run is None else self.run.recipe.data.orientation
+        )
 
     @property
     def decode_rules(self) -> DecodeRules:
         """The rules by which its training images became pixels, as far as they are known."""
-        known = {} if self.run is None else self.run.facts.get("decode", {})
+        known = (self.facts if self.run is None else self.run.facts).get(DECODE, {})
         return dataclasses.replace(DecodeRules.of_dict(known), channels=self.preprocessing.channels)
 
     def decode(self, data: bytes, name: str, found: DecodeRules = AS_STORED) -> Pixels:
@@ -324,6 +331,7 @@ def _of_timm_folder(folder: Path, size: tuple[int, int] | None) -> Classifier:
         "model": str(config.get("architecture")),
         "checkpoint": str(folder),
         MULTI_LABEL: bool(config.get(MULTI_LABEL, False)),
+        DECODE: config.get(DECODE, {}),
     }
     # a backbone owns its token head, as LV-ViT does, also where nothing taught it
     taught = found.has_tokens and config.get(TOKENS_TAUGHT, True)

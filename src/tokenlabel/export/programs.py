@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.classifier import Classifier
+from tokenlabel.evaluation.classifier import DECODE, Classifier
 from tokenlabel.files import write_atomically
 from tokenlabel.models import DenseModel
 from tokenlabel.models.factory import with_any_size
@@ -145,7 +145,7 @@ def _images(classifier: Classifier, batch: int, size: tuple[int, int] | None = N
 
 def _needs(classifier: Classifier) -> dict[str, Any]:
     """What whoever runs the program must know."""
-    settings = classifier.preprocessing
+    settings, rules = classifier.preprocessing, classifier.decode_rules
     return {
         "model": classifier.facts["model"],
         "image_size": list(settings.image_size),
@@ -155,4 +155,5 @@ def _needs(classifier: Classifier) -> dict[str, Any]:
         "mean": list(settings.mean),
         "std": list(settings.std),
         "classes": list(classifier.class_names),
+        **({} if rules.usual else {DECODE: rules.as_dict()}),
     }

@@ -12,7 +12,13 @@ from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.classifier import MULTI_LABEL, TOKEN_HEAD_FILE, TOKENS_TAUGHT, Classifier
+from tokenlabel.evaluation.classifier import (
+    DECODE,
+    MULTI_LABEL,
+    TOKEN_HEAD_FILE,
+    TOKENS_TAUGHT,
+    Classifier,
+)
 from tokenlabel.files import claim_folder, replacing_folder, short_of_space, write_tensors
 
 __all__ = ["export_timm"]
@@ -37,7 +43,7 @@ def export_timm(
     size = sum(t.numel() * t.element_size() for t in classifier.model.state_dict().values())
     if (fault := short_of_space(folder, size)) is not None:  # timm's writer does not say it
         raise InputError(fault)
-    settings = classifier.preprocessing
+    settings, rules = classifier.preprocessing, classifier.decode_rules
     data_config: dict[str, Any] = {
         "input_size": (settings.channels, *settings.image_size),
         "crop_pct": settings.crop_pct,
@@ -54,6 +60,7 @@ def export_timm(
                 "label_names": list(classifier.class_names),
                 TOKENS_TAUGHT: classifier.has_tokens,
                 **({MULTI_LABEL: True} if classifier.multi_label else {}),
+                **({} if rules.usual else {DECODE: rules.as_dict()}),
             },
             data_config=data_config,
             safe_serialization=True,

@@ -73,6 +73,7 @@ def image_facts(source: ImageSource, held_out: ImageSource | None) -> dict[str, 
             "images": len(held_out), "fingerprint": source_fingerprint(held_out)
         },
         "classes": list(source.class_names),
+        "decode": source.rules.as_dict(),
     }  # fmt: skip
 
 

@@ -199,7 +199,6 @@ class StudentSpec:
             facts["left_out"]["left out by the annotator"] = self.unlabeled
         return {
             **facts,
-            "decode": self.source.rules.as_dict(),
             "labels": of_one({
                 "location": [store.location for store in self.stores],
                 "index_sha256": [store.manifest.index_sha256 for store in self.stores],

@@ -17,8 +17,10 @@ from torch.nn import functional as F
 
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.loader import eval_loader
+from tokenlabel.data.rules import DecodeRules
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
+from tokenlabel.evaluation.classifier import DECODE
 from tokenlabel.files import replacing
 from tokenlabel.progress import first_process
 from tokenlabel.runs.open import open_run
@@ -87,6 +89,9 @@ def _export(checkpoint: Path, taught: Taught, held_out: ImageSource | None) -> N
     config: dict[str, Any] = {"label_names": list(run.class_names)}
     if taught.accuracy is not None:
         config["held_out"] = {"top1": taught.accuracy, "images": taught.held_out}
+    rules = DecodeRules.of_dict(run.facts.get(DECODE, {}))
+    if not rules.usual:
+        config[DECODE] = rules.as_dict()
     if run.recipe.temperature:
         assert held_out is not None
         config["temperature"] = _temperature(folder, network, settings, held_out)
