@@ -41,19 +41,23 @@ def test_the_quicker_is_taken_and_float32_where_they_tie(
     assert said.count("\n") == 1
 
 
-def test_a_step_is_timed_by_the_work_that_it_does() -> None:
+@pytest.mark.parametrize("units", [True, False])
+def test_a_network_is_tried_only_where_a_product_is_quicker(
+    monkeypatch: pytest.MonkeyPatch, units: bool
+) -> None:
+    tried = []
+    monkeypatch.setattr(arithmetic, "_product", lambda _, dtype: _work(dtype, slow=not units))
+    found = quicker_arithmetic(
+        lambda count, dtype: (tried.append(count), _work(dtype, slow=False)), 2
+    )
+    assert (found, bool(tried)) == ((torch.bfloat16, True) if units else (torch.float32, False))
+
+
+def _work(dtype: torch.dtype, *, slow: bool) -> None:
+    """Ten times as much to do in one arithmetic as in the other."""
     rows = torch.rand(64, 256, 256)
-
-    def step(count: int, dtype: torch.dtype) -> None:  # bfloat16 has ten times as much to do
-        for _ in range(1 if dtype == torch.float32 else 10):
-            rows[:count] @ rows[:count]
-
-    assert quicker_arithmetic(step, 64) == torch.float32
-    assert quicker_arithmetic(lambda n, d: step(n, _other(d)), 64) == torch.bfloat16
-
-
-def _other(dtype: torch.dtype) -> torch.dtype:
-    return torch.bfloat16 if dtype == torch.float32 else torch.float32
+    for _ in range(10 if slow == (dtype == torch.bfloat16) else 1):
+        rows @ rows
 
 
 def test_few_images_and_a_users_word_need_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:

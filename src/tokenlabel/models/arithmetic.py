@@ -30,6 +30,7 @@ _FEWEST = 100  # images that are worth a trial: for fewer it would take longer t
 _SECONDS = 0.3  # at most so long is a pass in float32: of a part of the batch, if need be
 _GAIN = 1.5  # bfloat16 must be so much quicker: a tie must not fall one way today, another tomorrow
 _HOPELESS = 4.0  # so much slower with few images, bfloat16 is not tried with more
+_SIDE = 256  # of a matrix whose product tells whether the CPU has units for bfloat16
 _PASSES = 3  # of which the quickest counts
 
 
@@ -63,26 +64,28 @@ def chosen_arithmetic(
 def quicker_arithmetic(step: Step, images: int, *, fewest: int = 1) -> torch.dtype:
     """float32, or bfloat16 where `step` takes clearly less processor time in it; one line says so.
 
-    What counts is processor time, which other programs of a busy machine do not lengthen. Tried with
-    as many of the `images` as keep the trial short, but at least `fewest`.
+    What counts is processor time, which other programs of a busy machine do not lengthen. Tried with a
+    matrix product first, then with as many of the `images` as keep the trial short, but at least
+    `fewest`.
     """
-    count = min(fewest, images)
-    step(count, torch.float32)
-    begun = time.perf_counter()
-    single = _seconds(step, count, torch.float32)
-    affordable = int(count * _SECONDS / (time.perf_counter() - begun))
-    half = _seconds(step, count, torch.bfloat16)
-    if half < _HOPELESS * single:
-        count = max(count, min(images, affordable))
-        single, half = (
-            min(_seconds(step, count, dtype) for _ in range(_PASSES))
-            for dtype in (torch.float32, torch.bfloat16)
-        )
+    what = "a matrix product"
+    single, half = _quickest(_product, _SIDE)
+    if half < single:
+        count = min(fewest, images)
+        step(count, torch.float32)
+        begun = time.perf_counter()
+        single = _seconds(step, count, torch.float32)
+        affordable = int(count * _SECONDS / (time.perf_counter() - begun))
+        half = _seconds(step, count, torch.bfloat16)
+        if half < _HOPELESS * single:
+            count = max(count, min(images, affordable))
+            single, half = _quickest(step, count)
+        what = "1 image" if count == 1 else f"{count} images"
     chosen = torch.bfloat16 if half * _GAIN < single else torch.float32
     if first_process():
         console.print(
-            f"precision: {name_of(chosen)} ({count} image{'s'[: count > 1]} took"
-            f" {single:.2g} s of processor time in float32, {half:.2g} s in bfloat16)",
+            f"precision: {name_of(chosen)} ({what} took {1000 * single:.3g} ms of processor time in"
+            f" float32, {1000 * half:.3g} ms in bfloat16)",
             soft_wrap=True,
         )
     return chosen
@@ -96,6 +99,20 @@ def name_of(dtype: torch.dtype) -> str:
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
     """Around what a network computes; nothing where that is float32."""
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+def _product(side: int, dtype: torch.dtype) -> None:
+    matrix = torch.ones(side, side, dtype=dtype)
+    matrix @ matrix
+
+
+def _quickest(step: Step, count: int) -> tuple[float, float]:
+    """Seconds in float32 and in bfloat16."""
+    single, half = (
+        min(_seconds(step, count, dtype) for _ in range(_PASSES))
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    return single, half
 
 
 def _seconds(step: Step, count: int, dtype: torch.dtype) -> float:
