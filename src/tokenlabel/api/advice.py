@@ -25,6 +25,7 @@ _SIDE = 224
 _LABEL_BYTES = 1_000  # of an image in a store: 7 x 7 cells, 5 classes each (docs/formats.md)
 _STATES, _KEPT = 4, 3  # tensors of a parameter in a checkpoint: itself, average, two of AdamW
 _TRIED = 4  # images of the step that is timed
+_LONG = 4 * 3600  # s of training, after which a smaller student is named
 _TEACHING = 20  # epochs of `teach`
 _BACKWARD = 3  # forward passes that a training step is worth
 
@@ -62,6 +63,8 @@ def advise(source: ImageSource, decoded_per_second: float) -> Iterator[str]:
         f"training     {step:,.1f} images/s on {device.type}: {schedule.epochs} epochs in"
         f" {_duration(seconds)}"
     )
+    if seconds > _LONG and device.type == "cpu":
+        yield "on a CPU     --recipe small trains a small student in minutes"
     yield f"checkpoints  {_bytes(parameters * 4 * _STATES * _KEPT)}"
 
 

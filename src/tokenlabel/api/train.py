@@ -171,8 +171,9 @@ def usual_recipe(model: str | None, weights: str | None, begun: Recipe | None) -
     if weights is not None or (reason := out_of_reach(name)) is None:
         return finetune
     console.print(
-        f"no pretrained weights of {name} ({reason}): training from random weights by recipe starter,"
-        " which takes many more images; --weights FILE starts from others",
+        f"no pretrained weights of {name} ({reason}): training from random weights with recipe starter,"
+        " which needs many more images. --weights FILE starts from other weights; --recipe small"
+        " trains a small model in minutes on a CPU",
         soft_wrap=True,
     )
     return starter

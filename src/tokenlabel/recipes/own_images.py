@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+from tokenlabel.recipes.cifar10 import cifar10_lvvit
 from tokenlabel.recipes.registry import recipe
 from tokenlabel.runs.recipe import (
     About,
@@ -76,4 +79,26 @@ def starter() -> Recipe:
         ),
         ema=Ema(decay=0.999, warmup=True),
         engine=Engine(device_batch="auto", precision="auto"),
+    )
+
+
+_SMALL = {"patch_size": 8, "embed_dim": 160, "depth": 4, "num_heads": 5, "stem_width": 24}
+
+
+@recipe(smoke=Model(name="lvvit_t", image_size=64, kwargs={**_SMALL, "depth": 1}))
+def small() -> Recipe:
+    """A million parameters from random weights at 64 pixels: a first answer in minutes on a CPU.
+
+    The student and the values of `cifar10_lvvit`, with patches of 8 and 20 epochs.
+    """
+    whole = cifar10_lvvit()
+    return dataclasses.replace(
+        whole,
+        about=About(
+            paper="none: the values of cifar10_lvvit, docs/proof.md",
+            command="tokenlabel train --data DIR --annotator TIMM_NAME --recipe small",
+            hardware="two cores of a CPU: some 5 minutes for 1000 images",
+        ),
+        model=Model(name="lvvit_t", image_size=64, kwargs=_SMALL),
+        schedule=dataclasses.replace(whole.schedule, epochs=20, warmup_epochs=1),
     )
