@@ -1,4 +1,4 @@
-"""Segmentation with few masks, and what token labels are worth as a start; stopped, it goes on.
+"""Segmentation with few masks, and from pretraining with token labels. To resume, run it again.
 
     mkdir -p runs/camvid-data
     for part in training validation; do tar xf CAMVID/$part.tar -C runs/camvid-data; done
@@ -7,16 +7,16 @@
         [--set KEY=VALUE ...] [--with-tokens RUN ... --without RUN ...]
 
 The data are training and validation scenes in ADE20K's layout (images/, annotations/, classes.json).
-Three arms train by the recipe `camvid_cpu`, with the same number of updates: on all 367 masks, on every
-eighth (46), and on these 46 with soft labels of the other 321 scenes, made by the network of the second
-arm. With students of `tokenlabel train` or `export`, one a seed and side, these and their network from
-random weights are fine-tuned, and probed frozen, by the recipe `camvid_transfer`. Every network is
-judged once, at the end of its schedule.
+Three arms train with the recipe `camvid_cpu` for the same number of updates: on all 367 masks, on every
+eighth (46), and on these 46 plus soft labels of the other 321 scenes, made by the network of the second
+arm. Given students of `tokenlabel train` or `export`, one per seed and side, these students and the same
+network from random weights are fine-tuned, and probed with a frozen backbone, with the recipe
+`camvid_transfer`. Every network is evaluated once, at the end of its schedule.
 
-`--workers` runs are made at a time, on the GPU if there is one; cores that are left over load their
-images. On one core a run of the first kind takes half an hour, one of the second 5 minutes (frozen 2).
-Finished runs leave a record in `proof/camvid/`, with the counts of every scene; the best networks leave
-their weights in `proof/weights/`, and the tables go to `docs/segmentation.md`.
+`--workers` runs are trained in parallel, on the GPU if there is one; the remaining cores load images. On
+one core a run of the first kind takes half an hour, one of the second 5 minutes (frozen: 2). Finished
+runs write a record to `proof/camvid/`, with the counts of every scene. The weights of the best networks
+go to `proof/weights/`, the tables to `docs/segmentation.md`.
 """
 
 from __future__ import annotations

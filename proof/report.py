@@ -89,8 +89,8 @@ def scale() -> str:
         f"{STUDENTS[s].split(',')[0]} {rate:.0f}" for s, rate in found["images_per_second"].items()
     )
     return (
-        f"**Scale.** {found['said'][0].upper()}{found['said'][1:]} (images a second in training,"
-        f" {found['workers']} runs at a time: {rates})."
+        f"**Scale.** {found['said'][0].upper()}{found['said'][1:]} (training images per second,"
+        f" with {found['workers']} runs in parallel: {rates})."
     )
 
 
@@ -120,7 +120,7 @@ def annotators() -> Iterable[str]:
         unseen, agreement = values["held_out_top1"], values["agreement"]
         rows.append(
             [
-                f"{data}, {per_class} a class",
+                f"{data}, {per_class} per class",
                 ANNOTATORS[by].title,
                 "-" if unseen is None else f"{100 * unseen:.1f}",
                 f"{100 * agreement:.1f}",
@@ -129,7 +129,13 @@ def annotators() -> Iterable[str]:
         )
     if not rows:
         return []
-    head = ["images", "annotator", "top-1 on unseen images", "agreement on those it labels", "gap"]
+    head = [
+        "images",
+        "annotator",
+        "top-1 on unseen images",
+        "agreement on the images it labels",
+        "gap",
+    ]
     return ["## Annotators", markdown(head, rows)]
 
 
@@ -195,13 +201,13 @@ def headline(records: Records, of: Images, by: str) -> Iterable[str]:
     yield markdown(head, gains)
     others = list(other_annotators(records, of, by, shown))
     if others:
-        yield "The same with labels of other annotators, first seed:"
+        yield "With labels of other annotators (first seed):"
         yield markdown(["annotator", *(STUDENTS[s] for s in shown)], others)
     short = list(shorter(records, of, by, shown))
     if short:
         yield (
-            "Epochs until ground truth's final accuracy is reached: on the way through the whole"
-            " schedule, and by a schedule of a third of the epochs (first seed)."
+            "Epochs until the final accuracy of ground truth is reached within the full schedule, and"
+            " the accuracy after a schedule of a third of the epochs (first seed)."
         )
         head = ["student", "ground truth at the end", "reached in epoch", "a third of the epochs"]
         yield markdown(head, short)

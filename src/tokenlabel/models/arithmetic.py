@@ -30,7 +30,7 @@ _FEWEST = 100  # images that are worth a trial: for fewer it would take longer t
 _SECONDS = 0.3  # at most so long is a pass in float32: of a part of the batch, if need be
 _GAIN = 1.5  # bfloat16 must be so much quicker: a tie must not fall one way today, another tomorrow
 _HOPELESS = 4.0  # so much slower with few images, bfloat16 is not tried with more
-_SIDE = 256  # of a matrix whose product tells whether the CPU has units for bfloat16
+_SIDE = 512  # of a matrix whose product tells whether the CPU has units for bfloat16
 _PASSES = 3  # of which the quickest counts
 
 
