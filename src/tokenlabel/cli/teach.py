@@ -63,8 +63,8 @@ def teach(
             `teach`. The head is new if the classes differ.
         model_kwargs: further arguments of the timm model, as name value pairs; lists as [64,128].
         image_size: input size in pixels (default: the model's own).
-        in_chans: channels of the images: 3 are red, green and blue, 1 is gray.
-        channels: which of the images' channels it sees, by number from 0; all by default.
+        in_chans: number of input channels: 3 for RGB, 1 for grayscale.
+        channels: channels of the images to use, numbered from 0 (default: all).
         epochs: number of epochs.
         batch_size: images per update.
         opt: a timm optimizer; from random weights, muon needs far fewer epochs than adamw.

@@ -79,8 +79,8 @@ def train(
             weights.
         model: the model to train: any timm name, or lvvit_t, lvvit_s, ...
         image_size: side of the training images in pixels.
-        in_chans: channels of the images: 3 are red, green and blue, 1 is gray.
-        channels: which of the images' channels the model sees, by number from 0; all by default.
+        in_chans: number of input channels: 3 for RGB, 1 for grayscale.
+        channels: channels of the images to use, numbered from 0 (default: all).
         weights: initial weights: a checkpoint file, a run folder, or `pretrained` for timm's own.
         freeze: `backbone` trains only the heads: a linear probe of --weights.
         annotator: timm name (or folder) of the classifier that labels the images first. It must

@@ -27,7 +27,7 @@ class SegmenterSpec:
     """Label images with a segmentation network: a cell gets the mean probabilities of its pixels.
 
     The classes are those of the network. `tokenlabel segment train --labels` trains on them for scenes
-    without a mask; `tokenlabel train` needs a class folder of each name.
+    without a mask; `tokenlabel train` uses them if the data has class folders of the same names.
     """
 
     kind: ClassVar[str] = "segmenter"
