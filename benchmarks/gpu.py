@@ -90,7 +90,7 @@ def stages(options: argparse.Namespace) -> Iterator[Stage]:
     )
     yield Stage(
         "step",
-        "What do token labels cost a step of LV-ViT-S?",
+        "How much do token labels slow down a training step of LV-ViT-S?",
         python(
             "benchmarks/bench_step.py",
             *device,
@@ -101,7 +101,7 @@ def stages(options: argparse.Namespace) -> Iterator[Stage]:
     if options.cifar10:
         yield Stage(
             "student",
-            "What does a converged student reach?",
+            "What accuracy does a converged student reach?",
             python(
                 "proof/run.py", "--cifar10", options.cifar10, "--workers", "1", "--match", "lvvit",
                 "--budget", "1m" if small else "4m", *(("--per-class", "20") if small else ()),
@@ -110,7 +110,7 @@ def stages(options: argparse.Namespace) -> Iterator[Stage]:
         )  # fmt: skip
     yield Stage(
         "modes",
-        "Do all ways of computing give the losses of float32 on the CPU?",
+        "Do all precision and parallelism modes give the losses of float32 on the CPU?",
         python(
             "benchmarks/gpu_modes.py", *device, *_sizes(small, "--updates", 2, 24, "--batch", 8, 64)
         ),
@@ -118,7 +118,7 @@ def stages(options: argparse.Namespace) -> Iterator[Stage]:
     )
     yield Stage(
         "loss",
-        "How far is the token loss from what memory allows?",
+        "How close is the token loss to the memory bandwidth limit?",
         python(
             "benchmarks/bench_loss.py",
             *device,
@@ -128,7 +128,7 @@ def stages(options: argparse.Namespace) -> Iterator[Stage]:
     )
     yield Stage(
         "lvvit",
-        "How fast is LV-ViT-S beside textbook mixed precision, and beside the card?",
+        "How fast is LV-ViT-S compared with standard mixed precision and with the card's peak?",
         python(
             "benchmarks/bench_model_lvvit.py", *device, "--no-memory" if small else "--mfu",
             *_sizes(small, "--batch", 1, 128, "--rounds", 1, 10),
@@ -137,7 +137,7 @@ def stages(options: argparse.Namespace) -> Iterator[Stage]:
     )  # fmt: skip
     yield Stage(
         "engine",
-        "What does the engine cost over a bare loop?",
+        "How much overhead does the engine add to a bare loop?",
         python(
             "benchmarks/bench_engine.py", *_sizes(small, "--batch", 2, 128, "--steps", 3, 40),
             *(("--size", "32") if small else ("--precision", "bf16", "--compile")),
@@ -146,7 +146,7 @@ def stages(options: argparse.Namespace) -> Iterator[Stage]:
     )  # fmt: skip
     yield Stage(
         "input",
-        "How many images a second do loaders and annotator give?",
+        "How many images per second do the data loaders and the annotator process?",
         python("benchmarks/gpu_input.py", *device, *_sizes(small, "--images", 64, 8192)),
         90,
     )
@@ -159,7 +159,7 @@ def _sizes(small: bool, *values: str | int) -> Iterator[str]:
 
 
 def ran(stage: Stage, seconds: float, on_cpu: bool) -> dict[str, Any]:
-    """A stage's exit status, seconds and last lines of output; 124 where its time was up."""
+    """A stage's exit status, seconds and last lines of output; 124 where it timed out."""
     print(f"{stage.name}: {stage.question} (at most {seconds:.0f} s)", flush=True)
     begun = time.monotonic()
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
@@ -197,7 +197,7 @@ def report(known: dict[str, Any]) -> str:
     """The page: every stage with its command, machine and output."""
     lines = ["# On a GPU", "", "Written by `make gpu` from what it measured.", ""]
     for name, result in known.items():
-        state = {0: "passed", 124: "its time was up"}.get(result["exit"], "failed")
+        state = {0: "passed", 124: "timed out"}.get(result["exit"], "failed")
         lines += [
             f"## {result['question']}",
             "",
