@@ -140,7 +140,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at a time")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", nargs="+", default=[], help="further values of the recipes")
-    parser.add_argument("--with-tokens", nargs="+", default=[], help="students, one a seed")
+    parser.add_argument(
+        "--with-tokens", nargs="+", default=[], help="students (LV-ViT, ViT), one per seed"
+    )
     parser.add_argument("--without", nargs="+", default=[], help="their equals without tokens")
     options = parser.parse_args()
     loaders = max((os.cpu_count() or 1) // options.workers - 1, 0)
