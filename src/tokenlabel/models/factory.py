@@ -143,6 +143,7 @@ def _timm_entry(name: str) -> Callable[..., nn.Module]:
         if arguments["pretrained"] and (reason := out_of_reach(name)):
             raise InputError(
                 f"no pretrained weights of {name} ({reason}): give a file or a folder of weights"
+                " (--weights or --checkpoint), or start from random ones (--no-pretrained)"
             )
         model: nn.Module = timm.create_model(name, **arguments)
         return model
