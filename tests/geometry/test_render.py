@@ -207,3 +207,14 @@ def test_any_channels_and_depth_show_the_same(
     fine = render(image[..., :1] / np.float32(300), view, size, interpolation, 0)
     if len(np.unique(gray)) > 10:
         assert len(np.unique(fine)) > 0.3 * len(np.unique(gray))
+
+
+@pytest.mark.parametrize("size", [(7, 9), (40, 30)])
+def test_other_channels_equal_pillow_at_sharp_edges(size: tuple[int, int]) -> None:
+    """Where bicubic filters reach beyond black and white, in a crop between pixels."""
+    image = (np.indices((20, 24)).sum(0) // 3 % 2 * 255)[..., None].repeat(4, 2).astype(np.uint8)
+    view = View.crop(Box(0.113, 0.07, 0.83, 0.91))
+    colors = render(np.ascontiguousarray(image[..., :3]), view, size, "bicubic")
+    np.testing.assert_array_equal(render(image, view, size, "bicubic")[..., :3], colors)
+    deep = render(image.astype(np.float32), view, size, "bicubic")
+    assert np.abs(deep[..., :3] - colors).max() <= 0.501

@@ -56,8 +56,7 @@ def read_array(data: bytes, name: str) -> NDArray[Any]:
     if len(data) - start < math.prod(shape) * kind.itemsize:
         raise InputError(f"cannot read image {name}: it was cut short; repair it or leave it out")
     values = np.frombuffer(data, kind, math.prod(shape), start)
-    native = kind.newbyteorder("=")
-    return values.reshape(shape, order="F" if fortran else "C").astype(native, "C")
+    return np.array(values.reshape(shape, order="F" if fortran else "C"), order="C")
 
 
 def _header(data: bytes, name: str) -> tuple[tuple[int, int, int], bool, np.dtype[Any], int]:
