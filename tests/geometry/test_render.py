@@ -217,4 +217,5 @@ def test_other_channels_equal_pillow_at_sharp_edges(size: tuple[int, int]) -> No
     colors = render(np.ascontiguousarray(image[..., :3]), view, size, "bicubic")
     np.testing.assert_array_equal(render(image, view, size, "bicubic")[..., :3], colors)
     deep = render(image.astype(np.float32), view, size, "bicubic")
-    assert np.abs(deep[..., :3] - colors).max() <= 0.501
+    assert 0 <= deep.min() < deep.max() <= 255
+    assert np.abs(deep[..., :3] - colors).max() < 10  # bytes are cut off at black and white twice

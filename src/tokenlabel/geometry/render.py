@@ -161,12 +161,9 @@ def _resize(
     to, kind = (size[1], size[0]), _PIL_FILTERS[interpolation]
     if part.dtype == np.uint8 and part.shape[2] == 3:
         return np.array(Image.fromarray(part).resize(to, kind, box))
-    planes = [Image.fromarray(plane) for plane in np.moveaxis(part, 2, 0).astype(np.float32)]
+    planes = [Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(part, 2, 0)]
     resized = np.stack([np.asarray(plane.resize(to, kind, box)) for plane in planes], 2)
-    rounded = resized.round() if part.dtype == np.uint8 else resized
-    return rounded.clip(0, 255).astype(
-        part.dtype
-    )  # bicubic filters reach beyond what they are given
+    return resized.clip(0, 255)  # of floats, bicubic filters reach beyond what they are given
 
 
 def _resize_whole_pixels(part: Pixels, size: tuple[int, int], kind: Interpolation) -> Pixels:
