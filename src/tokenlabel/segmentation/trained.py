@@ -89,7 +89,8 @@ def segmenter_of(
 ) -> Segmenter:
     """A model shown images as the recipe says, with changes of its `Inference`."""
     plan = inference_of(recipe, **changes)
-    return Segmenter(model, **normalization(model), inference=plan, device=device)
+    shown = normalization(model)
+    return Segmenter(model, shown["mean"], shown["std"], inference=plan, device=device)
 
 
 def inference_of(recipe: SegmentationRecipe, **changes: Any) -> Inference:

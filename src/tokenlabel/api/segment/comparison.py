@@ -81,13 +81,13 @@ def compared(
     from tokenlabel.segmentation.bootstrap import paired_differences
     from tokenlabel.segmentation.metrics import measures
 
-    sides = (first, second)
-    summaries = [[counts.summary() for counts in side] for side in sides]
-    means = [{name: _mean([s[name] for s in side]) for name in side[0]} for side in summaries]
-    own = [sum(measures(c.scenes)["miou"] for c in side) / len(side) for side in sides]
+    own = [sum(measures(c.scenes)["miou"] for c in side) / len(side) for side in (first, second)]
     gaps: Any = own[0] - own[1]
     return SegmentComparison(
-        *means, paired_differences(*sides), dict(zip(scenes, gaps.tolist(), strict=True))
+        _means(first),
+        _means(second),
+        paired_differences(first, second),
+        dict(zip(scenes, gaps.tolist(), strict=True)),
     )
 
 
@@ -99,5 +99,7 @@ def _scenes(runs: Sequence[Measured]) -> list[str]:
     return first
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _means(side: Sequence[SegmentationCounts]) -> dict[str, float]:
+    """The means over the runs of a side, by measure."""
+    summaries = [counts.summary() for counts in side]
+    return {name: sum(s[name] for s in summaries) / len(side) for name in summaries[0]}
