@@ -441,7 +441,8 @@ def test_what_training_held_out_is_what_is_judged(tmp_path: Path) -> None:
     (tmp_path / "run" / "environment.json").write_text(json.dumps(facts))
     run = Run(tmp_path / "run", Recipe(data=Data(holdout=0.2)))
     model: Any = None  # what is judged does not depend on it
-    judged = Classifier(model, model, ("a", "b"), has_tokens=False, run=run)
+    shown = Preprocessing((32, 32), 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    judged = Classifier(model, shown, ("a", "b"), has_tokens=False, run=run)
     assert judged_images(str(folder), None, judged).keys == held.keys
     write_images(tmp_path / "flat", ["a/new.png"])
     assert len(judged_images(str(folder), None, judged)) == 21  # other images than the run's
