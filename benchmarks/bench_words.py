@@ -127,7 +127,7 @@ class Bench:
         self.loaders = max((os.cpu_count() or 1) // options.workers - 1, 0)
 
     def mechanism(self) -> None:
-        teacher = self.teach("cnn", self.all)
+        teacher = self.teach("cnn", self.all, self.options.teacher_epochs)
         classes = self.annotate(Arm.CLASSES, self.all, teacher, kind="classifier")
         words = self.annotate(Arm.WORDS, self.all, teacher, kind="words", words=self.options.words)
         self.measure(teacher)
@@ -147,7 +147,7 @@ class Bench:
         options = self.options
         few = listed(self.train, self.output / "few.csv", options.images // FEW, classes=True)
         plain = listed(self.train, self.output / "plain.csv", options.images, classes=False)
-        teacher = self.teach("cnn-few", few)
+        teacher = self.teach("cnn-few", few, FEW * options.teacher_epochs)
         words = self.annotate(Arm.BEFORE, plain, teacher, kind="words", words=options.words)
         classes = self.annotate(Arm.TENTH_CLASSES, few, teacher, kind="classifier")
         tenth = {"data": str(few), "epochs": self.as_many_updates(few)}
@@ -185,13 +185,13 @@ class Bench:
 
     # -- steps ---------------------------------------------------------------------------------------
 
-    def teach(self, name: str, data: Path) -> Path:
+    def teach(self, name: str, data: Path, epochs: int) -> Path:
         folder = self.output / name
         if not (folder / "config.json").exists():
             tl.teach(
                 data=str(data), output=folder, model="resnet10t", pretrained=False,
                 model_kwargs={"output_stride": 8, "channels": [64, 128, 256, 256]},
-                image_size=SIDE, epochs=self.options.teacher_epochs, batch_size=128, opt="muon",
+                image_size=SIDE, epochs=epochs, batch_size=128, opt="muon",
                 lr=6e-3, holdout=0.0, dtype="auto", cache=self.options.cache, workers=self.loaders,
             )  # fmt: skip
         return folder
