@@ -64,7 +64,8 @@ def test_few_images_and_a_users_word_need_no_trial(monkeypatch: pytest.MonkeyPat
     def never(*_: object) -> None:
         pytest.fail("tried")
 
-    assert chosen_arithmetic("auto", CPU, never, batch=64, images=99) == torch.float32
+    for device in (CPU, torch.device("cuda")):
+        assert chosen_arithmetic("auto", device, never, batch=64, images=99) == torch.float32
     assert chosen_arithmetic("float16", CPU, never, batch=64, images=10**6) == torch.float16
     times(monkeypatch, 0.2)
     many = chosen_arithmetic("auto", CPU, lambda *_: None, batch=64, images=100)

@@ -51,13 +51,12 @@ def load(
     image_size: int | tuple[int, int] | None = None,
     crop_pct: float | None = None,
     device: Device = "auto",
-    dtype: Arithmetic = "auto",
+    dtype: Arithmetic = "float32",
 ) -> Classifier:
     """A trained model with all it takes to ask it: `tl.load("runs/train").predict("cat.jpg")`.
 
-    Arguments as of `load_classifier`; `device` "auto" takes a GPU where there is one, `dtype` "auto"
-    half precision on GPUs and float32 elsewhere. Raises InputError when something is missing or does
-    not fit.
+    Arguments as of `load_classifier`; `device` "auto" takes a GPU where there is one, `dtype` is the
+    arithmetic of the network. Raises InputError when something is missing or does not fit.
     """
     found = load_classifier(
         checkpoint, model, weights=weights, image_size=image_size, crop_pct=crop_pct

@@ -104,7 +104,7 @@ class Classifier:
             return self.run.recipe.supervision.rules_of(self.model.tokens_name_classes)[0]
         return self.rules[-1]
 
-    def in_arithmetic(self, wanted: Arithmetic, *, batch: int = 1, images: int = 0) -> Classifier:
+    def in_arithmetic(self, wanted: Arithmetic, *, batch: int = 1, images: int = 1) -> Classifier:
         """The same in the `wanted` arithmetic; "auto" is what suits so many images in such batches
         on the device that the model is on: see `chosen_arithmetic`."""
         device = next(self.model.parameters()).device

@@ -26,7 +26,7 @@ __all__ = [
 Step = Callable[[int, torch.dtype], object]
 """Computes one batch of so many images in an arithmetic."""
 
-_FEWEST = 100  # images that are worth a trial: for fewer it would take longer than it saves
+_FEWEST = 100  # images for which speed counts: a trial on fewer would take longer than it saves
 _SECONDS = 0.3  # at most so long is a pass in float32: of a part of the batch, if need be
 _GAIN = 1.5  # bfloat16 must be so much quicker: a tie must not fall one way today, another tomorrow
 _HOPELESS = 4.0  # so much slower with few images, bfloat16 is not tried with more
@@ -50,12 +50,14 @@ def chosen_arithmetic(
 ) -> torch.dtype:
     """What a network computes `images` images in, of which `step` takes up to `batch` at a time.
 
-    "auto" is the native arithmetic of a GPU; on a CPU the quicker one, unless the images are few.
+    "auto" is float32 for few images, else the native arithmetic of a GPU and the quicker one of a CPU.
     """
     if wanted != "auto":
         found: torch.dtype = getattr(torch, wanted)
         return found
-    if device.type != "cpu" or images < _FEWEST:
+    if images < _FEWEST:
+        return torch.float32
+    if device.type != "cpu":
         return native_arithmetic(device)
     with torch.inference_mode():
         return quicker_arithmetic(step, min(batch, images))
