@@ -43,7 +43,7 @@ def desk(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_both_parts_leave_records_and_tables(desk: Path) -> None:
     for part in ("mechanism", "few"):
         command = [

@@ -42,7 +42,7 @@ def desk(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_masks_and_students_to_tables_and_weights(desk: Path) -> None:
     student = str(ROOT / "proof" / "weights" / "vit-labels-2")
     command = [
