@@ -103,7 +103,8 @@ def stages(options: argparse.Namespace) -> Iterator[Stage]:
             "student",
             "What accuracy does a converged student reach?",
             python(
-                "proof/run.py", "--cifar10", options.cifar10, "--workers", "1", "--match", "lvvit",
+                "proof/run.py", "--cifar10", options.cifar10, "--workers", "4",
+                "--per-class", "5000", "--rate", "6000", "--match", "lvvit-(labels|tokens)",
                 "--budget", "1m" if small else "4m", *(("--per-class", "20") if small else ()),
             ),
             270,

@@ -65,11 +65,12 @@ def page(records: Records) -> str:
         parts += [prose("setting"), scale(), *annotators()]
         for of, by in found:
             parts += [f"## {of.title}", *headline(records, of, by)]
+        parts += [prose("found"), prose("cut-off")]
         parts += ["## Learning curves", "![Accuracy by epoch](images/proof.png)"]
     for title, table in SMALL_TABLES.items():
         parts += small_table(records, title, table)
     if found:
-        parts += ["## Every run", every_run(records)]
+        parts += [prose("weights"), "## Every run", every_run(records)]
     parts.append(prose("two-epochs"))
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
