@@ -69,16 +69,18 @@ def judged(data: Path, run: Path) -> float:
     return tl.evaluate(data=data, checkpoint=run, workers=0, device="cpu").top1
 
 
-def taught(data: Path, folder: Path, in_chans: int, channels: Sequence[int] = ()) -> Path:
+def taught(
+    data: Path, folder: Path, in_chans: int, channels: Sequence[int] = (), epochs: int = 1
+) -> Path:
     tl.teach(
         data=str(data), output=folder, model="test_resnet", pretrained=False, image_size=SIDE,
-        in_chans=in_chans, channels=channels, epochs=5, batch_size=9, lr=1e-2, device="cpu",
+        in_chans=in_chans, channels=channels, epochs=epochs, batch_size=9, lr=1e-2, device="cpu",
         dtype="float32", min_scale=0.9,
     )  # fmt: skip
     return folder
 
 
-@pytest.mark.parametrize("in_chans", [1, 3])
+@pytest.mark.parametrize("in_chans", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_16_bits_reach_the_student(gray: Path, tmp_path: Path, in_chans: int) -> None:
     run = tmp_path / "run"
     done = train(
@@ -106,7 +108,7 @@ def test_16_bits_reach_the_student(gray: Path, tmp_path: Path, in_chans: int) ->
 
 
 def test_a_student_of_four_channels_from_end_to_end(bands: Path, tmp_path: Path) -> None:
-    teacher = taught(bands, tmp_path / "teacher", 4)
+    teacher = taught(bands, tmp_path / "teacher", 4, epochs=4)
     store = tl.annotate(data=str(bands), output=tmp_path / "labels", annotator=str(teacher))
     assert (store.labeled, store.left_out) == (24, ())
     assert store.dataset["decode"]["channels"] == 4
