@@ -3,17 +3,19 @@
     python docs/label_maps.py LABELS PHOTOGRAPHS OUTPUT CLASS/FILE ... [--student RUN]
 
 LABELS is a store that `tokenlabel annotate --keep-classes --image-size 416` made of the photographs with
-a pretrained classifier (tf_efficientnet_lite2). RUN is a student's run; its row has its own classes.
+a pretrained classifier (tf_efficientnet_lite2). RUN is a run; a class has the same color in both rows.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
@@ -52,10 +54,19 @@ def main(given: argparse.Namespace) -> None:
         if student is not None:
             said = student.predict(picture)[0].top[0]
             title = f"“{shortened(said.title, 16)}”, {100 * said.confidence:.0f} %"
-            _draw(cells[2], image, token_map(student, np.asarray(picture)), student.titles(), title)
+            tokens, titles = token_map(student, np.asarray(picture)), student.titles()
+            if set(titles) <= set(names):
+                tokens, titles = _renumbered(tokens, [names.index(t) for t in titles], names), names
+            _draw(cells[2], image, tokens, titles, title)
     figure.savefig(
         given.output, dpi=100, bbox_inches="tight", pad_inches=0.03, pil_kwargs={"quality": 88}
     )
+
+
+def _renumbered(label_map: LabelMap, numbers: Sequence[int], names: Sequence[str]) -> LabelMap:
+    """A map of classes whose numbers among `names` are `numbers`."""
+    classes = torch.tensor(numbers)[label_map.classes]
+    return replace(label_map, classes=classes, num_classes=len(names))
 
 
 def _draw(
