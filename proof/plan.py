@@ -75,9 +75,9 @@ class Images:
     @property
     def batch_size(self) -> int:
         """Small ones for few images, so that there are a few thousand updates."""
-        return (
-            256 if self.per_class == DATA[self.data].per_class else 128 if self.epochs < 100 else 64
-        )
+        if self.per_class == DATA[self.data].per_class:
+            return 256
+        return 128 if self.epochs < 100 else 64
 
     @property
     def train(self) -> str:
