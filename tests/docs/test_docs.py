@@ -181,9 +181,11 @@ def test_the_page_of_the_proof_says_what_its_records_say(monkeypatch: pytest.Mon
 
 
 WEIGHTS = sorted((ROOT / "proof" / "weights").iterdir())
+# the segmentation networks beside them have a recipe and are read by other verbs
+STUDENTS = [folder for folder in WEIGHTS if not (folder / "recipe.yaml").exists()]
 
 
-@pytest.mark.parametrize("folder", WEIGHTS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", STUDENTS, ids=lambda folder: folder.name)
 def test_the_weights_of_the_proof_load_with_their_cards(folder: Path) -> None:
     from tokenlabel.evaluation.classifier import load_classifier
 
