@@ -156,3 +156,15 @@ def test_plans_that_would_leave_pixels_out_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         Inference(**values)
+
+
+def test_the_trial_of_arithmetic_shows_the_channels_of_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def tried(step: arithmetic.Step, images: int) -> torch.dtype:
+        step(images, torch.float32)
+        return torch.float32
+
+    monkeypatch.setattr(arithmetic, "quicker_arithmetic", tried)
+    segmenter = Segmenter(nn.Conv2d(4, 6, 1), (0.5,) * 4, (0.2,) * 4, Inference(short_side=32))
+    assert segmenter.in_arithmetic("auto", images=1000).dtype == torch.float32

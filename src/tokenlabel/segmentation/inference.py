@@ -83,7 +83,8 @@ class Segmenter:
         side = self.inference.window or self.inference.short_side or _SIDE
 
         def step(count: int, dtype: torch.dtype) -> None:
-            dataclasses.replace(self, dtype=dtype)._run(np.zeros((count, side, side, 3), np.uint8))
+            blank = np.zeros((count, side, side, len(self.mean)), np.uint8)
+            dataclasses.replace(self, dtype=dtype)._run(blank)
 
         device, batch = torch.device(self.device), self.inference.batch
         chosen = chosen_arithmetic(wanted, device, step, batch=batch, images=images)
