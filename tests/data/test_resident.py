@@ -14,6 +14,7 @@ from PIL import Image
 
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch
+from tokenlabel.data.channels import of_channels
 from tokenlabel.data.loader import train_loader
 from tokenlabel.data.open import open_source
 from tokenlabel.data.samples import Targets
@@ -82,6 +83,22 @@ def test_pixels_are_those_of_the_loader(
         assert (difference == 0).float().mean() > 0.9  # the rest is how products are rounded
         assert made.keys == loaded.keys
         assert torch.equal(made.labels.cpu(), loaded.labels)
+
+
+@pytest.mark.parametrize(("channels", "kind"), [(1, np.uint8), (4, np.uint8), (2, np.uint16)])
+def test_other_channels_and_depths_keep_theirs(tmp_path: Path, channels: int, kind: Any) -> None:
+    random = np.random.default_rng(0)
+    for index in range(8):
+        file = tmp_path / "ab"[index % 2] / f"{index}.npy"
+        file.parent.mkdir(exist_ok=True)
+        np.save(file, random.integers(0, np.iinfo(kind).max, (14, 18, channels), kind))
+    source = of_channels(open_source(str(tmp_path)), channels)
+    runs = batches(source, "ram"), batches(source, "device")
+    for loaded, made in pairs(*runs):
+        assert made.images.dtype == loaded.images.dtype
+        assert made.images.shape[1] == channels
+        difference = (loaded.images.float() - made.images.float()).abs().max()
+        assert difference <= (2 if kind == np.uint8 else 1e-3)
 
 
 @pytest.mark.parametrize("device", DEVICES)

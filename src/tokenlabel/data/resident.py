@@ -15,8 +15,7 @@ from tokenlabel.data.order import Request
 from tokenlabel.data.samples import BatchMaker, Samples, Targets, class_labels
 from tokenlabel.errors import InputError
 from tokenlabel.geometry.render_batch import render_batch
-from tokenlabel.labels import LabelMap, token_targets
-from tokenlabel.targets import TokenTarget
+from tokenlabel.labels import LabelMap
 
 __all__ = ["DrawnBatch", "ResidentSamples"]
 
@@ -50,7 +49,7 @@ class DrawnBatch:
 
 class ResidentSamples(BatchMaker[DrawnBatch]):
     """Draws the samples that `samples` would make. All images and label maps are kept on the device
-    that asks for the first batch, as bytes and in float32.
+    that asks for the first batch, images as they are decoded and scores in float32.
 
     Raises InputError for images of different sizes, and for augmentation other than crops and flips.
     """
@@ -64,23 +63,24 @@ class ResidentSamples(BatchMaker[DrawnBatch]):
                 "data.cache=device makes views by crops and flips only: use data.cache=ram, or leave"
                 " out augment.policy, color_jitter and erasing"
             )
-        self.sizes = {decoded.size(index) for index in range(len(decoded))}
-        if len(self.sizes) > 1:
+        sizes = {decoded.size(index) for index in range(len(decoded))}
+        if len(sizes) > 1:
             raise InputError(
-                f"data.cache=device needs images of one size, these have {len(self.sizes)}:"
+                f"data.cache=device needs images of one size, these have {len(sizes)}:"
                 " use data.cache=ram, or make them alike with `tokenlabel pack`"
             )
+        (self._size,) = sizes
         self.samples, self._decoded = samples, decoded
         self._images: Tensor | None = None
         self._maps: list[dict[str, LabelMap]] = []  # of each of the targets, by key
 
     def make(self, requests: list[Request]) -> DrawnBatch:
-        source, (size,) = self.samples.source, self.sizes
+        source = self.samples.source
         indices = [request.image for request in requests]
         return DrawnBatch(
             of=self,
             images=torch.tensor(indices),
-            drawn=tuple(self.samples.drawn(request, size) for request in requests),
+            drawn=tuple(self.samples.drawn(request, self._size) for request in requests),
             labels=class_labels(source, indices),
             keys=tuple(source.keys[index] for index in indices),
         )
@@ -98,7 +98,7 @@ class ResidentSamples(BatchMaker[DrawnBatch]):
             [one.interpolation for one in drawn.drawn],
         )
         made = [
-            self._targets(targets, maps, drawn)
+            targets.of([maps[key] for key in drawn.keys], drawn.drawn)
             for targets, maps in zip(self._wanted, self._maps, strict=True)
         ]
         return Batch(
@@ -114,23 +114,9 @@ class ResidentSamples(BatchMaker[DrawnBatch]):
         first = self.samples.targets
         return () if first is None else (first, *self.samples.more)
 
-    def _targets(
-        self, targets: Targets, maps: dict[str, LabelMap], drawn: DrawnBatch
-    ) -> TokenTarget:
-        return token_targets(
-            [maps[key] for key in drawn.keys],
-            [one.view for one in drawn.drawn],
-            targets.grid,
-            targets.kind,
-            targets.smoothing,
-        )
-
     def _move(self, device: torch.device) -> None:
         """Take all images and label maps to the device."""
-        count, ((height, width),) = len(self._decoded), self.sizes
-        pixels = np.empty((count, height, width, 3), np.uint8)
-        for index in range(count):
-            pixels[index] = self._decoded.pixels(index)
+        pixels = np.stack([self._decoded.pixels(index) for index in range(len(self._decoded))])
         self._images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).contiguous()
         self._maps = [_on(device, targets, self.samples) for targets in self._wanted]
 

@@ -22,7 +22,7 @@ from tokenlabel.data.source import UNLABELED, ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import View, coverage
 from tokenlabel.geometry.render import Pixels
-from tokenlabel.labels import LabelStore, TargetKind, token_targets
+from tokenlabel.labels import LabelMap, LabelStore, TargetKind, token_targets
 from tokenlabel.targets import TokenTarget
 
 __all__ = ["BatchMaker", "Samples", "Targets", "class_labels", "pixels_needed"]
@@ -42,7 +42,10 @@ class Targets:
     erased_tokens_train: bool = True  # whether tokens under erased boxes keep their target
 
     def make(self, keys: Sequence[str], drawn: Sequence[Drawn]) -> TokenTarget:
-        maps = [self.labels[key] for key in keys]
+        return self.of([self.labels[key] for key in keys], drawn)
+
+    def of(self, maps: Sequence[LabelMap], drawn: Sequence[Drawn]) -> TokenTarget:
+        """The targets of samples with these label maps, where the maps are."""
         views = [sample.view for sample in drawn]
         target = token_targets(maps, views, self.grid, self.kind, self.smoothing)
         if self.erased_tokens_train or not any(sample.erased for sample in drawn):

@@ -21,10 +21,10 @@ def render_batch(
     size: tuple[int, int],
     interpolation: Sequence[Interpolation],
 ) -> Tensor:
-    """The pixels uint8 [B, C, h, w] of a view of each of `images` uint8 [B, C, H, W]; `size` = (h, w).
+    """Pixels [B, C, h, w] of a view of each of `images` [B, C, H, W], of their type; `size` = (h, w).
 
-    As `render` draws each view, to within two gray levels, on the device of the images. The views
-    must be axis-aligned and stay within the image: crops and flips.
+    As `render` draws each view, of bytes to within two gray levels, on the device of the images. The
+    views must be axis-aligned and stay within the image: crops and flips.
     """
     height, width = images.shape[2:]
     stages = torch.tensor([view.stages[0] for view in views], dtype=torch.float32)
@@ -36,8 +36,10 @@ def render_batch(
         for axis, pixels in enumerate((height, width))
     )
     with torch.autocast(images.device.type, enabled=False):
-        across = _whole_levels(images.float() @ cols[:, None].mT)
-        return _whole_levels(rows[:, None] @ across).to(torch.uint8)
+        across = images.float() @ cols[:, None].mT
+        if images.dtype != torch.uint8:
+            return (rows[:, None] @ across).clamp_(0, 255)
+        return _whole_levels(rows[:, None] @ _whole_levels(across)).to(torch.uint8)
 
 
 def _whole_levels(pixels: Tensor) -> Tensor:
