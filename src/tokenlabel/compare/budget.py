@@ -74,7 +74,7 @@ def sized(
             f" ({at_rate}): give {needed * 60:.0f}m or more, fewer images, or a smaller model"
         )
     shrunk = "" if length == epochs else f" instead of {epochs}"
-    said = f"{length} epochs{shrunk}, {chosen} seeds: what {budget} have room for at {at_rate}"
+    said = f"{length} epochs{shrunk}, {chosen} seeds: what fits into {budget} at {at_rate}"
     return Size(length, chosen, said)
 
 
