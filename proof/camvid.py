@@ -4,12 +4,14 @@
     for part in training validation; do tar xf CAMVID/$part.tar -C runs/camvid-data; done
     cp CAMVID/classes.json runs/camvid-data
     OMP_NUM_THREADS=1 python proof/camvid.py --data runs/camvid-data [--workers 6] [--seeds 0 1 2]
-        [--set KEY=VALUE ...] [--with-tokens RUN ... --without RUN ...]
+        [--pretrained FILE] [--set KEY=VALUE ...] [--with-tokens RUN ... --without RUN ...]
 
 The data are training and validation scenes in ADE20K's layout (images/, annotations/, classes.json).
 Three arms train with the recipe `camvid_cpu` for the same number of updates: on all 367 masks, on every
 eighth (46), and on these 46 plus soft labels of the other 321 scenes, made by the network of the second
-arm. Given students of `tokenlabel train` or `export`, one per seed and side, these students and the same
+arm. With `--pretrained`, weights of EfficientNet-Lite0 from ImageNet, there are two more: a head on this
+network, which stays as it is, learns the 46 masks, and its soft labels teach the small network. Given
+students of `tokenlabel train` or `export`, one per seed and side, these students and the same
 network from random weights are fine-tuned, and probed with a frozen backbone, with the recipe
 `camvid_transfer`. Every network is evaluated once, at the end of its schedule.
 
@@ -54,6 +56,12 @@ EVERY = 8  # one mask of so many is kept
 GRID = (90, 120)  # cells of the soft labels: 4 pixels on a side
 
 FULL, FEW, SOFT = "367 masks", "46 masks", "46 masks + soft labels"
+LARGE, BETTER = "46 masks, pretrained backbone", "46 masks + soft labels by a pretrained backbone"
+TEACHERS = {SOFT: FEW, BETTER: LARGE}  # whose network makes the soft labels
+LARGE_NETWORK = (
+    "model.backbone=tf_efficientnet_lite0", "model.kwargs={}", "model.channels=64",
+    "model.freeze=true", "augment.views=8",
+)  # fmt: skip
 TOKENS, LABELS, RANDOM = "token labels", "labels only", "random weights"
 WAYS = {
     "fine-tuned": (),
@@ -64,7 +72,7 @@ COMMON = ("engine.device=auto", "data.val_split=null", "trackers=[]")
 
 @dataclass(frozen=True)
 class Run:
-    """One training of the plan; `start` is the student whose weights it begins with."""
+    """One training of the plan; `start` are the weights that it, or its teacher, begins with."""
 
     arm: str
     seed: int
@@ -79,7 +87,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        words = " ".join(filter(None, (self.arm.replace("+", "and"), self.way))).split()
+        arm = self.arm.replace("+", "and").replace(",", "")
+        words = " ".join(filter(None, (arm, self.way))).split()
         return "-".join([*words, str(self.seed)])
 
     @property
@@ -97,12 +106,14 @@ class Run:
             settings += WAYS[self.way]
         if self.arm == RANDOM:
             settings += ("model.weights=null",)
+        if self.arm == LARGE:
+            settings += LARGE_NETWORK
         trained = segment.train(
             data=self.data,
             output=self.folder,
             recipe="camvid_transfer" if self.way else "camvid_cpu",
-            weights=self.start,
-            labels=self._labels() if self.arm == SOFT else None,
+            weights=None if self.arm in TEACHERS else self.start,
+            labels=self._labels() if self.arm in TEACHERS else None,
             seed=self.seed,
             settings=settings,
         ).results
@@ -125,11 +136,11 @@ class Run:
         )
 
     def _labels(self) -> Path:
-        """The label store that the network on few masks makes, which is trained first."""
-        few = dataclasses.replace(self, arm=FEW)
-        make_records([few.job])
-        store = WORK / f"labels-{self.seed}"
-        spec = {"kind": "segmenter", "model": str(few.folder), "grid": list(GRID), "flip": True}
+        """The label store of the network on few masks, which is trained first."""
+        teacher = dataclasses.replace(self, arm=TEACHERS[self.arm])
+        make_records([teacher.job])
+        store = WORK / f"labels-{teacher.name}"
+        spec = {"kind": "segmenter", "model": str(teacher.folder), "grid": list(GRID), "flip": True}
         annotate(data=str(self.data / "images" / "training"), output=store, annotator=spec)
         return store
 
@@ -139,6 +150,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="CamVid in ADE20K's layout")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at a time")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--pretrained", help="weights of EfficientNet-Lite0, from ImageNet")
     parser.add_argument("--set", nargs="+", default=[], help="further values of the recipes")
     parser.add_argument(
         "--with-tokens", nargs="+", default=[], help="students (LV-ViT, ViT), one per seed"
@@ -148,22 +160,27 @@ def main() -> None:
     loaders = max((os.cpu_count() or 1) // options.workers - 1, 0)
     settings = (f"data.workers={loaders}", *options.set)
     few = with_few_masks(options.data)
-    arms = {FULL: options.data, FEW: few, SOFT: few}
+    arms = {FULL: (options.data, None), FEW: (few, None), SOFT: (few, None)}
+    if options.pretrained:
+        arms |= {LARGE: (few, options.pretrained), BETTER: (few, options.pretrained)}
     runs = {
-        arm: [Run(arm, seed, data, settings) for seed in options.seeds]
-        for arm, data in arms.items()
+        arm: [Run(arm, seed, data, settings, start) for seed in options.seeds]
+        for arm, (data, start) in arms.items()
     }
     starts = {way: students(options, settings, way) for way in WAYS if options.with_tokens}
     others = [run for sides in starts.values() for side in sides.values() for run in side]
     # the longest first; those on few masks are made by those that learn from their labels
-    jobs = [run.job for run in (*runs[SOFT], *runs[FULL], *others)]
+    taught = [arm for arm in TEACHERS if arm in runs]
+    jobs = [run.job for arm in (*taught, FULL) for run in runs[arm]] + [run.job for run in others]
     make_records(jobs, options.workers, said)
-    tables = [table(runs), differences(runs, ((SOFT, FEW), (SOFT, FULL)))]
+    pairs = [(arm, other) for arm in taught for other in (FEW, FULL)]
+    tables = [table(runs), differences(runs, pairs)]
     for sides in starts.values():
         tokens, labels, random = sides
         tables += [table(sides), differences(sides, ((tokens, labels), (labels, random)))]
-    for arm in (FULL, SOFT):
-        keep(max(runs[arm], key=lambda run: run.job.record().score))
+    soft = [run for arm in taught for run in runs[arm]]
+    for side in (runs[FULL], soft):
+        keep(max(side, key=lambda run: run.job.record().score))
     before, mark, rest = PAGE.read_text().partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
     write_atomically(PAGE, before + mark + "\n\n".join(tables) + end + after)

@@ -20,6 +20,8 @@ SEEDS = (0, 1, 2)
 SETTLED = 1.0  # points: a third seed is trained where a difference is smaller
 FULL_EPOCHS = 20
 FEW_PASSES = 300_000  # images that go through a student where there are fewer
+FEW_IMAGES = 5000  # so few or fewer are validated twice, others ten times
+FEWEST_SEEN = 50_000  # images that go through an annotator, at least
 
 STUDENTS = {
     "lvvit": "LV-ViT, 1.07 M",
@@ -125,11 +127,14 @@ class Annotator:
     title: str
     options: tuple[str, ...] = ()  # of `teach`; none for one that is used as it is
     pretrained: bool = False
+    epochs: int = 0  # at least; few images are seen as often as it takes
 
     def teach(self, images: Images, output: str) -> list[str]:
         start = ["--weights", PRETRAINED] if self.pretrained else ["--no-pretrained"]
         data = ["--data", images.train, "--batch-size", str(images.batch_size)]
-        return ["teach", *data, "--output", output, *start, *self.options]
+        epochs = max(self.epochs, FEWEST_SEEN // images.count)
+        options = [*start, *self.options, "--epochs", str(epochs)]
+        return ["teach", *data, "--output", output, *options]
 
 
 PRETRAINED = f"{WORK}/pretrained.safetensors"  # a link to the file that was given
@@ -143,8 +148,9 @@ def taught(title: str, *options: str, epochs: int = 16) -> Annotator:
         (
             "--model", "resnet10t", "--model-kwargs", "output_stride", "8", "channels",
             "[64,128,256,256]", "--image-size", "48", "--opt", "muon", "--lr", "6e-3",
-            "--holdout", "0.05", "--cache", "device", "--epochs", str(epochs), *options,
+            "--holdout", "0.05", "--cache", "device", *options,
         ),
+        epochs=epochs,
     )  # fmt: skip
 
 
@@ -160,10 +166,11 @@ ANNOTATORS = {
     "finetuned": Annotator(
         "pretrained on ImageNet, fine-tuned on the same images",
         (
-            "--model", PRETRAINED_MODEL, "--image-size", "128", "--epochs", "8", "--lr", "5e-4",
+            "--model", PRETRAINED_MODEL, "--image-size", "128", "--lr", "5e-4",
             "--holdout", "0.05", "--cache", "device",
         ),
         pretrained=True,
+        epochs=8,
     ),
 }  # fmt: skip
 
@@ -251,6 +258,7 @@ class Run:
     def choices(self, epochs: int) -> dict[str, Any]:
         arm, data = ARMS[self.arm], DATA[(self.start or self).images.data]  # its size and patches
         mixing = () if arm.mix == "none" else (MIXING,)
+        often = 10 if self.images.count > FEW_IMAGES else 2  # where validating is dear
         return {
             "data": self.images.train,
             "val": self.images.val,
@@ -267,7 +275,7 @@ class Run:
             "device_batch": self.images.batch_size,
             "weights": None if self.start is None else str(self.start.training.folder),
             "lr": None if self.start is None else FINE_TUNING,
-            "settings": (f"validate_every={max(1, epochs // 10)}", *mixing, *data.settings),
+            "settings": (f"validate_every={max(1, epochs // often)}", *mixing, *data.settings),
         }  # fmt: skip
 
 
