@@ -16,10 +16,12 @@ from tokenlabel.api import segment
 from tokenlabel.data.order import Request
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelMap, LabelStore
+from tokenlabel.segmentation.account import account_of
 from tokenlabel.segmentation.augment import PairAugmentation
 from tokenlabel.segmentation.classes import IGNORED
 from tokenlabel.segmentation.dataset import Samples, soft_scenes
 from tokenlabel.segmentation.pairs import open_pairs
+from tokenlabel.segmentation.task import class_weights
 from tokenlabel.segmentation.trained import load_segmenter
 
 SMALL = (
@@ -90,10 +92,14 @@ def test_a_network_labels_what_has_no_mask_and_another_learns_from_it(
     segmenter = load_segmenter(tmp_path / "few").segmenter(torch.device("cpu"))
     image = np.asarray(Image.open(scenes / "images" / "training" / "s5.png"))
     cells, kept = segmenter.cells(image, (12, 16)), store["s5.png"]
-    assert kept.grid == (12, 16)
-    found = torch.zeros_like(cells).scatter_(0, kept.classes, kept.probabilities())
-    assert torch.allclose(found, cells, atol=0.01)
     assert torch.allclose(cells.sum(0), torch.ones(12, 16), atol=1e-5)
+    assert kept.grid == (12, 16)
+    weights = class_weights(account_of(open_pairs(scenes, "training")).pixels, 0.5)
+    assert weights.max() > 1.1 * weights.min()
+    assert np.allclose(store.manifest.annotator["class_weights"], weights)
+    even = cells / weights[:, None, None]  # the class weights of the training are divided out
+    found = torch.zeros_like(cells).scatter_(0, kept.classes, kept.probabilities())
+    assert torch.allclose(found, even / even.sum(0), atol=0.01)
     (scenes / "images" / "training" / "s7.png").rename(scenes / "images" / "training" / "new.png")
     capsys.readouterr()
     train(scenes, tmp_path / "more", labels=tmp_path / "labels")

@@ -26,6 +26,9 @@ __all__ = ["SegmenterAnnotator", "SegmenterSpec"]
 class SegmenterSpec:
     """Label images with a segmentation network: a cell gets the mean probabilities of its pixels.
 
+    A network that was trained with class weights predicts rare classes too often; the weights are
+    divided out, so that labels are probabilities of the classes as they occur.
+
     The classes are those of the network. `tokenlabel segment train --labels` trains on them for scenes
     without a mask; `tokenlabel train` uses them if the data has class folders of the same names.
     """
@@ -87,6 +90,7 @@ class SegmenterAnnotator:
         from tokenlabel.models.arithmetic import name_of
 
         shown, dtype = self._segmenter.inference, self._segmenter.dtype
+        weights = self._trained.class_weights
         return {
             "kind": "segmenter",
             "model": self._trained.recipe.model.backbone,
@@ -98,7 +102,8 @@ class SegmenterAnnotator:
             "stride": shown.stride,
             "scales": list(shown.scales),
             "flip": shown.flip,
-            # nothing of float32, as before there was a choice
+            # nothing of what there was not before
+            **({"class_weights": list(weights)} if weights else {}),
             **({"dtype": name_of(dtype)} if name_of(dtype) != "float32" else {}),
         }
 
@@ -118,8 +123,19 @@ class SegmenterAnnotator:
 
         maps = []
         for pixels in batch:
-            probabilities = self._segmenter.cells(pixels, self.grid)
+            probabilities = self._unweighted(self._segmenter.cells(pixels, self.grid))
             maps.append(
                 LabelMap.from_logits(probabilities.clamp(min=1e-8).log(), self.top_k, Box())
             )
         return maps
+
+    def _unweighted(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """What [C, h, w] would be without the class weights of the training."""
+        import torch
+
+        if self._trained.class_weights is None:
+            return probabilities
+        weights = probabilities.new_tensor(self._trained.class_weights)[:, None, None]
+        # a weight of 0 is that of a class that no mask shows
+        even = torch.where(weights > 0, probabilities / weights, 0.0)
+        return even / even.sum(0)

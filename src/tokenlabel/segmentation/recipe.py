@@ -121,8 +121,7 @@ class SegmentationLoss:
     soft_threshold: Share = 0.0
     """Regions whose best class is less probable than this have no soft label; 0 keeps all."""
     class_balance: Share = 0.0
-    """Weigh pixels of masks by class frequency to this negative power: 0 not at all, 1 all classes
-    alike."""
+    """Weigh pixels by class frequency to this negative power: 0 not at all, 1 all classes alike."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

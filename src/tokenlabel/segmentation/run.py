@@ -79,6 +79,7 @@ class SegmentationSpec:
             self._say()
         balance = recipe.loss.class_balance
         counts = self.accounts["training"].pixels
+        self.class_weights = class_weights(counts, balance) if balance else None
         torch.manual_seed(recipe.seed)
         self.model = create_segmenter(recipe, len(self.pairs.classes), fresh=True)
         self.task = SegmentationTask(
@@ -86,7 +87,7 @@ class SegmentationSpec:
             **normalization(self.model),
             auxiliary_weight=recipe.loss.auxiliary_weight,
             soft_weight=recipe.loss.soft_weight,
-            class_weights=class_weights(counts, balance) if balance else None,
+            class_weights=self.class_weights,
         )
         return self.task
 
@@ -162,6 +163,7 @@ class SegmentationSpec:
             "classes": classes.names,
             "values": classes.values,
             "ignored": classes.ignored,
+            "class_weights": None if self.class_weights is None else self.class_weights.tolist(),
             "decode": self.pairs.rules.as_dict(),
             "masks": {part: account.as_dict() for part, account in self.accounts.items()},
             "left_out": self._left_out(),

@@ -19,10 +19,8 @@ __all__ = ["SegmentationTask", "class_weights"]
 class SegmentationTask(nn.Module):
     """Losses of a `SegmentationModel` on batches of uint8 images, or their features, and labels.
 
-    `mean` and `std` normalize pixels in [0, 1]; `class_weights` [C] weigh pixels of masks by their
-    class. Every pixel of a cell with a soft label has that label, and counts `soft_weight`, whatever
-    its classes: a network that was trained with class weights already predicts rare classes more
-    often, and its labels would be weighted twice. Losses are means
+    `mean` and `std` normalize pixels in [0, 1]; `class_weights` [C] weigh pixels by their class.
+    Every pixel of a cell with a soft label has that label, and counts `soft_weight`. Losses are means
     over all pixels, where one without label counts as zero, as in mmsegmentation: so the mean over
     equal parts of a batch is the mean over the batch.
     """
@@ -74,6 +72,8 @@ class SegmentationTask(nn.Module):
         loss = F.nll_loss(log_q, labels, self.class_weights, ignore_index=IGNORED, reduction="sum")
         if batch.soft is not None:
             target = batch.soft.to(log_q)
+            if self.class_weights is not None:
+                target = target * self.class_weights[:, None, None]
             by_cell = F.adaptive_avg_pool2d(log_q, (target.shape[2], target.shape[3]))
             pixels = labels.numel() / target[:, 0].numel()  # in a cell
             loss = loss - self.soft_weight * pixels * (target * by_cell).sum()

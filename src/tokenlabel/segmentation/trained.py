@@ -109,6 +109,7 @@ class TrainedSegmenter:
     weights: Path  # the file that they were read from
     run: Path | None = None  # the folder of its run
     rules: DecodeRules = AS_STORED  # how the images that it was trained on became pixels
+    class_weights: tuple[float, ...] | None = None  # by which its pixels counted in training
 
     def segmenter(self, device: torch.device, **changes: Any) -> Segmenter:
         """The model on a device, shown images as its recipe says, with changes."""
@@ -132,7 +133,13 @@ def load_segmenter(run: Path, settings: Sequence[str] = ()) -> TrainedSegmenter:
     recipe = override(opened.recipe, settings)
     rules = DecodeRules.of_dict(known.get("decode", {}))
     trained = load_checkpoint(opened.weights(), recipe, classes)
-    return dataclasses.replace(trained, run=opened.folder, rules=rules)
+    weights = known.get("class_weights")
+    return dataclasses.replace(
+        trained,
+        run=opened.folder,
+        rules=rules,
+        class_weights=None if weights is None else tuple(weights),
+    )
 
 
 def load_checkpoint(
