@@ -16,8 +16,8 @@ network from random weights are fine-tuned, and probed with a frozen backbone, w
 `camvid_transfer`. Every network is evaluated once, at the end of its schedule.
 
 `--workers` runs are trained in parallel, on the GPU if there is one; the remaining cores load images. On
-one core a run of the first kind takes half an hour, one of the second 5 minutes (frozen: 2). Finished
-runs write a record to `proof/camvid/`, with the counts of every scene. The weights of the best networks
+one core a run of the first kind takes ten minutes, one of the second 5 (frozen: 3). Finished runs
+write a record to `proof/camvid/`, with the counts of every scene. The weights of the best networks
 go to `proof/weights/`, the tables to `docs/segmentation.md`.
 """
 
@@ -27,10 +27,12 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file
@@ -39,6 +41,7 @@ from tokenlabel.api import segment
 from tokenlabel.api.annotate import annotate
 from tokenlabel.api.segment.comparison import compared
 from tokenlabel.api.segment.evaluation import measure
+from tokenlabel.api.segment.training import Choices, compose_recipe
 from tokenlabel.compare.comparison import markdown, plus_minus
 from tokenlabel.compare.plan import Job, make_records
 from tokenlabel.compare.record import Record
@@ -53,6 +56,7 @@ RESULTS, WEIGHTS = Path("proof/camvid"), Path("proof/weights")
 PAGE = Path("docs/segmentation.md")
 MARKS = ("<!-- made by proof/camvid.py -->\n", "\n<!-- end -->")
 EVERY = 8  # one mask of so many is kept
+SHOWN_MORE = "data.mask_repeats=7"  # with soft labels: half of a batch are scenes with masks
 GRID = (90, 120)  # cells of the soft labels: 4 pixels on a side
 
 FULL, FEW, SOFT = "367 masks", "46 masks", "46 masks + soft labels"
@@ -63,6 +67,8 @@ LARGE_NETWORK = (
     "model.freeze=true", "augment.views=8",
 )  # fmt: skip
 TOKENS, LABELS, RANDOM = "token labels", "labels only", "random weights"
+PAIRS = [(arm, other) for arm in TEACHERS for other in (FEW, FULL)]
+PAIRS += [(TOKENS, LABELS), (LABELS, RANDOM)]  # whose differences are shown
 WAYS = {
     "fine-tuned": (),
     "frozen": ("model.freeze=true", "augment.views=4", "model.head=linear4"),
@@ -96,11 +102,7 @@ class Run:
         return WORK / self.name
 
     @property
-    def job(self) -> Job:
-        return Job(self.title, self.seed, RESULTS / f"{self.name}.json", self)
-
-    def __call__(self) -> Record:
-        """Train, and measure what came of it."""
+    def _choices(self) -> Choices:
         settings = (*COMMON, *self.settings)
         if self.way:
             settings += WAYS[self.way]
@@ -108,15 +110,41 @@ class Run:
             settings += ("model.weights=null",)
         if self.arm == LARGE:
             settings += LARGE_NETWORK
-        trained = segment.train(
-            data=self.data,
-            output=self.folder,
-            recipe="camvid_transfer" if self.way else "camvid_cpu",
-            weights=None if self.arm in TEACHERS else self.start,
-            labels=self._labels() if self.arm in TEACHERS else None,
-            seed=self.seed,
-            settings=settings,
-        ).results
+        if self.arm in TEACHERS:
+            settings += (SHOWN_MORE,)
+        return {
+            "data": self.data,
+            "recipe": "camvid_transfer" if self.way else "camvid_cpu",
+            "weights": None if self.arm in TEACHERS else self.start,
+            "seed": self.seed,
+            "settings": settings,
+        }
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What its result depends on, besides the data and the weights that it begins with."""
+        whole = dataclasses.asdict(compose_recipe(**self._choices))
+        parts = {
+            part: whole[part] for part in ("augment", "model", "loss", "optimizer", "schedule")
+        }
+        del parts["model"]["weights"]
+        return cast(dict[str, Any], json.loads(json.dumps(parts)))
+
+    def checked(self) -> Job:
+        """Its job, whose record, if there is one, is of the same recipe."""
+        found = self.job.record().details.get("recipe") if self.job.file.exists() else None
+        if self.job.file.exists() and found != self.recipe:
+            sys.exit(f"{self.job.file} is of another recipe: remove it, and it is made again")
+        return self.job
+
+    @property
+    def job(self) -> Job:
+        return Job(self.title, self.seed, RESULTS / f"{self.name}.json", self)
+
+    def __call__(self) -> Record:
+        """Train, and measure what came of it."""
+        labels = self._labels() if self.arm in TEACHERS else None
+        trained = segment.train(output=self.folder, labels=labels, **self._choices).results
         result, by_scene, pairs = measure(self.data, self.folder)
         scenes = [pair.key for pair in pairs.items]
         facts = open_run(self.folder, SegmentationRecipe).facts
@@ -129,6 +157,7 @@ class Run:
                 "measures": result.summary(),
                 "images": trained["images"],
                 "updates": trained["updates"],
+                "recipe": self.recipe,
                 "device": facts["devices"][0] if facts["devices"] else "one core of a CPU",
                 "precision": facts["precision"],
                 "scenes": dict(zip(scenes, as_text(by_scene), strict=True)),
@@ -138,7 +167,7 @@ class Run:
     def _labels(self) -> Path:
         """The label store of the network on few masks, which is trained first."""
         teacher = dataclasses.replace(self, arm=TEACHERS[self.arm])
-        make_records([teacher.job])
+        make_records([teacher.checked()])
         store = WORK / f"labels-{teacher.name}"
         spec = {"kind": "segmenter", "model": str(teacher.folder), "grid": list(GRID), "flip": True}
         annotate(data=str(self.data / "images" / "training"), output=store, annotator=spec)
@@ -156,6 +185,7 @@ def main() -> None:
         "--with-tokens", nargs="+", default=[], help="students (LV-ViT, ViT), one per seed"
     )
     parser.add_argument("--without", nargs="+", default=[], help="their equals without tokens")
+    parser.add_argument("--match", default="", help="make only runs whose name this finds")
     options = parser.parse_args()
     loaders = max((os.cpu_count() or 1) // options.workers - 1, 0)
     settings = (f"data.workers={loaders}", *options.set)
@@ -168,23 +198,27 @@ def main() -> None:
         for arm, (data, start) in arms.items()
     }
     starts = {way: students(options, settings, way) for way in WAYS if options.with_tokens}
-    others = [run for sides in starts.values() for side in sides.values() for run in side]
-    # the longest first; those on few masks are made by those that learn from their labels
-    taught = [arm for arm in TEACHERS if arm in runs]
-    jobs = [run.job for arm in (*taught, FULL) for run in runs[arm]] + [run.job for run in others]
+    tables = [runs, *starts.values()]
+    # seed by seed; those on few masks are made by those that learn from their labels
+    jobs = [
+        run.checked()
+        for of_one_seed in zip(*(side for sides in tables for side in sides.values()), strict=True)
+        for run in of_one_seed
+        if run.arm not in TEACHERS.values() and re.search(options.match, run.name)
+    ]
     make_records(jobs, options.workers, said)
-    pairs = [(arm, other) for arm in taught for other in (FEW, FULL)]
-    tables = [table(runs), differences(runs, pairs)]
-    for sides in starts.values():
-        tokens, labels, random = sides
-        tables += [table(sides), differences(sides, ((tokens, labels), (labels, random)))]
-    soft = [run for arm in taught for run in runs[arm]]
-    for side in (runs[FULL], soft):
-        keep(max(side, key=lambda run: run.job.record().score))
+    parts = []
+    for sides in tables:
+        made = {arm: [r for r in side if r.job.file.exists()] for arm, side in sides.items()}
+        made = {arm: side for arm, side in made.items() if side}
+        if made:
+            parts += [table(made), differences(made)]
+    for arms in ((FULL,), tuple(TEACHERS)):
+        keep([run for arm in arms for run in runs.get(arm, ()) if run.job.file.exists()])
     before, mark, rest = PAGE.read_text().partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
-    write_atomically(PAGE, before + mark + "\n\n".join(tables) + end + after)
-    print("\n\n".join(tables))
+    write_atomically(PAGE, before + mark + "\n\n".join(parts) + end + after)
+    print("\n\n".join(parts))
 
 
 def said(record: Record) -> None:
@@ -200,7 +234,7 @@ def students(
     """The runs of each start, trained in one way."""
     starts = {TOKENS: options.with_tokens, LABELS: options.without, RANDOM: options.without}
     return {
-        f"{arm}, {way}": [
+        arm: [
             Run(arm, seed, options.data, settings, start, way)
             for seed, start in zip(options.seeds, students, strict=True)
         ]
@@ -229,31 +263,35 @@ def with_few_masks(data: Path) -> Path:
 def table(runs: dict[str, list[Run]]) -> str:
     """Means over seeds, in percent, and what a run took."""
     rows, machines = [], set()
-    for arm, side in runs.items():
+    for side in runs.values():
         found = [run.job.record() for run in side]
         values = [
             {r.seed: 100 * r.details["measures"][name] for r in found}
             for name in ("miou", "boundary_iou", "class_accuracy", "pixel_accuracy")
         ]
         minutes = plus_minus({r.seed: r.seconds / 60 for r in found}, 1)
-        rows.append([arm, *map(plus_minus, values), minutes])
+        rows.append([side[0].title, *map(plus_minus, values), minutes])
         machines |= {f"{r.details['device']}, {r.details['precision']}" for r in found}
     head = ["", "mean IoU", "boundary IoU", "class accuracy", "pixel accuracy", "minutes"]
     return f"{markdown(head, rows)}\n\nTrained on: {'; '.join(sorted(machines))}."
 
 
-def differences(runs: dict[str, list[Run]], pairs: Sequence[tuple[str, str]]) -> str:
-    """Pairs of arms, over seeds and scenes."""
+def differences(runs: dict[str, list[Run]]) -> str:
+    """Pairs of arms, over the seeds that both have, and scenes."""
     rows = []
-    for pair in pairs:
-        first, second = ([counts(run) for run in runs[arm]] for arm in pair)
-        scenes = list(runs[pair[0]][0].job.record().details["scenes"])
+    for pair in PAIRS:
+        by_seed = [{run.seed: run for run in runs.get(arm, ())} for arm in pair]
+        seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
+        if not seeds:
+            continue
+        first, second = ([counts(side[seed]) for seed in seeds] for side in by_seed)
+        scenes = list(by_seed[0][seeds[0]].job.record().details["scenes"])
         found = compared(scenes, first, second)
         gap = found.differences["miou"]
         low, high = (100 * side for side in gap.interval)
         rows.append(
             [
-                " - ".join(pair),
+                f"{' - '.join(pair)}, seeds {', '.join(map(str, seeds))}",
                 f"{100 * gap.mean:+.2f} ({low:+.2f} to {high:+.2f})",
                 f"{gap.p:.3f}",
                 f"{found.first['miou'] / found.second['miou']:.1%}",
@@ -276,8 +314,11 @@ def counts(run: Run) -> SegmentationCounts:
     return SegmentationCounts(found.view(len(found), -1, COUNTS))
 
 
-def keep(run: Run) -> None:
-    """The network of a run in half precision, with its recipe, its classes and a card."""
+def keep(runs: Sequence[Run]) -> None:
+    """The best network in half precision, with its recipe, its classes and a card."""
+    run = max(runs, key=lambda run: run.job.record().score, default=None)
+    if run is None or not run.folder.exists():
+        return  # a record that came with the code
     opened, record = open_run(run.folder, SegmentationRecipe), run.job.record()
     target = WEIGHTS / f"camvid-{run.name}"
     target.mkdir(parents=True, exist_ok=True)

@@ -176,3 +176,23 @@ def test_token_labels_from_masks_train_a_student_that_starts_a_network(
         assert torch.allclose(
             trained[f"pyramid.backbone.{name}"], began[f"backbone.{name}"], atol=1e-6
         )
+
+
+def test_few_masks_are_shown_more_often(scenes: Path, tmp_path: Path) -> None:
+    for number in range(2, 8):
+        (scenes / "annotations" / "training" / f"s{number}.png").unlink()
+    train(scenes, tmp_path / "few", "schedule.batch_size=2")
+    store = label(scenes, tmp_path / "few", tmp_path / "labels")
+    pairs = open_pairs(scenes, "training")
+    augment = PairAugmentation(crop=(32, 32), short_side=48, color=False)
+    samples = Samples(pairs, augment, soft=soft_scenes(pairs, store, mask_repeats=3))
+    batch = samples.make([Request(number, 0, 0) for number in range(len(samples))])
+    assert batch.keys[:6] == batch.keys[:2] * 3
+    assert len(set(batch.keys[6:])) == 6
+    assert batch.soft is not None
+    assert batch.soft.flatten(1).sum(1).gt(0).tolist() == [False] * 6 + [True] * 6
+    assert (batch.labels[:6] != IGNORED).flatten(1).any(1).all()
+    assert not torch.equal(batch.images[0], batch.images[2]), "repetitions are other views"
+    train(scenes, tmp_path / "more", "data.mask_repeats=3", labels=tmp_path / "labels")
+    facts = json.loads((tmp_path / "more" / "environment.json").read_text())
+    assert (facts["images"], facts["soft"]) == (8, 6)

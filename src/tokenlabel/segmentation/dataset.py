@@ -73,9 +73,12 @@ class SoftScenes:
     scenes: tuple[Pair, ...]
     store: LabelStore
     threshold: float = 0.0  # cells whose best class is less probable have no target
+    mask_repeats: int = 1  # how often a pass shows a scene with a mask, and these once
 
 
-def soft_scenes(pairs: Pairs, store: LabelStore, threshold: float = 0.0) -> SoftScenes:
+def soft_scenes(
+    pairs: Pairs, store: LabelStore, threshold: float = 0.0, mask_repeats: int = 1
+) -> SoftScenes:
     """The scenes of `pairs` that have no mask, but a label. Raises InputError for other classes."""
     names = store.manifest.class_names
     if store.num_classes != len(pairs.classes) or names not in (None, pairs.classes.names):
@@ -83,7 +86,8 @@ def soft_scenes(pairs: Pairs, store: LabelStore, threshold: float = 0.0) -> Soft
             f"the labels in {store.location} are of {store.num_classes} classes, the masks of"
             f" {len(pairs.classes)}, or of other names: label with a network trained on these masks"
         )
-    return SoftScenes(tuple(p for p in pairs.unmasked if p.key in store), store, threshold)
+    scenes = tuple(pair for pair in pairs.unmasked if pair.key in store)
+    return SoftScenes(scenes, store, threshold, mask_repeats)
 
 
 class Sample(NamedTuple):
@@ -96,7 +100,8 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Samples(BatchMaker[PairBatch]):
-    """Makes batches: scenes with masks first, then those with soft labels.
+    """Makes batches: scenes with masks first, as often as they are repeated, then those with soft
+    labels.
 
     `views` limits how many views are drawn of a scene; they are shown in turn, epoch by epoch.
     """
@@ -108,7 +113,11 @@ class Samples(BatchMaker[PairBatch]):
     soft: SoftScenes | None = None
 
     def __len__(self) -> int:
-        return len(self.pairs) + (0 if self.soft is None else len(self.soft.scenes))
+        return self._masked + (0 if self.soft is None else len(self.soft.scenes))
+
+    @property
+    def _masked(self) -> int:
+        return len(self.pairs) * (1 if self.soft is None else self.soft.mask_repeats)
 
     def make(self, requests: list[Request]) -> PairBatch:
         return self.batch(requests, [self.sample(request) for request in requests])
@@ -128,7 +137,7 @@ class Samples(BatchMaker[PairBatch]):
         """The view of a scene that an epoch shows."""
         rng = np.random.default_rng((self.seed, self.view(request), request.image))
         scene, rules = self._scene(request.image), self.pairs.rules
-        if request.image < len(self.pairs):
+        if request.image < self._masked:
             pixels, labels = self.augmentation(*read_pair(scene, self.pairs.classes, rules), rng)
             return Sample(torch.from_numpy(pixels), torch.from_numpy(labels), None)
         assert self.soft is not None
@@ -143,6 +152,6 @@ class Samples(BatchMaker[PairBatch]):
         return request.epoch if self.views is None else request.epoch % self.views
 
     def _scene(self, number: int) -> Pair:
-        if self.soft is None or number < len(self.pairs):
-            return self.pairs.items[number]
-        return self.soft.scenes[number - len(self.pairs)]
+        if self.soft is None or number < self._masked:
+            return self.pairs.items[number % len(self.pairs)]
+        return self.soft.scenes[number - self._masked]

@@ -59,6 +59,9 @@ class SegmentationData:
     """Which channels of the images the model sees, by number; None: all."""
     labels: str | None = None
     """Label store made by `tokenlabel annotate`: soft labels of training scenes without a mask."""
+    mask_repeats: Count = 1
+    """How often a pass over the images shows each scene with a mask, where `labels` has others: few
+    masks would otherwise be lost among many soft labels."""
     workers: Annotated[int, Field(ge=0)] = 4
     """Loader processes per rank. Never changes the result."""
 

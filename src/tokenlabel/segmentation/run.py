@@ -67,7 +67,9 @@ class SegmentationSpec:
         self.store = None if recipe.data.labels is None else LabelStore(recipe.data.labels)
         self.soft = None
         if self.store is not None:
-            self.soft = soft_scenes(self.pairs, self.store, recipe.loss.soft_threshold)
+            self.soft = soft_scenes(
+                self.pairs, self.store, recipe.loss.soft_threshold, recipe.data.mask_repeats
+            )
 
     def build(self, ranks: Ranks) -> SegmentationTask:
         recipe = self.recipe
@@ -126,7 +128,9 @@ class SegmentationSpec:
         views = self.recipe.augment.views
         if not self.recipe.model.freeze or views is None:
             return None
-        said = require_memory(self.model, self.recipe.augment.crop, self._scenes * views)
+        repeats = 1 if self.soft is None else self.soft.mask_repeats
+        shown = (len(self.pairs) * repeats + self._soft_count) * views
+        said = require_memory(self.model, self.recipe.augment.crop, shown)
         if ranks.first:
             console.print(
                 f"features of {self._scenes:,} images x {views} views are made once, and kept in {said}",
