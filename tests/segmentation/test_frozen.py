@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,16 @@ import pytest
 import torch
 
 from tokenlabel.api import segment
+from tokenlabel.cli.main import main
 from tokenlabel.errors import InputError
 from tokenlabel.models import build_model
+from tokenlabel.runs.recipe_file import read_recipe
 from tokenlabel.runs.results import read_metrics
 from tokenlabel.segmentation.model import SegmentationModel
-from tokenlabel.segmentation.recipe import HeadKind
-from tokenlabel.segmentation.trained import load_segmenter
+from tokenlabel.segmentation.recipe import HeadKind, SegmentationRecipe
+from tokenlabel.segmentation.trained import create_segmenter, load_segmenter
+
+PAGE = Path(__file__).parents[2] / "docs" / "segmentation.md"
 
 FROZEN = (
     "augment.crop=[32, 32]", "augment.color=false", "test.short_side=48", "test.window=null",
@@ -137,8 +143,6 @@ def test_a_plain_backbone_gives_its_last_blocks_behind_the_norm() -> None:
 def test_towers_of_any_patch_take_any_crop(
     name: str, patch: int, make_recipe: Callable[..., Any]
 ) -> None:
-    from tokenlabel.segmentation.trained import create_segmenter
-
     with torch.device("meta"):
         model = create_segmenter(make_recipe(name), 7).eval()
         scores = model(torch.empty(1, 3, 100, 130))
@@ -150,5 +154,40 @@ def test_towers_of_any_patch_take_any_crop(
 def make_recipe() -> Callable[..., Any]:
     return lambda name: segment.compose_recipe(
         recipe="camvid_cpu", backbone=name, head="linear",
-        settings=("augment.crop=[100, 130]", "model.kwargs={}"),
+        settings=("augment.crop=[100, 130]",),
     )  # fmt: skip
+
+
+def test_the_documented_probe_builds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The page's command as it stands, up to the weights, which would have to be downloaded."""
+    section = PAGE.read_text().partition("## Frozen backbones")[2]
+    block = re.search(r"```console\n\$ tokenlabel (.*?)```", section, re.S)
+    assert block is not None
+    with pytest.raises(SystemExit) as ended:
+        main([*shlex.split(block[1].replace("\\\n", " ")), "--show"])
+    assert not ended.value.code
+    file = tmp_path / "recipe.yaml"
+    file.write_text(capsys.readouterr().out)
+    recipe = read_recipe(file, SegmentationRecipe)
+    assert (recipe.model.head, recipe.model.freeze, recipe.model.weights) == (
+        "linear", True, "pretrained",
+    )  # fmt: skip
+    assert (recipe.augment.views, recipe.optimizer.lr) == (None, 1e-3)
+    assert recipe.schedule.updates <= 5000
+    with torch.device("meta"):
+        model = create_segmenter(recipe, 150)
+    assert model.pyramid.divisor == 14
+
+
+def test_another_backbone_leaves_the_arguments_of_the_recipes_own() -> None:
+    """These fit their own backbone only; what is given with the other one stays."""
+    published = segment.compose_recipe().model
+    assert published.kwargs == {"norm_eps": 1e-6}
+    assert published.drop_path == 0.1
+    other = segment.compose_recipe(backbone="vit_small_patch14_dinov2").model
+    assert (other.kwargs, other.drop_path, other.channels) == ({}, 0.0, published.channels)
+    given = ("model.backbone=resnet10t", "model.kwargs={stem_width: 16}", "model.drop_path=0.2")
+    other = segment.compose_recipe(settings=given).model
+    assert (other.kwargs, other.drop_path) == ({"stem_width": 16}, 0.2)
+    same = segment.compose_recipe(backbone=published.backbone).model
+    assert same == published

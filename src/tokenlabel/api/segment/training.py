@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +12,12 @@ from tokenlabel.choices import PRECISION, Arithmetic, Device
 from tokenlabel.errors import InputError
 from tokenlabel.runs.recipe_file import override, read_recipe
 from tokenlabel.runs.results import TrainResult
-from tokenlabel.segmentation.recipe import HeadKind, Layout, SegmentationRecipe
+from tokenlabel.segmentation.recipe import (
+    HeadKind,
+    Layout,
+    SegmentationModelChoice,
+    SegmentationRecipe,
+)
 from tokenlabel.text import read_json
 
 if TYPE_CHECKING:
@@ -79,8 +85,15 @@ def compose_recipe(**choices: Unpack[Choices]) -> SegmentationRecipe:
         changes |= {"model.freeze": True, "augment.views": _FROZEN_VIEWS}
     changes |= {name: value for name, value in given.items() if value is not None}
     texts = [f"{name}={json.dumps(value)}" for name, value in changes.items()]
+    texts += choices.get("settings", ())
     base = find_recipe(choices.get("recipe", "lvvit_s_upernet_ade20k"))
-    return override(base, [*texts, *choices.get("settings", ())])
+    chosen = override(base, texts)
+    if chosen.model.backbone == base.model.backbone:
+        return chosen
+    # arguments and stochastic depth of the recipe are those of its own backbone
+    own = SegmentationModelChoice()
+    model = dataclasses.replace(base.model, kwargs=own.kwargs, drop_path=own.drop_path)
+    return override(dataclasses.replace(base, model=model), texts)
 
 
 def train(
