@@ -307,13 +307,34 @@ def test_a_file_of_weights_in_half_precision_measures_and_predicts(
     with pytest.raises(InputError, match="has no class list"):
         segment.predict(images=photos, output=tmp_path / "out", **given)
     (file.parent / "classes.json").write_text((scenes / "classes.json").read_text())
+    with pytest.raises(InputError, match=r"which mask values .* --ignore-index 0"):
+        segment.predict(images=photos, output=tmp_path / "out", **given)
     segment.predict(images=photos, ignore_index=0, output=tmp_path / "out", **given)
     labels = np.asarray(Image.open(tmp_path / "out" / "labels" / "s0.png"))
     mask = np.asarray(Image.open(scenes / "annotations" / "validation" / "s0.png"))
     assert (labels == mask)[mask > 0].mean() > 0.8
+    recipe.write_text(to_yaml(opened.recipe).replace("layout: null", "layout: ade20k"))
+    segment.predict(images=photos, output=tmp_path / "again", **given)
+    assert (np.asarray(Image.open(tmp_path / "again" / "labels" / "s0.png")) == labels).all()
     with pytest.raises(InputError, match="--recipe"):
         segment.predict(images=photos, checkpoint=file, output=tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_eval_reads_masks_as_the_training_did(scenes: Path, tmp_path: Path) -> None:
+    """Neither the data's class list nor its layout's ignore index, where the run had its own."""
+    names = tmp_path / "names.json"
+    names.write_text('["corner", "wall", "grass", "pool"]')
+    own = (f"data.classes={names}", "data.ignore_index=255")
+    done = train(scenes, tmp_path / "run", 3, *own)
+    found = segment.evaluate(data=scenes, checkpoint=tmp_path / "run")
+    assert found.miou == pytest.approx(done["best_miou"], abs=1e-6)
+    weights = tmp_path / "run" / done["best_checkpoint"] / "model.safetensors"
+    recipe = str(tmp_path / "run" / "recipe.yaml")
+    found = segment.evaluate(data=scenes, checkpoint=weights, recipe=recipe)
+    assert found.miou == pytest.approx(done["best_miou"], abs=1e-6)
+    with pytest.raises(InputError, match=r"values 0 to 3 and 255 is .* values 1 to 4 and 0 is unl"):
+        segment.evaluate(data=scenes, checkpoint=tmp_path / "run", ignore_index=0)
 
 
 def test_eval_takes_windows_scales_and_mirror_images(trained: tuple[Path, Path]) -> None:

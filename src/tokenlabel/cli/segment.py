@@ -153,9 +153,9 @@ def evaluate(
         multi_scale: average over scales 0.5, 0.75, 1, 1.25, 1.5, 1.75 and flipped images.
         scales: average over these scales.
         flip: average over flipped images.
-        classes: file with the class names.
-        ignore_index: the mask value of pixels without class.
-        layout: how the folder is laid out.
+        classes: file with the class names (default: the recipe's, else the one in the data folder).
+        ignore_index: the mask value of pixels without class (default: the recipe's, else by layout).
+        layout: how the folder is laid out (default: the recipe's, else detected).
         settings: any other value of the recipe, as section.key=value ...: test.short_side=640, or
             data.orientation=apply.
         batch_size: windows per batch; does not change the result.
@@ -225,9 +225,9 @@ def compare(
         whole: process each image as a whole, without a window.
         scales: average over these scales.
         flip: average over flipped images.
-        classes: file with the class names.
-        ignore_index: the mask value of pixels without class.
-        layout: how the folder is laid out.
+        classes: file with the class names (default: the recipe's, else the one in the data folder).
+        ignore_index: the mask value of pixels without class (default: the recipe's, else by layout).
+        layout: how the folder is laid out (default: the recipe's, else detected).
         batch_size: windows per batch; does not change the result.
         device: auto uses a GPU if there is one.
         dtype: precision of the network. auto: half precision on GPUs; on CPUs the faster of float32
@@ -276,7 +276,7 @@ def predict(
         recipe: recipe of the model in a weights file: a name or a YAML file.
         classes: file with the class names of a weights file (default: the class list beside it).
         ignore_index: mask value of pixels without a class, for a weights file (default: the
-            recipe's, else 255).
+            recipe's, or that of its layout).
         output: folder for labels/NAME.png (mask values as in the training data), overlays/NAME.png
             and legend.png.
         multi_scale: average over scales 0.5, 0.75, 1, 1.25, 1.5, 1.75 and flipped images.

@@ -62,13 +62,16 @@ class ClassList:
 
     def fault(self, mask: str, value: int, place: str = "") -> str:
         """What to say of a value of no class in a mask of a name."""
-        known = f"{min(self.values)} to {max(self.values)}"
-        ignored = ", ".join(str(value) for value in self.ignored[:3])
         return (
-            f"mask {mask} holds the value {value}{place}, but the"
-            f" {len(self)} classes are the values {known} and {ignored} is unlabeled: name"
+            f"mask {mask} holds the value {value}{place}, but {self.line()}: name"
             " every class in the class list, or say with the ignore index what is unlabeled"
         )
+
+    def line(self) -> str:
+        """What the values mean, in words."""
+        known = f"{min(self.values)} to {max(self.values)}"
+        ignored = ", ".join(str(value) for value in self.ignored[:3])
+        return f"the {len(self)} classes are the values {known} and {ignored} is unlabeled"
 
     def encode(self, labels: Labels) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """Labels [H, W] to mask values: 8-bit where they fit, else 16-bit."""

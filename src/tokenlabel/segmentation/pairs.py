@@ -19,7 +19,7 @@ from tokenlabel.errors import InputError, nearest
 from tokenlabel.segmentation.classes import ClassList, cityscapes_classes
 from tokenlabel.segmentation.recipe import Layout
 
-__all__ = ["Pair", "Pairs", "find_images", "open_pairs"]
+__all__ = ["Pair", "Pairs", "find_images", "open_pairs", "unlabeled_value"]
 
 _SAME_SPLITS = (("training", "train"), ("validation", "val", "valid"))
 _MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
@@ -127,6 +127,11 @@ def open_pairs(
     )
 
 
+def unlabeled_value(layout: Layout) -> int:
+    """The mask value of pixels without a class, where nothing else is said."""
+    return 0 if layout == "ade20k" else 255
+
+
 def find_images(place: Path) -> list[Path]:
     """One image, or all images of a folder and its subfolders, in natural order."""
     if place.is_file():
@@ -154,9 +159,10 @@ def _classes(
 ) -> ClassList:
     if layout == "cityscapes" and class_file is None and ignore_index is None:
         return cityscapes_classes(train_ids=first.mask.name.endswith(_CITY_MASKS[0]))
-    default = 0 if layout == "ade20k" else 255
     names = read_class_names(class_file or root)
-    return ClassList.counted(names, default if ignore_index is None else ignore_index)
+    return ClassList.counted(
+        names, unlabeled_value(layout) if ignore_index is None else ignore_index
+    )
 
 
 # -- layouts ---------------------------------------------------------------------------------------

@@ -94,7 +94,9 @@ def evaluate(
 
     `checkpoint` is a run's folder, one of its checkpoints, or (with `recipe`) a file of weights. The
     first rank writes results.json, table.csv, table.png and scenes.csv to `output`, by default a
-    folder of the run that is named by all that the numbers depend on. Raises InputError.
+    folder of the run that is named by all that the numbers depend on. `classes`, `ignore_index` and
+    `layout` are the recipe's where they are not given. Raises InputError, also where the classes or
+    their mask values are not those that the run was trained on.
     """
     return measure(data, checkpoint, recipe, output, settings, **how).result
 
@@ -138,15 +140,17 @@ def measure(
         chosen = trained.recipe
     else:
         chosen = override(find_recipe(recipe), settings)
+    known = chosen.data
+    class_file = known.classes if classes is None else classes
     pairs = open_pairs(
         Path(data),
         split,
-        layout=layout,
-        class_file=None if classes is None else Path(classes),
-        ignore_index=ignore_index,
-        orientation=chosen.data.orientation,
+        layout=known.layout if layout is None else layout,
+        class_file=None if class_file is None else Path(class_file),
+        ignore_index=known.ignore_index if ignore_index is None else ignore_index,
+        orientation=known.orientation,
         in_chans=chosen.model.in_chans,
-        channels=chosen.data.channels,
+        channels=known.channels,
     )
     if trained is None:
         trained = load_checkpoint(checkpoint, chosen, pairs.classes)
@@ -154,6 +158,11 @@ def measure(
         raise InputError(
             f"the model knows {len(trained.classes)} classes and {data} has {len(pairs.classes)},"
             " or others: measure it on the classes it was trained on"
+        )
+    if trained.classes != pairs.classes:
+        raise InputError(
+            f"the model was trained on masks in which {trained.classes.line()}, and in {data}"
+            f" {pairs.classes.line()}: say with the ignore index what is unlabeled, as in the training"
         )
     pairs = dataclasses.replace(pairs, rules=trained.rules.filled(pairs.rules))
     ranks = Ranks(Engine(device=device))

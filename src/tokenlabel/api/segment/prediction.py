@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Segmented", "predict"]
 
-_IGNORED = 255  # the value of no class in most data sets
-
 
 @dataclass(frozen=True)
 class Segmented:
@@ -46,7 +44,8 @@ def predict(
     """Write the class of every pixel of pictures: labels/NAME.png, overlays/NAME.png, legend.png.
 
     `checkpoint` is a run's folder or, with `recipe`, a file of weights, whose `classes` are those of a
-    class list (by default the one that lies beside it) with the mask value `ignore_index` for none.
+    class list (by default the one that lies beside it) with the mask value `ignore_index` for none
+    (by default that of the recipe, or of the recipe's layout).
     Pictures are read as those the model was trained on were: with their range of values and their
     orientation. Raises InputError.
     """
@@ -97,9 +96,20 @@ def _of_file(
     """The model of a file of weights, with the classes of a list."""
     from tokenlabel.data.class_list import read_class_names
     from tokenlabel.segmentation.classes import ClassList
+    from tokenlabel.segmentation.pairs import unlabeled_value
     from tokenlabel.segmentation.trained import load_checkpoint
 
-    ignored = recipe.data.ignore_index if ignore_index is None else ignore_index
-    names = read_class_names(weights.parent if classes is None else Path(classes))
-    known = ClassList.counted(names, _IGNORED if ignored is None else ignored)
-    return load_checkpoint(weights, recipe, known)
+    names, known = (
+        read_class_names(weights.parent if classes is None else Path(classes)),
+        recipe.data,
+    )
+    if ignore_index is None:
+        ignore_index = known.ignore_index
+    if ignore_index is None and known.layout is not None:
+        ignore_index = unlabeled_value(known.layout)
+    if ignore_index is None:
+        raise InputError(
+            f"nothing says which mask values the classes of {weights} have: give --ignore-index 0 for"
+            " masks whose classes begin at 1 (ADE20K), or 255 where they begin at 0"
+        )
+    return load_checkpoint(weights, recipe, ClassList.counted(names, ignore_index))
