@@ -187,7 +187,6 @@ def headline(records: Records, of: Images, by: str) -> Iterable[str]:
             gap = of_student(records, of, student, by).difference(ours, arm)
             if gap is not None:
                 seeds = ", ".join(f"{value:+.2f}" for value in gap.by_seed.values())
-                p = "-" if gap.p is None else f"{gap.p:.3f}"
                 gains.append(
                     [
                         STUDENTS[student],
@@ -195,10 +194,10 @@ def headline(records: Records, of: Images, by: str) -> Iterable[str]:
                         ARMS[arm].title,
                         f"{gap.mean:+.2f}",
                         seeds,
-                        p,
+                        gap.p_text(),
                     ]
                 )
-    head = ["student", "ours", "against", "difference", "by seed", "p, paired t-test"]
+    head = ["student", "ours", "against", "difference", "by seed", "p"]
     yield markdown(head, gains)
     others = list(other_annotators(records, of, by, shown))
     if others:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,7 +21,7 @@ from rich.text import Text
 
 from tokenlabel.torchrun import rank_and_world
 
-__all__ = ["console", "first_process", "progress_bar", "results"]
+__all__ = ["console", "first_process", "progress_bar", "results", "silent"]
 
 # names of classes and files are printed as they are, never read as markup
 console = Console(stderr=True, highlight=False, markup=False, emoji=False)
@@ -28,6 +31,16 @@ results = Console(highlight=False, markup=False, emoji=False)
 def first_process() -> bool:
     """Whether this process is the one of a torchrun that prints."""
     return rank_and_world()[0] == 0
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Print nothing to `console` here: what is said was said before, or will be."""
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before
 
 
 def progress_bar(unit: str = "img", *, visible: bool = True) -> Progress:

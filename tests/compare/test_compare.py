@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tokenlabel.compare import Comparison, Plan, Record, compare
@@ -25,44 +26,62 @@ def test_students_t_is_scipys(freedom: int) -> None:
 
 def test_differences_are_paired_by_seed() -> None:
     """By hand: t = 4.157 with 2 degrees of freedom; scipy.stats.ttest_rel says p = 0.0533."""
-    gap = paired_difference({0: 51.0, 1: 62.0, 2: 73.5, 9: 0.0}, {2: 71.0, 0: 50.0, 1: 60.0})
+    scores = {"a": {0: 51.0, 1: 62.0, 2: 73.5, 9: 0.0}, "b": {2: 71.0, 0: 50.0, 1: 60.0}}
+    gap = paired_difference(scores, "a", "b")
     assert gap is not None
     assert gap.by_seed == {0: 1.0, 1: 2.0, 2: 2.5}
     assert gap.mean == pytest.approx(1.8333, abs=1e-4)
     assert gap.p == pytest.approx(0.0533, abs=2e-4)
     assert gap.interval == pytest.approx((-0.0639, 3.7306), abs=1e-3)
-    assert paired_difference({0: 1.0}, {1: 1.0}) is None
+    assert paired_difference({"a": {0: 1.0}, "b": {1: 1.0}}, "a", "b") is None
 
 
-def test_equal_differences_have_no_error() -> None:
-    gap = paired_difference({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0})
+def test_the_error_is_that_of_all_arms() -> None:
+    """By hand: residuals of three arms x three seeds, four degrees of freedom."""
+    scores = {
+        "a": {0: 1.0, 1: 2.0, 2: 3.0}, "b": {0: 2.0, 1: 2.0, 2: 5.0}, "c": {0: 4.0, 1: 6.0, 2: 8.0}
+    }  # fmt: skip
+    rows = np.array([list(found.values()) for found in scores.values()])
+    left = rows - rows.mean(1, keepdims=True) - rows.mean(0) + rows.mean()
+    error = np.sqrt(2 * (left**2).sum() / 4 / 3)
+    gap = paired_difference(scores, "c", "a")
     assert gap is not None
-    assert (gap.interval, gap.p) == ((1.0, 1.0), 0.0)
+    assert gap.interval is not None
+    assert gap.mean == pytest.approx(4)
+    assert gap.interval[1] - gap.mean == pytest.approx(2.776445 * error, rel=1e-5)
+    assert paired_difference({**scores, "d": {0: 1.0}}, "c", "a") == gap
+
+
+def test_equal_differences_of_one_pair_are_not_called_certain() -> None:
+    """Two seeds on ten images: equal by chance, as the third arm shows."""
+    scores = {"a": {0: 50.0, 1: 60.0}, "b": {0: 60.0, 1: 70.0}, "c": {0: 60.0, 1: 50.0}}
+    gap = paired_difference(scores, "b", "a")
+    assert gap is not None
+    assert gap.p is not None
+    assert gap.p > 0.05
+    alone = paired_difference({name: scores[name] for name in "ab"}, "b", "a")
+    assert alone is not None
+    assert (alone.interval, alone.p) == ((10.0, 10.0), 0.0)
 
 
 def runs(arm: str, *scores: float) -> list[Record]:
     return [Record(arm, seed, score, 1.0) for seed, score in enumerate(scores)]
 
 
-def test_losses_are_told_as_plainly_as_gains() -> None:
+def test_a_line_has_the_difference_that_the_decision_tells() -> None:
+    """One statistic: of the table, the sentence and `results.json`."""
     records = [*runs("labels only", 50, 60), *runs("distilled", 40, 41), *runs("ours", 45, 53)]
     found = Comparison(("labels only", "distilled", "ours"), tuple(records))
     base, _, ours = found.lines()
     assert (base.mean, ours.mean) == (55, 49)
     assert base.spread == pytest.approx(7.07, abs=0.01)
-    assert ours.versus is not None
-    assert ours.versus.mean == -6
-    said = found.verdict()
-    assert "Ours: 6.0 points behind the best other arm (labels only)" in said
-    assert "may be chance" in said
-
-
-def test_a_clear_gain_is_not_called_chance_and_one_seed_always_is() -> None:
-    clear = Comparison(("a", "b"), (*runs("a", 50, 60, 70), *runs("b", 55, 65.1, 74.9)))
-    assert "B: 5.0 points ahead of" in clear.verdict()
-    assert "may be chance" not in clear.verdict()
-    assert "One seed" in Comparison(("a", "b"), (*runs("a", 50), *runs("b", 59))).verdict()
-    assert "yet" in Comparison(("a", "b"), tuple(runs("a", 50))).verdict()
+    gap = ours.versus
+    assert gap is not None
+    assert gap == found.deciding
+    assert gap.mean == -6
+    said = found.decision()
+    assert "-6.0 points against the best other arm (labels only)" in said
+    assert f"95 % interval {gap.interval_text()}, p = {gap.p_text()}, over 2 seeds" in said
 
 
 def test_runs_are_made_once_seed_by_seed(tmp_path: Path) -> None:

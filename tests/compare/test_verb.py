@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ from PIL import Image
 import tokenlabel as tl
 from tokenlabel.compare import Comparison, Record
 from tokenlabel.compare.budget import Rate, hours, sized
-from tokenlabel.compare.statistics import pooled_difference
 from tokenlabel.compare.training import accuracies
 from tokenlabel.errors import InputError
+from tokenlabel.labels.vocabulary import Vocabulary
 
 SMALL: dict[str, Any] = {
     "model": "test_vit", "image_size": 32, "batch_size": 8, "epochs": 2, "seeds": 1, "parallel": 1,
@@ -56,6 +58,9 @@ def test_four_arms_become_a_report_and_a_second_call_changes_nothing(
     assert len(found.records) == 4
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert results["verdict"] == found.decision()
+    assert results["facts"]["judged on"] == "8 images: one is 12.50 points"
+    deciding = next(line for line in found.lines() if line.arm == results["rival"])
+    assert results["difference"]["mean"] == pytest.approx(found.lines()[-1].mean - deciding.mean)
     assert all(run["details"]["processor_seconds"] > 0 for run in results["runs"])
     assert [len(run["details"]["curve"]) for run in results["runs"]] == [2] * 4
     page = (tmp_path / "out/report.html").read_text()
@@ -85,7 +90,57 @@ def test_what_cannot_be_compared_is_refused(world: Path, tmp_path: Path) -> None
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/photo.jpg").write_bytes(b"mine")
     with pytest.raises(InputError, match="holds something else"):
-        tl.compare(data=data, labels="x", output=tmp_path / "mine")
+        tl.compare(data=data, labels=str(world / "labels"), output=tmp_path / "mine", **SMALL)
+
+
+def test_what_an_arm_cannot_be_trained_on_is_refused_before_the_first_run(
+    world: Path, tmp_path: Path
+) -> None:
+    data, labels = str(world / "images"), str(world / "labels")
+    words = tmp_path / "words"
+    vocabulary = Vocabulary(torch.eye(4), torch.zeros(4), 0.1)
+    with tl.LabelStoreWriter(words, num_classes=4, vocabulary=vocabulary) as writer:
+        for key in tl.LabelStore(labels):
+            writer.add(key, tl.LabelMap.from_logits(torch.zeros(4, 2, 2), 4, tl.Box()))
+    several = world / "several.csv"
+    rows = [f"{f.relative_to(world)},blue;red" for f in sorted(world.rglob("*.png"))]
+    several.write_text("\n".join(["path,labels", *rows]) + "\n")
+    whole = str(world / "images/train")
+    without = {**SMALL, "settings": (*SMALL["settings"], "data.holdout=0.0")}
+    for said, choices in {
+        "holds visual words": {**SMALL, "data": data, "labels": str(words)},
+        "one class each": {**SMALL, "data": str(several), "labels": labels},
+        "judged on validation images": {**without, "data": whole, "labels": labels},
+        "seeds is -1: give 1 or more": {**SMALL, "data": data, "labels": labels, "seeds": -1},
+        "parallel is 0: give 1 or more": {**SMALL, "data": data, "labels": labels, "parallel": 0},
+        "'soon' is no time": {**SMALL, "data": data, "labels": labels, "budget": "soon"},
+    }.items():
+        with pytest.raises(InputError, match=said):
+            tl.compare(**choices, output=tmp_path / "out")
+        assert not (tmp_path / "out").exists(), said
+
+
+def test_too_small_a_budget_names_one_that_then_serves(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but the labels binds until the size is settled."""
+    from tokenlabel.compare import verb
+
+    monkeypatch.setattr(verb, "measured_rates", lambda *_: {"one": Rate(100.0, 3000)})
+    monkeypatch.setattr(verb, "_require_trainable", lambda *_: None)
+    monkeypatch.setattr(verb, "make_records", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    choices = {"data": str(world / "images"), "labels": str(world / "labels"), **SMALL}
+    choices |= {"output": tmp_path / "out", "seeds": None}
+    others = shutil.copytree(world / "labels", tmp_path / "others")
+    with pytest.raises(InputError, match="has no room for 2 epochs") as refused:
+        tl.compare(**choices, budget="1m")
+    advice = re.findall(r"give (\w+) or more", str(refused.value))[0]
+    with pytest.raises(InputError, match="begun with labels"):
+        tl.compare(**{**choices, "labels": str(others)}, budget=advice)
+    with pytest.raises(KeyboardInterrupt):
+        tl.compare(**choices, budget=advice)
+    with pytest.raises(InputError, match=f"begun with budget '{advice}'"):
+        tl.compare(**choices, budget="9h")
 
 
 def records(**arms: list[float]) -> Comparison:
@@ -106,28 +161,9 @@ def test_the_sentence_follows_the_numbers() -> None:
     assert records(a=[60.0], b=[63.0], ours=[66.0]).decision().startswith("More seeds are needed")
 
 
-def test_the_pooled_error_is_that_of_randomized_blocks() -> None:
-    """By hand: residuals of three arms x three seeds, four degrees of freedom."""
-    scores = {
-        "a": {0: 1.0, 1: 2.0, 2: 3.0}, "b": {0: 2.0, 1: 2.0, 2: 5.0}, "c": {0: 4.0, 1: 6.0, 2: 8.0}
-    }  # fmt: skip
-    rows = np.array([list(found.values()) for found in scores.values()])
-    left = rows - rows.mean(1, keepdims=True) - rows.mean(0) + rows.mean()
-    error = np.sqrt(2 * (left**2).sum() / 4 / 3)
-    gap = pooled_difference(scores, "c", "a")
-    assert gap is not None
-    assert gap.interval is not None
-    assert gap.mean == pytest.approx(4)
-    assert gap.interval[1] - gap.mean == pytest.approx(2.776445 * error, rel=1e-5)
-    pair = pooled_difference({name: scores[name] for name in "ac"}, "c", "a")
-    assert pair is not None
-    assert pair.interval is not None
-    assert pair.interval[1] - pair.mean == pytest.approx(4.302653 * 1 / np.sqrt(3), rel=1e-5)
-
-
 def test_a_budget_gives_up_seeds_before_epochs_and_names_what_is_too_little() -> None:
     rate = Rate(images_per_second=100.0, images=3000)  # 36 s an epoch, with all that is beside it
-    assert hours("90m") == 1.5
+    assert [hours(text) for text in ("90m", "90min", "1h30m")] == [1.5] * 3
     assert sized(rate, "40h", 4, 1, 100).seeds == 5
     usual = sized(rate, "12h", 4, 1, 100)
     assert (usual.epochs, usual.seeds) == (100, 3)
@@ -137,7 +173,7 @@ def test_a_budget_gives_up_seeds_before_epochs_and_names_what_is_too_little() ->
     assert sized(rate, "50m", 4, 1, 100, seeds=4).seeds == 4
     with pytest.raises(InputError, match="no room for 2 epochs of 4 arms with 2 seeds"):
         sized(rate, "5m", 4, 1, 100)
-    for text in ("", "10", "h", "0m", "-3h"):
+    for text in ("", "10", "h", "0m", "-3h", "1h30", "30 minutes"):
         with pytest.raises(InputError, match="is no time"):
             hours(text)
 

@@ -33,6 +33,8 @@ def compare(
     learning curves and CPU times to report.html and results.json. The last line is the verdict: use
     token labels, do not use them, or run more seeds. To resume, run the same command again.
 
+    The student starts from random weights (recipe starter), not from pretrained ones (recipe finetune).
+
     Args:
         data: images: a folder with one subfolder per class, a tar file, WebDataset shards, or
             hfds/owner/name. Without a validation split, a tenth of each class is held out.
@@ -60,16 +62,16 @@ def compare(
     from tokenlabel.progress import console
 
     found = run(**given, notice=lambda line: console.print(line, soft_wrap=True, markup=False))
-    table = Table(
-        "training", "accuracy, %", f"against {found.arms[0]}", "95 % interval", "time a run"
-    )
+    head = ("accuracy, %", f"against {found.arms[0]}", "95 % interval", "p", "time a run")
+    table = Table("training", *head)
     for line in found.lines():
-        gap = found.gap(line.arm, found.arms[0])
+        gap = line.versus
         table.add_row(
             line.arm,
             plus_minus(found.scores(line.arm), 1),
             f"{gap.mean:+.1f}" if gap else "-",
             gap.interval_text() if gap else "-",
+            gap.p_text() if gap else "-",
             f"{line.seconds:.0f} s",
         )
     console.print(table)

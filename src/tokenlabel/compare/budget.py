@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Mapping
@@ -17,10 +18,12 @@ from tokenlabel.runs.results import read_metrics
 __all__ = ["Rate", "Size", "hours", "measured_rates", "sized"]
 
 _UPDATES = 24  # of a trial
-_UNITS = {"s": 1 / 3600, "m": 1 / 60, "h": 1.0, "d": 24.0}
+_UNITS = {"s": 1 / 3600, "m": 1 / 60, "min": 1 / 60, "h": 1.0, "d": 24.0}
+_TIME = r"(\d+(?:\.\d+)?)(min|[smhd])"
 _BESIDES = 1.2  # validation, and what token labels cost beside ground truth
 _SEEDS = (2, 3, 5)  # at least, usually, at most
 _ENOUGH = 10  # epochs; below, seeds are given up first
+_SPARE = 1.2  # of the least budget that is named: the next measurement may be slower
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,12 @@ class Size:
 
 
 def hours(text: str) -> float:
-    """Hours of "90s", "30m", "1.5h" or "2d". Raises InputError for anything else."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if found is None or float(found[1]) == 0:
-        raise InputError(f"{text!r} is no time: write 90s, 30m, 1.5h or 2d")
-    return float(found[1]) * _UNITS[found[2]]
+    """Hours of "90s", "30m", "30min", "1h30m" or "2d". Raises InputError for anything else."""
+    found = re.findall(_TIME, text) if re.fullmatch(f"({_TIME})+", text.strip()) else []
+    given = sum(float(number) * _UNITS[unit] for number, unit in found)
+    if given == 0:
+        raise InputError(f"{text!r} is no time: write 90s, 30m, 1h30m or 2d")
+    return given
 
 
 def sized(
@@ -56,7 +60,7 @@ def sized(
 ) -> Size:
     """At most `epochs` epochs of each arm with 2 to 5 seeds (or `seeds`), as many as fit the budget.
 
-    Raises InputError where it has none for two epochs.
+    Raises InputError where it has no room for two epochs.
     """
     least, usual, most = (seeds, seeds, seeds) if seeds else _SEEDS
     given = hours(budget) * workers
@@ -67,11 +71,12 @@ def sized(
         chosen += 1
     length = min(epochs, int(given / rate.hours(1) / (arms * chosen)))
     at_rate = f"{rate.images_per_second:.0f} images/s a run, {workers} at a time"
-    if length < min(2, epochs):
-        needed = rate.hours(2) * arms * least / workers
+    shortest = min(2, epochs)
+    if length < shortest:
+        needed = _SPARE * rate.hours(shortest) * arms * least / workers
         raise InputError(
-            f"a budget of {budget} has no room for 2 epochs of {arms} arms with {least} seeds"
-            f" ({at_rate}): give {needed * 60:.0f}m or more, fewer images, or a smaller model"
+            f"a budget of {budget} has no room for {shortest} epochs of {arms} arms with {least} seeds"
+            f" ({at_rate}): give {math.ceil(needed * 60)}m or more, fewer images, or a smaller model"
         )
     shrunk = "" if length == epochs else f" instead of {epochs}"
     said = f"{length} epochs{shrunk}, {chosen} seeds: what fits into {budget} at {at_rate}"

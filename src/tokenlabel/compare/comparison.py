@@ -1,4 +1,4 @@
-"""Records of arms and seeds, as a table and a verdict."""
+"""Records of arms and seeds, as a table and a decision."""
 
 from __future__ import annotations
 
@@ -8,16 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tokenlabel.compare.record import Record
-from tokenlabel.compare.statistics import (
-    Difference,
-    mean_and_spread,
-    paired_difference,
-    pooled_difference,
-)
+from tokenlabel.compare.statistics import Difference, mean_and_spread, paired_difference
 
 __all__ = ["Comparison", "Line", "markdown", "plus_minus"]
 
-_CHANCE = 0.05  # p-values from here on are called chance: the usual level
 _NOTHING = 0.5  # points: a difference that is surely smaller is worth no labels
 
 
@@ -45,12 +39,9 @@ class Comparison:
         return {record.seed: record.score for record in self.records if record.arm == arm}
 
     def difference(self, arm: str, other: str) -> Difference | None:
-        """`arm` minus `other` on the seeds of both."""
-        return paired_difference(self.scores(arm), self.scores(other))
-
-    def gap(self, arm: str, other: str) -> Difference | None:
-        """The same, its error estimated from all arms."""
-        return pooled_difference({name: self.scores(name) for name in self.arms}, arm, other)
+        """`arm` minus `other` on the seeds of both, its error estimated from all arms."""
+        names = dict.fromkeys((*self.arms, arm, other))
+        return paired_difference({name: self.scores(name) for name in names}, arm, other)
 
     def strongest(self, arms: Iterable[str]) -> str:
         """The arm with the best mean."""
@@ -68,20 +59,28 @@ class Comparison:
             found.append(Line(arm, mean, spread, len(runs), versus, seconds))
         return found
 
+    @property
+    def rival(self) -> str:
+        """The best of the arms beside the one in question."""
+        return self.strongest(self.arms[:-1])
+
+    @property
+    def deciding(self) -> Difference | None:
+        """The difference that decides: of the arm in question to its `rival`."""
+        return self.difference(self.arms[-1], self.rival)
+
     def decision(self) -> str:
         """In one sentence: use what the last arm does, do not, or more seeds are needed."""
-        *others, ours = self.arms
-        rival = self.strongest(others)
-        gap = self.gap(ours, rival)
+        gap, rival = self.deciding, self.rival
         if gap is None or gap.interval is None:
             known = "" if gap is None else f" (one seed: {gap.mean:+.1f} points against {rival})"
             return f"More seeds are needed{known}."
         low, high = gap.interval
         said = (
-            f"{gap.mean:+.1f} points against the best other arm ({rival}), 95 % interval {low:+.1f} to"
-            f" {high:+.1f} over {len(gap.by_seed)} seeds"
+            f"{gap.mean:+.1f} points against the best other arm ({rival}), 95 % interval"
+            f" {gap.interval_text()}, p = {gap.p_text()}, over {len(gap.by_seed)} seeds"
         )
-        name = ours.removeprefix("+ ")
+        name = self.arms[-1].removeprefix("+ ")
         if low > 0:
             return f"Use {name}: {said}."
         if high < 0:
@@ -89,25 +88,6 @@ class Comparison:
         if max(-low, high) < _NOTHING:
             return f"Do not use {name}, they change nothing: {said}."
         return f"More seeds are needed to tell whether {name} help: {said}."
-
-    def verdict(self) -> str:
-        """What the numbers say of the last arm, whichever way they fall."""
-        *others, ours = self.arms
-        rival = self.strongest(others)
-        gap = self.difference(ours, rival)
-        if gap is None:
-            return f"No seed has both {ours} and {rival} yet."
-        word = "ahead of" if gap.mean > 0 else "behind" if gap.mean < 0 else "level with"
-        name = ours.removeprefix("+ ").capitalize()
-        said = f"{name}: {abs(gap.mean):.1f} points {word} the best other arm ({rival})"
-        if gap.interval is None or gap.p is None:
-            return f"{said}. One seed: differences of a point or two may be chance."
-        low, high = gap.interval
-        chance = "; this may be chance" if gap.p >= _CHANCE else ""
-        return (
-            f"{said} (95 % interval {low:+.1f} to {high:+.1f}, p = {gap.p:.3f} in a paired t-test"
-            f" over {len(gap.by_seed)} seeds){chance}."
-        )
 
 
 def plus_minus(values: dict[int, float], digits: int = 2) -> str:

@@ -21,7 +21,6 @@ def write_report(path: Path, found: Comparison, facts: Mapping[str, str]) -> Non
     content = page(
         "Do token labels help on these images?",
         f"<p class=verdict>{html.escape(found.decision())}</p>",
-        f"<p>{html.escape(found.verdict())}</p>",
         arms_table(found),
         "<h2>Learning curves</h2>",
         curves(found),
@@ -35,21 +34,22 @@ def write_report(path: Path, found: Comparison, facts: Mapping[str, str]) -> Non
 def arms_table(found: Comparison) -> str:
     lines = []
     for line in found.lines():
-        against = found.gap(line.arm, found.arms[0])
+        versus = line.versus
         lines.append(
             (
                 line.arm,
                 plus_minus(found.scores(line.arm), 1),
                 str(line.seeds),
-                f"{line.versus.mean:+.1f}" if line.versus else "-",
-                against.interval_text() if against else "-",
+                f"{versus.mean:+.1f}" if versus else "-",
+                versus.interval_text() if versus else "-",
+                versus.p_text() if versus else "-",
                 f"{line.seconds:.0f} s",
                 _minutes(found, line.arm),
             )
         )
     head = (
-        "training", "accuracy, %", "seeds", f"against {found.arms[0]}", "95 % interval", "time a run",
-        "processor time a run",
+        "training", "accuracy, %", "seeds", f"against {found.arms[0]}", "95 % interval", "p",
+        "time a run", "processor time a run",
     )  # fmt: skip
     return table(head, lines)
 

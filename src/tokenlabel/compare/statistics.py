@@ -1,4 +1,4 @@
-"""Paired differences: mean, confidence interval and p-value of Student's t-test."""
+"""Differences paired by seed: mean, confidence interval and p-value, one statistic for all reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ __all__ = [
     "Difference",
     "mean_and_spread",
     "paired_difference",
-    "pooled_difference",
     "t_quantile",
     "t_tails",
 ]
@@ -21,8 +20,8 @@ __all__ = [
 class Difference:
     """One arm minus another, seed by seed, in points.
 
-    `interval` holds the true mean with 95 % confidence and `p` is the two-sided p-value of the t-test
-    (paired, or with pooled errors); both are None below two seeds.
+    `interval` holds the true mean with 95 % confidence and `p` is two-sided; both are None below two
+    seeds. See `paired_difference`.
     """
 
     mean: float
@@ -33,39 +32,38 @@ class Difference:
     def interval_text(self) -> str:
         return "-" if self.interval is None else "{:+.1f} to {:+.1f}".format(*self.interval)
 
-
-def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
-    """Of the seeds that both have; None where there is none."""
-    gaps = {seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
-    if not gaps:
-        return None
-    mean = statistics.fmean(gaps.values())
-    if len(gaps) < 2:
-        return Difference(mean, gaps, None, None)
-    error = statistics.stdev(gaps.values()) / math.sqrt(len(gaps))
-    return _with_error(gaps, error, len(gaps) - 1)
+    def p_text(self) -> str:
+        return "-" if self.p is None else f"{self.p:.3f}"
 
 
-def pooled_difference(
+def paired_difference(
     scores: Mapping[str, Mapping[int, float]], ours: str, theirs: str
 ) -> Difference | None:
-    """As `paired_difference`, with the error that all arms of `scores` (arm -> seed -> score) show.
+    """`ours` minus `theirs` on the seeds of both, of `scores` (arm -> seed -> score); None without any.
 
-    Arms x seeds as randomized blocks: what is left of the scores beside the effects of arm and seed is
-    error, taken as equally large in all arms. With few seeds this knows the error much better than one
-    pair of arms does. Arms or seeds that are incomplete are left out of the error.
+    Its error is that of randomized blocks (arms x seeds, Fisher): what is left of the scores of all arms
+    beside the effects of arm and seed, taken as equally large in all arms, with (arms - 1)(seeds - 1)
+    degrees of freedom. With two arms this is the paired t-test. Why not that one for every pair:
+    - of two or three seeds, a pair has one or two degrees of freedom, whose intervals are three or two
+      times as wide as those of four arms;
+    - accuracies on a finite validation set are whole numbers of images. The differences of one pair are
+      then often equal by chance, and its t-test calls them certain; those of all arms seldom are.
+    All runs are judged on the same images, so the interval says how training varies on these; what
+    other images would give is not in it. Arms without a score for each of the seeds are left out of
+    the error.
     """
-    gaps = paired_difference(scores[ours], scores[theirs])
-    if gaps is None or gaps.interval is None:
-        return gaps
     seeds = sorted(scores[ours].keys() & scores[theirs].keys())
+    if not seeds:
+        return None
+    gaps = {seed: scores[ours][seed] - scores[theirs][seed] for seed in seeds}
+    mean = statistics.fmean(gaps.values())
+    if len(seeds) < 2:
+        return Difference(mean, gaps, None, None)
     rows = [
         [found[seed] for seed in seeds]
         for found in scores.values()
         if all(seed in found for seed in seeds)
     ]
-    if len(rows) < 3:
-        return gaps
     by_seed = [statistics.fmean(column) for column in zip(*rows, strict=True)]
     whole = statistics.fmean(by_seed)
     left = [
@@ -75,11 +73,7 @@ def pooled_difference(
     ]
     freedom = (len(rows) - 1) * (len(seeds) - 1)
     variance = sum(value**2 for value in left) / freedom
-    return _with_error(gaps.by_seed, math.sqrt(2 * variance / len(seeds)), freedom)
-
-
-def _with_error(gaps: dict[int, float], error: float, freedom: int) -> Difference:
-    mean = statistics.fmean(gaps.values())
+    error = math.sqrt(2 * variance / len(seeds))
     reach = t_quantile(0.975, freedom) * error
     p = t_tails(abs(mean) / error, freedom) if error else float(mean == 0)
     return Difference(mean, gaps, (mean - reach, mean + reach), p)

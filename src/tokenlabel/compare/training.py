@@ -53,6 +53,7 @@ class Training:
         made = done["updates"] - session.done
         found, own = accuracies(done["measures"])
         judged_by = own if self.own_rule else "class"
+        facts = open_run(self.folder).facts
         entries = [entry for entry in read_metrics(self.folder) if "val/top1" in entry]
         return Record(
             arm=self.arm,
@@ -66,9 +67,10 @@ class Training:
                 "curve": [[e["epoch"], accuracies(e)[0][judged_by]] for e in entries],
                 "updates": done["updates"],
                 "images": done["images"],
+                "judged_on": facts["held_out"]["images"],
                 # of a run that went on, as the updates of this session cost
                 "processor_seconds": used * done["updates"] / made if made else None,
-                "precision": open_run(self.folder).facts.get("precision"),
+                "precision": facts.get("precision"),
             },
         )
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tokenlabel.annotators.spec import AnnotatorSpec
 from tokenlabel.api.train import train_recipe
-from tokenlabel.compare.budget import Size, measured_rates, sized
+from tokenlabel.compare.budget import Size, hours, measured_rates, sized
 from tokenlabel.compare.comparison import Comparison
 from tokenlabel.compare.plan import Job, make_records, slug
 from tokenlabel.compare.record import Record
@@ -19,6 +19,7 @@ from tokenlabel.compare.report import write_report
 from tokenlabel.compare.training import Training
 from tokenlabel.errors import InputError
 from tokenlabel.files import claim_folder, write_atomically
+from tokenlabel.progress import silent
 from tokenlabel.supervision import METHODS
 from tokenlabel.text import read_json
 
@@ -32,6 +33,9 @@ ARMS = {
 }
 _BASELINE, _METHOD = "labels", "token-labels"  # kinds of supervision
 _SEEDS = 3
+# beside the plain baseline: what each arm needs where mixing pays
+_OTHERS = ((_BASELINE, "cutmix"), ("distillation", "cutmix"), (_METHOD, "mixtoken"))
+_OF_LABELS = ("data", "labels", "annotator")  # what the labels in the folder are made of
 
 
 def compare(
@@ -57,9 +61,9 @@ def compare(
 
     CutMix is given to all arms where it serves ground truth better, as MixToken to token labels. The
     labels are a store's, or an `annotator` makes them (a spec as in `tl.annotate`, or a name alone).
-    `budget` ("30m", "2h") chooses `epochs` and `seeds` by a rate that is measured first; without it they
-    are the recipe's epochs and 3 seeds. `parallel` runs are made at a time: by default one on a GPU,
-    else one a core, at most 4. All else is as in `tl.train`. Writes report.html and results.json to
+    `budget` ("30m", "1h30m") chooses `epochs` and `seeds` by a rate that is measured first; without it
+    they are the recipe's epochs and 3 seeds. `parallel` runs are made at a time: by default one on a
+    GPU, else one a core, at most 4. All else is as in `tl.train`. Writes report.html and results.json to
     `output`; the same call goes on where it was stopped. `notice` is called with each line worth
     reading. Raises InputError.
     """
@@ -68,17 +72,30 @@ def compare(
             "give an annotator (a timm classifier, or a folder that `tokenlabel teach` wrote) or"
             " labels (a store that `tokenlabel annotate` made), not both"
         )
+    for name, number in (("seeds", seeds), ("parallel", parallel)):
+        if number is not None and number < 1:
+            raise InputError(f"{name} is {number}: give 1 or more")
+    if budget is not None:
+        hours(budget)  # no time is refused here, before annotation
     say = notice or (lambda _line: None)
     choices = {
         "data": data, "val": val, "recipe": recipe, "model": model, "image_size": image_size,
         "batch_size": batch_size, "workers": 0, "settings": tuple(settings),
     }  # fmt: skip
     asked = {"epochs": epochs, "seeds": seeds, "budget": budget}
-    for supervision in (_BASELINE, "distillation", _METHOD):  # refuse what none can use
-        train_recipe(**_of_method({**choices, "epochs": epochs}, supervision, "none"))
+    begun = {**choices, "epochs": epochs, "labels": labels}
+    _require_trainable(begun, [(_BASELINE, "none")])
+    if labels is not None:
+        with silent():
+            _require_trainable(begun, _OTHERS)
     folder = claim_folder(Path(output), ours=lambda path: (path / "choices.json").is_file())
-    _keep(folder / "choices.json", {**choices, **asked, "labels": labels, "annotator": annotator})
-    choices["labels"] = labels or _annotated(data, annotator, folder / "labels", say)
+    _keep(folder, {**choices, **asked, "labels": labels, "annotator": annotator})
+    if labels is None:
+        choices["labels"] = _annotated(data, annotator, folder / "labels", say)
+        with silent():
+            _require_trainable({**choices, "epochs": epochs}, _OTHERS)
+    else:
+        choices["labels"] = labels
     workers = parallel or _parallel()
     size = _size(folder, choices, epochs, seeds, budget, workers)
     say(size.said)
@@ -102,8 +119,12 @@ def compare(
         ours=(_METHOD, "mixtoken" if mixing else "none"),
     )
     found = Comparison(tuple(ARMS.values()), (*baselines, *others))
+    used = found.records[0].details
     facts = {
-        "images": f"{data}, {found.records[0].details['images']:,} to train on",
+        "images": f"{data}, {used['images']:,} to train on",
+        "judged on": f"{used['judged_on']:,} images: one is {100 / used['judged_on']:.2f} points"
+        if "judged_on" in used  # records of older versions lack it
+        else "-",
         "labels": str(choices["labels"]),
         "recipe": f"{recipe}, {size.epochs} epochs, {size.seeds} seeds",
         "size": size.said,
@@ -113,8 +134,11 @@ def compare(
         "runs at a time": str(workers),
     }
     write_report(folder / "report.html", found, facts)
+    deciding = found.deciding
     content = {
         "verdict": found.decision(),
+        "rival": found.rival,
+        "difference": None if deciding is None else asdict(deciding),
         "facts": facts,
         "arms": [asdict(line) for line in found.lines()],
         "runs": [asdict(record) for record in found.records],
@@ -142,19 +166,45 @@ def _of_method(choices: Mapping[str, Any], supervision: str, mix: str) -> dict[s
     return {**choices, "supervision": supervision, "mix": mix, "settings": settings}
 
 
-def _keep(file: Path, choices: Mapping[str, Any]) -> None:
-    """Write what was asked for, or refuse a folder that was begun with something else."""
+def _require_trainable(choices: Mapping[str, Any], arms: Iterable[tuple[str, str]]) -> None:
+    """Build what each arm (supervision, mixing) trains: what cannot be is refused before hours of work.
+
+    Raises InputError.
+    """
+    from tokenlabel.training.ranks import Ranks
+    from tokenlabel.training.student import StudentSpec
+
+    for supervision, mix in arms:
+        spec = StudentSpec(train_recipe(**_of_method(choices, supervision, mix)))
+        if spec.recipe.model.multi_label:
+            raise InputError(
+                f"{choices['data']}: images may have several classes, and a comparison is by top-1"
+                " accuracy: give images of one class each"
+            )
+        if spec.held_out is None:
+            raise InputError(
+                "a comparison is judged on validation images: name them (--val), or hold some out of"
+                " the training images (data.holdout above 0)"
+            )
+        spec.build(Ranks(spec.recipe.engine))
+
+
+def _keep(folder: Path, choices: Mapping[str, Any]) -> None:
+    """Write what was asked for, or refuse a folder that was begun with something else.
+
+    Until its size is settled nothing is trained in it: then only its labels bind.
+    """
+    file = folder / "choices.json"
     now = json.loads(json.dumps(choices, default=str))
-    if not file.exists():
-        write_atomically(file, json.dumps(now, indent=2) + "\n")
-        return
-    before = read_json(file, kind=dict)
-    other = [name for name in now if before.get(name) != now[name]]
+    before = read_json(file, kind=dict) if file.exists() else now
+    bound = now if (folder / "size.json").exists() else _OF_LABELS
+    other = [name for name in bound if before.get(name) != now[name]]
     if other:
         raise InputError(
-            f"{file.parent} was begun with {other[0]} {before.get(other[0])!r}, now it is"
+            f"{folder} was begun with {other[0]} {before.get(other[0])!r}, now it is"
             f" {now[other[0]]!r}: choose another output folder"
         )
+    write_atomically(file, json.dumps(now, indent=2) + "\n")
 
 
 def _annotated(data: str, annotator: Any, store: Path, say: Callable[[str], object]) -> str:

@@ -50,7 +50,7 @@ def write_report(
     content = page(
         "Token labels on handwritten digits",
         _INTRODUCTION,
-        f"<p class=verdict>{html.escape(found.verdict())}</p>",
+        f"<p class=verdict>{html.escape(found.decision())}</p>",
         arms_table(found),
         "<h2>Learning curves</h2>",
         curves(found),

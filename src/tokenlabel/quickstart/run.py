@@ -210,5 +210,5 @@ def _print(found: Comparison, output: Path) -> None:
         against = f"{line.versus.mean:+.1f}" if line.versus else "-"
         table.add_row(line.arm, accuracy, against, f"{line.seconds:.0f} s")
     results.print(table)
-    results.print(found.verdict())
+    results.print(found.decision())
     results.print(f"the report: {output / 'report.html'}", soft_wrap=True)
