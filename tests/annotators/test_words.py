@@ -109,6 +109,16 @@ def test_words_are_learned_before_anything_is_labeled(images, weights, monkeypat
     assert torch.equal(scores, words.scores(features))
 
 
+def test_the_arithmetic_is_settled_before_there_are_words(weights) -> None:
+    """On an accelerator too, whose batch size only labeling itself can tell."""
+    network = {"image_size": 32, "device": "meta"}
+    spec = read_spec(SPEC | {"checkpoint": str(weights), "network": network})
+    annotator = spec.build(())
+    annotator.settle_arithmetic("auto", 1000)
+    assert annotator.vocabulary is None
+    assert annotator.description["dtype"] == "float32"
+
+
 def test_the_temperature_gives_the_perplexity() -> None:
     cosines = torch.rand(200, 30, generator=torch.Generator().manual_seed(0)) * 2 - 1
     for wanted in (1.5, 4.0, 12.0):

@@ -24,6 +24,7 @@ from tokenlabel.models.arithmetic import autocast, chosen_arithmetic, name_of, n
 __all__ = ["ONE_VIEW", "ImageAnnotator", "Running", "Views", "weights_hash"]
 
 Item = tuple[Tensor, Box]  # [C, h, w] from 0 to 255, the part of the image it shows
+_CPU_BATCH = 32  # images; the arithmetic is found by trying on CPUs alone
 
 
 @dataclass(frozen=True)
@@ -117,14 +118,14 @@ class ImageAnnotator:
                 self._network(shown)
 
         self.dtype = chosen_arithmetic(
-            wanted, self.device, step, batch=self.batch_size(), images=images
+            wanted, self.device, step, batch=_CPU_BATCH, images=images
         )
         self._open = False
 
     def batch_size(self) -> int:
         """32 on a CPU; else half of the largest power of two that fits the accelerator's memory."""
         if self.device.type == "cpu":
-            return 32
+            return _CPU_BATCH
         image = torch.zeros(self.channels, *self.preprocessing.image_size, dtype=torch.uint8)
         return largest_batch(lambda size: self.annotate([(image, Box())] * size)) // 2
 
