@@ -1,7 +1,7 @@
 """Do visual words teach as well as features, and what are they worth without labels?
 
     python benchmarks/bench_words.py --data TINYIMAGENET --part mechanism
-    python benchmarks/bench_words.py --data TINYIMAGENET --part few --other CIFAR10
+    python benchmarks/bench_words.py --data TINYIMAGENET --part few --other CIFAR10 --camvid CAMVID
     ... on a GPU: --cache device --workers 6 --set schedule.batch_size=256 engine.device_batch=256
 
 TINYIMAGENET is a folder with train.tar and val.tar of class folders. `mechanism`: one taught CNN as
@@ -9,11 +9,13 @@ classes, as words of its features before the head, as both, and as features by r
 depths (`feature_regression.py`). `few`: a CNN taught on a tenth of the labels; its words pre-train on
 all images without classes, and the tenth fine-tunes, for as many updates as all labels get; against
 the tenth alone, against its token labels, and against all labels. Students are judged by their class
-token. Then both are fine-tuned on CIFAR-10, where --other names it.
+token. Then both, and a student of random weights, are fine-tuned on CIFAR-10, where --other names it,
+and on CamVid's scenes in ADE20K's layout (see `proof/camvid.py`), where --camvid names them.
 
 `--workers` runs are made at a time; cores that are left over load images, unless they stay on the GPU.
-Every step goes on where it was stopped. Finished runs leave a record in `proof/words/`, and the tables
-of both parts go to `docs/words.md`.
+Every step goes on where it was stopped. Finished runs leave a record in `proof/words/`, with the options
+that decide its result: records of other options are refused. The tables of both parts go to
+`docs/words.md`.
 """
 
 from __future__ import annotations
@@ -25,79 +27,37 @@ import os
 import sys
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import feature_regression
-from words_tables import BYTES, OTHER, RESULTS, Arm, write_tables
+from words_runs import RegressionRun, Run, ScenesRun
+from words_tables import BYTES, OTHER, RESULTS, SCENES, Arm, write_tables
 
 import tokenlabel as tl
 from tokenlabel.api.train import train_recipe
-from tokenlabel.compare.plan import Job, make_records, slug
-from tokenlabel.compare.record import Record
-from tokenlabel.compare.training import accuracies
+from tokenlabel.compare.plan import make_records, slug
+from tokenlabel.compare.record import Record, read_record
 from tokenlabel.data.open import open_images
 from tokenlabel.files import write_atomically
 from tokenlabel.labels import LabelStore
 from tokenlabel.models import build_model
 
 STUDENTS = ("lvvit", "vit")
-SIDE = 64  # pixels of the images; students see 8 x 8 tokens of them
+SIDE = 64  # pixels of the images
 FEW = 10  # one label of so many is kept
-
-
-@dataclass(frozen=True)
-class Run:
-    """One student; `choices` are those of `tl.train`, `teacher` is whose features it learns."""
-
-    arm: str
-    student: str
-    seed: int
-    output: Path
-    choices: Mapping[str, Any] = field(hash=False)
-    teacher: Path | None = None
-    feature_weight: float = 0.0
-
-    @property
-    def name(self) -> str:
-        return f"{self.student}-{slug(self.arm)}-{self.seed}"
-
-    @property
-    def folder(self) -> Path:
-        return self.output / "runs" / self.name
-
-    @property
-    def job(self) -> Job:
-        return Job(f"{self.student}, {self.arm}", self.seed, RESULTS / f"{self.name}.json", self)
-
-    def __call__(self) -> Record:
-        chosen = {**self.choices, "output": self.folder, "seed": self.seed}
-        if self.teacher is None:
-            done = tl.train(**chosen, mix="none")
-        else:
-            done = feature_regression.train(self.teacher, self.feature_weight, **chosen)
-        results = done.results
-        measures = results["measures"]
-        # a student without classes is judged by the classes of its nearest neighbors
-        score = measures["val/knn"] if "val/knn" in measures else accuracies(measures)[0]["class"]
-        return Record(
-            arm=self.job.arm,
-            seed=self.seed,
-            score=100 * score,
-            seconds=results["seconds"],
-            details={
-                "measures": measures,
-                "images": results["images"],
-                "updates": results["updates"],
-            },
-        )
+# the options that decide a result, which every record keeps
+DECIDING = (
+    "images", "epochs", "teacher_epochs", "words", "annotated", "patch", "feature_weight", "set",
+    "set_camvid",
+)  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--other", type=Path, help="folder with train.tar(.gz) and val.tar(.gz)")
+    parser.add_argument("--camvid", type=Path, help="folder with images/ and annotations/")
     parser.add_argument("--part", choices=("mechanism", "few"), default="mechanism")
     parser.add_argument("--output", type=Path, default=Path("runs/words"))
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at a time")
@@ -106,20 +66,24 @@ def main() -> None:
     parser.add_argument("--teacher-epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--students", nargs="*", default=STUDENTS)
+    parser.add_argument("--patch", type=int, default=8, help="pixels of a student's patch")
     parser.add_argument("--words", type=int, default=1024)
     parser.add_argument("--annotated", type=int, default=128, help="pixels the CNN is shown")
     parser.add_argument("--feature-weight", type=float, default=2.5, help="2.5 in the paper")
     parser.add_argument("--cache", choices=("ram", "disk", "device"), default="ram")
     parser.add_argument("--set", nargs="*", default=[], help="further values of the students")
+    parser.add_argument("--set-camvid", nargs="*", default=[], help="the same, on CamVid")
     options = parser.parse_args()
-    bench = Bench(options)
+    deciding = {name: getattr(options, name) for name in DECIDING}
+    require_same_options(deciding)
+    bench = Bench(options, deciding)
     (bench.mechanism if options.part == "mechanism" else bench.few)()
     write_tables()
 
 
 class Bench:
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.output = options, options.output
+    def __init__(self, options: argparse.Namespace, deciding: Mapping[str, Any]) -> None:
+        self.options, self.output, self.deciding = options, options.output, deciding
         self.train, self.val = (
             unpacked(options.data, part, self.output) for part in ("train", "val")
         )
@@ -139,7 +103,7 @@ class Bench:
                 self.run(Arm.CLASSES, *place, labels=[classes]),
                 self.run(Arm.WORDS, *place, labels=[words]),
                 self.run(Arm.BOTH, *place, labels=[classes, words]),
-                self.run(Arm.FEATURES, *place, teacher=teacher),
+                self.regression(teacher, *place),
             )
         )
 
@@ -156,6 +120,7 @@ class Bench:
             before = self.run(Arm.BEFORE, *place, data=str(plain), labels=[words])
             labels = self.run(Arm.LABELS, *place, supervision="labels")
             start = {"supervision": "labels", "weights": str(before.folder)} | tenth
+            starts = {"words": before, Arm.LABELS: labels, "nothing": None}
             first += [
                 before,
                 labels,
@@ -165,7 +130,8 @@ class Bench:
             second += [
                 self.run(Arm.AFTER, *place, **start),
                 self.run(Arm.FROZEN, *place, freeze="backbone", **start),
-                *self.carried({"words": before, Arm.LABELS: labels, "nothing": None}, place),
+                *self.carried(starts, place),
+                *self.on_scenes(starts, place),
             ]
         self.make(first)
         self.make(second)
@@ -183,17 +149,33 @@ class Bench:
             choices = {"data": data, "val": val, "supervision": "labels", "weights": weights}
             yield self.run(f"{OTHER}{name}", *place, **choices)
 
+    def on_scenes(self, starts: Mapping[str, Run | None], place: tuple[str, int]) -> Iterator[Run]:
+        """Students fine-tuned on CamVid; the weights of a run name the network of random ones too."""
+        if self.options.camvid is None:
+            return
+        settings = [
+            "engine.device=auto", "data.val_split=null", "trackers=[]", *self.options.set_camvid
+        ]  # fmt: skip
+        some = next(filter(None, starts.values()))
+        for name, start in starts.items():
+            choices = {
+                "data": self.options.camvid,
+                "weights": str((start or some).folder),
+                "workers": self.loaders,
+                "settings": settings if start else [*settings, "model.weights=null"],
+            }
+            yield ScenesRun(f"{SCENES}{name}", *place, self.output, choices, self.deciding)
+
     # -- steps ---------------------------------------------------------------------------------------
 
     def teach(self, name: str, data: Path, epochs: int) -> Path:
         folder = self.output / name
-        if not (folder / "config.json").exists():
-            tl.teach(
-                data=str(data), output=folder, model="resnet10t", pretrained=False,
-                model_kwargs={"output_stride": 8, "channels": [64, 128, 256, 256]},
-                image_size=SIDE, epochs=epochs, batch_size=128, opt="muon",
-                lr=6e-3, holdout=0.0, dtype="auto", cache=self.options.cache, workers=self.loaders,
-            )  # fmt: skip
+        tl.teach(
+            data=str(data), output=folder, model="resnet10t", pretrained=False,
+            model_kwargs={"output_stride": 8, "channels": [64, 128, 256, 256]},
+            image_size=SIDE, epochs=epochs, batch_size=128, opt="muon",
+            lr=6e-3, holdout=0.0, dtype="auto", cache=self.options.cache, workers=self.loaders,
+        )  # fmt: skip
         return folder
 
     def annotate(self, arm: str, data: Path, teacher: Path, **spec: Any) -> str:
@@ -209,17 +191,22 @@ class Bench:
                 yield student, seed
 
     def run(self, arm: str, student: str, seed: int, **choices: Any) -> Run:
-        teacher = choices.pop("teacher", None)
-        epochs = choices.get("epochs") or self.options.epochs
+        epochs = choices.get("epochs", self.options.epochs)
         chosen = {
             "data": str(self.all), "val": str(self.val), "recipe": f"cifar10_{student}",
             "image_size": SIDE, "epochs": epochs, "cache": self.options.cache,
             "workers": self.loaders,
             "settings": [
-                "model.kwargs.patch_size=8", f"validate_every={epochs}", *self.options.set
+                f"model.kwargs.patch_size={self.options.patch}", f"validate_every={epochs}",
+                *self.options.set,
             ],
         } | choices  # fmt: skip
-        return Run(arm, student, seed, self.output, chosen, teacher, self.options.feature_weight)
+        return Run(arm, student, seed, self.output, chosen, self.deciding)
+
+    def regression(self, teacher: Path, student: str, seed: int) -> Run:
+        plain = self.run(Arm.FEATURES, student, seed)
+        shown, weight = self.options.annotated, self.options.feature_weight
+        return RegressionRun(**vars(plain), teacher=teacher, shown=shown, weight=weight)
 
     def as_many_updates(self, few: Path) -> int:
         """Epochs over few images with as many updates as the epochs over all."""
@@ -232,7 +219,7 @@ class Bench:
         return round(self.options.epochs * all_ / some)
 
     def measure(self, teacher: Path) -> None:
-        """Write down the bytes that an image's supervision takes."""
+        """Write down the bytes that an image's supervision takes, on the grids of the same CNN."""
         found = {}
         for arm in (Arm.CLASSES, Arm.WORDS):
             store = LabelStore(self.output / slug(arm))
@@ -246,6 +233,16 @@ class Bench:
 
     def make(self, runs: Iterable[Run]) -> None:
         make_records([run.job for run in runs], self.options.workers, said)
+
+
+def require_same_options(options: Mapping[str, Any]) -> None:
+    """Stop where a record is there that was made with other options."""
+    for file in sorted(RESULTS.glob("*-*.json")):
+        made = read_record(file).details.get("options", {})
+        other = [name for name, value in options.items() if made.get(name) != value]
+        if other:
+            given = ", ".join(f"{name}={made.get(name)}" for name in other)
+            sys.exit(f"{file} was made with {given}: give the same options, or remove {RESULTS}")
 
 
 def said(record: Record) -> None:

@@ -2,7 +2,8 @@
 
 As in Locality Guidance (Li et al. 2022, arXiv 2207.10026): beside the class loss, linear projections
 of the student's tokens at three depths follow the features of three stages of a convolutional network
-that sees the same augmented view. `train` is `tokenlabel train --supervision labels` with that term.
+that sees the same augmented view, at the size at which it makes labels. `train` is `tokenlabel train
+--supervision labels` with that term.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokenlabel.annotators.classifier import classifier_inputs
 from tokenlabel.annotators.image_model import weights_hash
+from tokenlabel.annotators.spec import Network
 from tokenlabel.api.train import train_recipe
 from tokenlabel.data.batch import Batch
-from tokenlabel.data.inputs import Normalize, Preprocessing
 from tokenlabel.models import build_model
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.training.engine import fit
@@ -28,29 +30,29 @@ from tokenlabel.training.student import StudentSpec
 from tokenlabel.training.task import Step
 
 DEPTHS = 3
-SIDE = 64  # pixels: how many channels a stage has does not depend on it
 
 
-def train(teacher: Path, weight: float, *, output: Path, **choices: Any) -> TrainResult:
-    """A student with feature regression from a timm folder's network; a run that is there goes on."""
+def train(teacher: Path, shown: int, weight: float, *, output: Path, **choices: Any) -> TrainResult:
+    """A student with feature regression from a timm folder's network, which sees views of `shown`
+    pixels a side; a run that is there goes on."""
     recipe = train_recipe(output=output, supervision="labels", mix="none", **choices)
-    spec = RegressionSpec(recipe, teacher, weight)
+    spec = RegressionSpec(recipe, teacher, shown, weight)
     return fit(spec.recipe, spec, output)
 
 
 class RegressionSpec(StudentSpec):
-    def __init__(self, recipe: Any, teacher: Path, weight: float) -> None:
+    def __init__(self, recipe: Any, teacher: Path, shown: int, weight: float) -> None:
         super().__init__(recipe)
         self.teacher = build_model(str(teacher), pretrained=True).eval().requires_grad_(False)
-        self.weight = weight
+        self.shown, self.weight = shown, weight
 
     def build(self, ranks: Ranks) -> RegressionTask:
         task = super().build(ranks)
-        return RegressionTask(task, self.teacher.to(ranks.device), self.weight)
+        return RegressionTask(task, self.teacher.to(ranks.device), self.shown, self.weight)
 
     def facts(self) -> dict[str, Any]:
-        origin = {"weights_sha256": weights_hash(self.teacher), "feature_weight": self.weight}
-        return {**super().facts(), "annotator": origin}
+        origin = {"weights_sha256": weights_hash(self.teacher), "image_size": self.shown}
+        return {**super().facts(), "annotator": origin | {"feature_weight": self.weight}}
 
     def answers(self, run: Path) -> Image.Image | None:  # noqa: ARG002
         return None  # the run's weights hold projections, which no plain student has
@@ -59,14 +61,14 @@ class RegressionSpec(StudentSpec):
 class RegressionTask(nn.Module):
     """A task with the regression's term. The projections are trained and saved with the student."""
 
-    def __init__(self, task: Any, teacher: nn.Module, weight: float) -> None:
+    def __init__(self, task: Any, teacher: nn.Module, shown: int, weight: float) -> None:
         super().__init__()
         self.task, self.student, self.weight = task, task.student, weight
         self.rules, self.num_classes, self.normalize = task.rules, task.num_classes, task.normalize
-        shown = Preprocessing.of_timm(teacher)
-        self._teacher = [teacher, Normalize(shown.mean, shown.std)]  # no part of what is trained
+        self._teacher = [teacher]  # in a list: no part of what is trained
+        self._inputs = classifier_inputs(teacher, Network(image_size=shown))
         blocks = self.student.backbone.blocks
-        channels = [stage.shape[1] for stage in stages(teacher, SIDE)]
+        channels = [stage.shape[1] for stage in stages(teacher, shown)]
         width = self.student.backbone.embed_dim
         self.student.projections = nn.ModuleList(nn.Linear(width, c) for c in channels)
         self._seen: list[Tensor] = []
@@ -90,8 +92,7 @@ class RegressionTask(nn.Module):
         return losses
 
     def _stages(self, images: Tensor) -> Sequence[Tensor]:
-        network, normalize = self._teacher
-        return _maps(network, normalize.to(images.device)(images))
+        return _maps(self._teacher[0], self._inputs.normalize(self._inputs.inputs(images)))
 
     def _see(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
         if self.training:

@@ -18,6 +18,7 @@ PAGE = Path("docs/words.md")
 MARKS = ("<!-- made by benchmarks/bench_words.py -->\n", "\n<!-- end -->")
 
 OTHER = "other data after "
+SCENES = "scenes after "
 
 
 class Arm(StrEnum):
@@ -31,6 +32,9 @@ class Arm(StrEnum):
     BEFORE = "words, no labels"
     AFTER = "a tenth after words"
     FROZEN = "a tenth after words, frozen"
+
+
+STARTS = ("words", "nothing", Arm.LABELS)  # of students on other data
 
 
 def write_tables() -> None:
@@ -59,8 +63,13 @@ def write_tables() -> None:
             records,
             ((Arm.AFTER, Arm.TENTH), (Arm.AFTER, Arm.TENTH_CLASSES), (Arm.AFTER, Arm.LABELS)),
         ),
-        _scores(
-            "Other data", records, [f"{OTHER}{name}" for name in ("nothing", "words", Arm.LABELS)]
+        *(
+            table
+            for title, before in (("Other data", OTHER), ("CamVid, mean IoU", SCENES))
+            for table in (
+                _scores(title, records, [before + start for start in STARTS]),
+                _gaps(records, [(before + "words", before + start) for start in STARTS[1:]]),
+            )
         ),
     ]
     text = "\n\n".join(filter(None, tables))
