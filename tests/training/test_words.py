@@ -14,10 +14,14 @@ from tokenlabel.api.evaluate import evaluate
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import load_classifier
 from tokenlabel.evaluation.neighbors import knn_accuracy
-from tokenlabel.labels import LabelStore
+from tokenlabel.geometry import Box
+from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter
 from tokenlabel.pictures import curves
+from tokenlabel.runs.recipe import Data, Recipe
 from tokenlabel.runs.recipe_file import read_recipe
 from tokenlabel.training import loop
+from tokenlabel.training.stores import fitted, target_kind
+from tokenlabel.training.student import StudentSpec
 
 
 @pytest.fixture(autouse=True)
@@ -61,8 +65,26 @@ def test_several_stores_teach_a_head_each(data: Path, tmp_path: Path) -> None:
     assert weighed["measures"] != plain["measures"]
     again = run(data, tmp_path / "run", labels=both)
     assert again == plain  # complete: the same run is recognized
+    recorded = read_recipe(tmp_path / "weighed" / "recipe.yaml")
+    assert recorded.data.labels == (both[1], both[0])  # in one order with their weights
+    assert recorded.supervision.label_weights == (1, 0.0001)
+    assert StudentSpec(recorded).recipe == recorded  # another training of it weighs alike
     with pytest.raises(InputError, match="2 label stores"):
         run(data, tmp_path / "x", "supervision.label_weights=[1]", labels=both)
+
+
+def test_words_are_probabilities_beside_released_labels(data: Path, tmp_path: Path) -> None:
+    """Classes without normalizers need the released arithmetic; words have theirs."""
+    released, words = tmp_path / "released", LabelStore(data / "words")
+    with LabelStoreWriter(released, num_classes=3, codec="exact") as writer:
+        for key in words:
+            scores, classes = torch.randn(3, 5, 5).sort(0, descending=True)
+            writer.add(key, LabelMap(scores, classes, None, Box(), 3))
+    stores = [words, LabelStore(released)]
+    locations = tuple(store.location for store in stores)
+    recipe = fitted(Recipe(data=Data(train="images", labels=locations)), stores)
+    assert recipe.supervision.target == "released"
+    assert [target_kind(recipe, store) for store in stores] == ["released", "probability"]
 
 
 def test_images_without_classes_then_with_them(data: Path, tmp_path: Path, capsys) -> None:

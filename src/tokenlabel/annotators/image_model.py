@@ -117,9 +117,7 @@ class ImageAnnotator:
             with autocast(self.device, dtype):
                 self._network(shown)
 
-        self.dtype = chosen_arithmetic(
-            wanted, self.device, step, batch=_CPU_BATCH, images=images
-        )
+        self.dtype = chosen_arithmetic(wanted, self.device, step, batch=_CPU_BATCH, images=images)
         self._open = False
 
     def batch_size(self) -> int:

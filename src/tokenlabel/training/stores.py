@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from tokenlabel.errors import InputError
-from tokenlabel.labels import LabelStore
+from tokenlabel.labels import LabelStore, TargetKind
 from tokenlabel.progress import console
 from tokenlabel.runs.recipe import Recipe
 
-__all__ = ["fitted", "of_one", "of_words"]
+__all__ = ["fitted", "of_one", "of_words", "target_kind"]
 
 
 def fitted(recipe: Recipe, stores: list[LabelStore]) -> Recipe:
     """The recipe with what the labels decide, which is said where it matters.
 
-    `stores` are put into the order of the student's token heads: classes come first.
+    `stores` are put into the order of the student's token heads: classes come first. The recipe names
+    them, and their weights, in that order.
     """
     supervision: Any = recipe.supervision
     words = [store for store in stores if store.manifest.words]
@@ -34,15 +35,19 @@ def fitted(recipe: Recipe, stores: list[LabelStore]) -> Recipe:
         )
     order = sorted(range(len(stores)), key=lambda i: stores[i].manifest.words)
     stores[:] = [stores[i] for i in order]
+    data = recipe.data
+    if len(stores) > 1:
+        data = dataclasses.replace(data, labels=tuple(data.stores[i] for i in order))
     if weights:
         supervision = dataclasses.replace(
             supervision, label_weights=tuple(weights[i] for i in order)
         )
-    recipe = dataclasses.replace(recipe, supervision=supervision)
+    recipe = dataclasses.replace(recipe, data=data, supervision=supervision)
     if stores[0].manifest.words or recipe.model.num_classes == 0:
         recipe = of_words(recipe, None)
         supervision = recipe.supervision
-    for store in stores:
+    # how targets are made is asked of classes; those of words are always probabilities
+    for store in [store for store in stores if not store.manifest.words] or stores:
         first = next(iter(store.keys()), None)
         if first is not None:
             supervision = supervision.fitted(store[first])
@@ -50,6 +55,12 @@ def fitted(recipe: Recipe, stores: list[LabelStore]) -> Recipe:
                 console.print(remark, soft_wrap=True)
     model = dataclasses.replace(recipe.model, token_classes=_token_classes(recipe, stores))
     return dataclasses.replace(recipe, supervision=supervision, model=model)
+
+
+def target_kind(recipe: Recipe, store: LabelStore) -> TargetKind:
+    """How targets are made from one of the stores of a fitted recipe."""
+    supervision: Any = recipe.supervision
+    return "probability" if store.manifest.words else supervision.target_kind
 
 
 def of_words(recipe: Recipe, count: int | None) -> Recipe:

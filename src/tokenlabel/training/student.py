@@ -28,7 +28,6 @@ from tokenlabel.progress import console
 from tokenlabel.runs.open import saved_weights
 from tokenlabel.runs.recipe import Recipe
 from tokenlabel.runs.results import TrainResult
-from tokenlabel.supervision import AnnotatedMethod
 from tokenlabel.training.batches import (
     LoaderBatches,
     held_out_batches,
@@ -41,7 +40,7 @@ from tokenlabel.training.images import training_images
 from tokenlabel.training.loop import Validation
 from tokenlabel.training.ranks import Ranks
 from tokenlabel.training.sheets import SHEET, first_samples
-from tokenlabel.training.stores import fitted, of_one, of_words
+from tokenlabel.training.stores import fitted, of_one, of_words, target_kind
 from tokenlabel.training.task import TokenLabelingTask
 from tokenlabel.training.validate import validate, validate_features
 
@@ -132,12 +131,11 @@ class StudentSpec:
         supervision, augment = recipe.supervision, recipe.augment
         targets: list[Targets] = []
         if supervision.needs == "store":
-            assert isinstance(supervision, AnnotatedMethod)
             targets = [
                 Targets(
                     labels=store,
                     grid=self.student.grid(settings.image_size),
-                    kind=supervision.target_kind,
+                    kind=target_kind(recipe, store),
                     smoothing=supervision.smoothing,
                     erased_tokens_train=augment.erased_tokens_train,
                 )
