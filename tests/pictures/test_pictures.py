@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -28,6 +29,7 @@ from tokenlabel.pictures.colors import class_colors
 from tokenlabel.pictures.explain import class_probability, explain, token_map
 from tokenlabel.pictures.overlay import draw_heat, draw_label_map
 from tokenlabel.pictures.panels import Row
+from tokenlabel.pictures.segmentation import draw_class_table
 
 COLUMNS = 6
 
@@ -206,3 +208,21 @@ def test_mistakes_are_named(
     paths |= {k: Path(v) for k, v in arguments.items() if k in ("labels", "output")}
     with pytest.raises(InputError, match=message):
         show(**(arguments | paths))
+
+
+def test_a_class_that_never_comes_up_has_no_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0 would say that it was missed."""
+    labels, bars, barh = [], [], Axes.barh
+
+    def spied(axes: Axes, places: range, values: list[float], **options: object) -> object:
+        bars.append(values)
+        return barh(axes, places, values, **options)
+
+    monkeypatch.setattr(Axes, "set_yticks", lambda _axes, _places, names, **_: labels.extend(names))
+    monkeypatch.setattr(Axes, "barh", spied)
+    nan = float("nan")
+    draw_class_table(["a", "b", "c"], [0.5, nan, 0.0], [0.6, nan, 0.0], "", tmp_path / "t.png")
+    assert labels == ["b (absent)", "c", "a"]
+    assert [[value == value for value in values] for values in bars] == [[False, True, True]] * 2

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
+from tokenlabel.errors import InputError
 from tokenlabel.segmentation.bootstrap import intervals, paired_differences
 from tokenlabel.segmentation.classes import IGNORED
 from tokenlabel.segmentation.dataset import PairBatch
@@ -122,12 +123,14 @@ def test_table_has_a_line_a_class_and_scenes_a_line_each(tmp_path: Path) -> None
         rows = list(csv.DictReader(stream))
     assert [row["class"] for row in rows] == list(names)
     assert float(rows[0]["iou"]) == pytest.approx(2 / 3, abs=1e-6)
-    assert rows[2]["iou"] == "nan"
-    write_scenes(counts, ["a.jpg"], tmp_path / "scenes.csv")
+    assert rows[2]["iou"] == ""
+    unlabeled = SegmentationCounts(torch.cat([counts.scenes, torch.zeros_like(counts.scenes)]))
+    write_scenes(unlabeled, ["a.jpg", "b.jpg"], tmp_path / "scenes.csv")
     with (tmp_path / "scenes.csv").open() as stream:
-        (row,) = csv.DictReader(stream)
+        row, other = csv.DictReader(stream)
     assert row["scene"] == "a.jpg"
     assert float(row["miou"]) == pytest.approx(counts.summary()["miou"], abs=1e-6)
+    assert set(other.values()) == {"b.jpg", ""}
 
 
 # -- how far they may be trusted -------------------------------------------------------------------
@@ -176,6 +179,40 @@ def test_runs_that_disagree_widen_the_difference() -> None:
     runs = [scenes_of(q, s) for q, s in ((0.60, 1), (0.84, 2))]
     two = paired_differences(runs, [scenes_of(0.70, 1), scenes_of(0.70, 2)])["miou"]
     assert two.interval[1] - two.interval[0] > 2 * (one.interval[1] - one.interval[0])
+
+
+def drawn_runs(rng: np.random.Generator, runs: int, gain: float = 0.0) -> list[SegmentationCounts]:
+    """Of two classes on the same 20 scenes; runs differ by 0.02, and on each scene by 0.02 more."""
+    hard = 0.1 * np.random.default_rng(1).standard_normal(20)
+    share = 0.7 + gain + hard + 0.02 * rng.standard_normal((runs, 1))
+    share = (share + 0.02 * rng.standard_normal((runs, 20))).clip(0, 1)
+    hits = rng.binomial(200, share[..., None], (runs, 20, 2))
+    predicted = hits + (200 - hits[..., ::-1])
+    counts = np.stack([hits, np.full_like(hits, 200), predicted] * 2, -1)
+    return [SegmentationCounts(torch.from_numpy(run)) for run in counts]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(2, 2), (3, 3), (3, 1)])
+def test_chance_is_seldom_called_a_difference(
+    ours: int, theirs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs of one distribution on both sides: p < 0.05 in 5 % of all cases, and a gain is seen."""
+    monkeypatch.setattr("tokenlabel.segmentation.bootstrap._DRAWS", 200)
+    rng = np.random.default_rng(0)
+    cases = [
+        paired_differences(drawn_runs(rng, ours), drawn_runs(rng, theirs))["miou"]
+        for _ in range(200)
+    ]
+    assert np.mean([found.p < 0.05 for found in cases]) <= 0.08
+    assert np.mean([found.interval[0] < 0 < found.interval[1] for found in cases]) >= 0.92
+    found = paired_differences(drawn_runs(rng, ours, 0.25), drawn_runs(rng, theirs))["miou"]
+    assert found.p < (0.1 if ours == 2 else 0.05)
+    assert found.interval[1] - found.interval[0] > 0.04
+
+
+def test_one_scene_is_not_compared() -> None:
+    with pytest.raises(InputError, match="two scenes or more"):
+        paired_differences([scenes_of(0.7, 1, 1)], [scenes_of(0.6, 1, 1)])
 
 
 # -- losses ----------------------------------------------------------------------------------------

@@ -116,17 +116,39 @@ def test_two_runs_are_compared_scene_by_scene(
     main(words, 0)
     printed = capsys.readouterr().out
     assert "of 3 scenes, 3 are better and 0 are worse" in printed
+    assert "over scenes only, of these two runs" in printed
     written = json.loads((tmp_path / "new" / "c.json").read_text())
     one, other = (segment.evaluate(data=scenes, checkpoint=r) for r in (run, tmp_path / "short"))
     gap = written["differences"]["miou"]
     assert gap["mean"] == pytest.approx(one.miou - other.miou)
     assert gap["interval"][0] < gap["mean"] < gap["interval"][1]
     assert f"miou  {one.miou:.4f} against {other.miou:.4f}: {gap['mean']:+.4f}" in printed
+    weights = next((run / "checkpoints").glob("step-*/model.safetensors"))
+    kept = segment.compare(
+        data=scenes, checkpoints=[weights, run], against=[run, weights],
+        recipe=str(run / "recipe.yaml"),
+    )  # fmt: skip
+    assert kept.differences["miou"].mean == pytest.approx(0, abs=1e-9)
+    assert "over 2 pairs of runs" in kept.note
     low, high = one.intervals["boundary_iou"]
     assert low <= one.boundary_iou <= high
     assert sorted(written["scenes"]) == ["s0.png", "s1.png", "s2.png"]
     assert one.folder is not None
     assert (one.folder / "scenes.csv").read_text().startswith("scene,miou,")
+
+
+def test_scenes_without_labels_and_runs_of_other_classes_are_not_compared(
+    trained: tuple[Path, Path], scenes: Path, tmp_path: Path
+) -> None:
+    run = trained[1]
+    Image.new("L", (64, 48), 0).save(scenes / "annotations" / "validation" / "s1.png")
+    found = segment.compare(data=scenes, checkpoints=[run], against=[run])
+    assert sorted(found.scenes) == ["s0.png", "s2.png"]
+    names = tmp_path / "names.json"
+    names.write_text('["corner", "wall", "grass", "pool"]')
+    train(scenes, tmp_path / "run", 3, f"data.classes={names}", "data.ignore_index=255")
+    with pytest.raises(InputError, match="trained on different classes"):
+        segment.compare(data=scenes, checkpoints=[run], against=[tmp_path / "run"])
 
 
 def test_evaluations_of_different_things_are_kept_apart(

@@ -193,6 +193,7 @@ def compare(
     data: Path,
     checkpoints: tuple[Path, ...],
     against: tuple[Path, ...],
+    recipe: str | None = None,
     output: Path | None = None,
     split: str = "validation",
     window: int | None = None,
@@ -211,13 +212,14 @@ def compare(
 
     tokenlabel segment compare --data camvid --checkpoints runs/a --against runs/b
 
-    The differences are paired by scene. Intervals and p-values come from a bootstrap over scenes. With
-    several runs per side, one for each seed, the bootstrap includes the runs.
+    Differences are paired by scene. Intervals and p-values count how much scenes differ, and with
+    several runs per side also how much runs differ.
 
     Args:
         data: a data set as for `segment train`.
-        checkpoints: run folders of the first side.
-        against: run folders of the second side.
+        checkpoints: run folders of the first side, or weights files; files also need --recipe.
+        against: those of the second side; equally many are paired in their order (seeds).
+        recipe: recipe of the models in weights files: a name or a YAML file.
         output: JSON file for all numbers, with the difference of every scene.
         split: split to evaluate.
         window: side of the sliding window in pixels (default: the recipe's).
@@ -248,6 +250,7 @@ def compare(
     print(
         f"of {len(result.scenes)} scenes, {result.ahead} are better and {result.behind} are worse"
     )
+    print(result.note)
     if output is not None:
         print(f"{output}: all numbers")
 
@@ -271,12 +274,10 @@ def predict(
 
     Args:
         images: a picture, or a folder of pictures.
-        checkpoint: a run folder (its best checkpoint is used), or a weights file; a file also needs
-            --recipe.
+        checkpoint: a run folder (its best checkpoint is used), or a weights file with --recipe.
         recipe: recipe of the model in a weights file: a name or a YAML file.
         classes: file with the class names of a weights file (default: the class list beside it).
-        ignore_index: mask value of pixels without a class, for a weights file (default: the
-            recipe's, or that of its layout).
+        ignore_index: mask value of pixels without a class, for a weights file (default: the recipe's).
         output: folder for labels/NAME.png (mask values as in the training data), overlays/NAME.png
             and legend.png.
         multi_scale: average over scales 0.5, 0.75, 1, 1.25, 1.5, 1.75 and flipped images.

@@ -7,12 +7,12 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tokenlabel.evaluation.t_test import t_test
+
 __all__ = [
     "Difference",
     "mean_and_spread",
     "paired_difference",
-    "t_quantile",
-    "t_tails",
 ]
 
 
@@ -74,9 +74,7 @@ def paired_difference(
     freedom = (len(rows) - 1) * (len(seeds) - 1)
     variance = sum(value**2 for value in left) / freedom
     error = math.sqrt(2 * variance / len(seeds))
-    reach = t_quantile(0.975, freedom) * error
-    p = t_tails(abs(mean) / error, freedom) if error else float(mean == 0)
-    return Difference(mean, gaps, (mean - reach, mean + reach), p)
+    return Difference(mean, gaps, *t_test(mean, error, freedom))
 
 
 def mean_and_spread(values: Mapping[int, float]) -> tuple[float, float]:
@@ -86,31 +84,3 @@ def mean_and_spread(values: Mapping[int, float]) -> tuple[float, float]:
         statistics.fmean(each) if each else math.nan,
         statistics.stdev(each) if len(each) > 1 else math.nan,
     )
-
-
-def t_tails(t: float, freedom: int) -> float:
-    """Probability that |T| >= t, for t >= 0 and a whole number of degrees of freedom.
-
-    Abramowitz & Stegun 1964, 26.7.3 and 26.7.4: finite sums.
-    """
-    angle = math.atan(t / math.sqrt(freedom))
-    cos, sin = math.cos(angle), math.sin(angle)
-    odd = freedom % 2
-    term, total = (cos if odd else 1.0), 0.0
-    for step in range(odd, freedom - 1, 2):
-        total += term
-        term *= (step + 1) / (step + 2) * cos * cos
-    inside = 2 / math.pi * (angle + sin * total) if odd else sin * total
-    return max(1 - inside, 0.0)
-
-
-def t_quantile(probability: float, freedom: int) -> float:
-    """The t below which T lies with that probability, in [0.5, 1): by bisection."""
-    low, high = 0.0, 1.0
-    while 1 - t_tails(high, freedom) / 2 < probability:
-        high *= 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        below = 1 - t_tails(middle, freedom) / 2
-        low, high = (middle, high) if below < probability else (low, middle)
-    return (low + high) / 2

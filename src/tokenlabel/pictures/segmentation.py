@@ -117,18 +117,23 @@ def save_legend(names: Sequence[str], colors: NDArray[np.float64], file: Path) -
 def draw_class_table(
     names: Sequence[str], iou: Sequence[float], accuracy: Sequence[float], title: str, file: Path
 ) -> None:
-    """IoU and accuracy of each class, fractions in [0, 1], as bars; the best class on top."""
+    """IoU and accuracy of each class, fractions in [0, 1], as bars; the best class on top.
+
+    A class that never comes up, whose IoU is not a number, has no bar and is called absent.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    order = sorted(range(len(names)), key=lambda place: iou[place])
+    absent = [value != value for value in iou]
+    order = sorted(range(len(names)), key=lambda place: -1.0 if absent[place] else iou[place])
+    labels = [literal(names[place]) + (" (absent)" if absent[place] else "") for place in order]
     figure = Figure(figsize=(7, 1 + 0.25 * len(names)), layout="constrained")
     FigureCanvasAgg(figure)
     axes: Any = figure.add_subplot()
     places = range(len(order))
     axes.barh(places, [accuracy[place] for place in order], color="0.85", label="accuracy")
     axes.barh(places, [iou[place] for place in order], height=0.5, color="tab:blue", label="IoU")
-    axes.set_yticks(list(places), [literal(names[place]) for place in order], fontsize=8)
+    axes.set_yticks(list(places), labels, fontsize=8)
     axes.set(xlim=(0, 1), ylim=(-0.7, len(order) - 0.3), xlabel="share of pixels")
     axes.set_title(literal(title), fontsize=10)
     axes.legend(loc="lower right", fontsize=8)

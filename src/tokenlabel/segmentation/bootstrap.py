@@ -1,14 +1,18 @@
-"""How far measures may be trusted: scenes, and runs, drawn again with replacement."""
+"""How far measures may be trusted: scenes drawn again with replacement, and how runs differ."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from tokenlabel.errors import InputError
+from tokenlabel.evaluation.t_test import t_test
 from tokenlabel.segmentation.metrics import SegmentationCounts, measures
 
 __all__ = ["Difference", "intervals", "paired_differences"]
@@ -26,7 +30,7 @@ class Difference:
     interval: tuple[float, float]
     """Holds the true difference with 95 % confidence."""
     p: float
-    """Two-sided: how often a difference of the other sign is drawn, twice."""
+    """Two-sided: how likely so large a difference is where there is none."""
 
 
 def intervals(counts: SegmentationCounts) -> dict[str, tuple[float, float]]:
@@ -40,40 +44,47 @@ def paired_differences(
 ) -> dict[str, Difference]:
     """The differences of two sides, each of one run or of several, measured on the same scenes.
 
-    Every draw takes the same scenes for all runs; of several runs it takes as many again, the same
-    places on both sides where these have equally many (runs are paired, by seed say).
+    The variance is that of the scenes (bootstrap, the same draws for all runs) plus, where a side has
+    several runs, that of the runs; Student's t has the degrees of freedom of the runs. Equally many runs
+    on both sides are pairs, by seed say. Of one run a side the differences are those of these two runs,
+    for other scenes. Raises InputError for fewer than two scenes.
     """
-    scenes = _scene_weights(len(ours[0].scenes))
-    picks = [_run_weights(len(side)) for side in (ours, theirs)]
-    found = {}
+    count = len(ours[0].scenes)
+    if count < 2:
+        raise InputError(
+            "a comparison needs two scenes or more: one does not show how scenes differ"
+        )
+    weights = _scene_weights(count)
     sides = [
-        [(measures(_resampled(run.scenes, scenes)), run.summary()) for run in side]
+        [(measures(_resampled(run.scenes, weights)), run.summary()) for run in side]
         for side in (ours, theirs)
     ]
+    found = {}
     for name in sides[0][0][1]:
-        drawn, exact = [], []
-        for runs, weights in zip(sides, picks, strict=True):
-            drawn.append((torch.stack([d[name] for d, _ in runs], 1) * weights).sum(1))
-            exact.append(sum(s[name] for _, s in runs) / len(runs))
-        gap = drawn[0] - drawn[1]
-        tail = 1 + min(int((gap <= 0).sum()), int((gap >= 0).sum()))
-        p = min(2 * tail / (len(gap) + 1), 1.0)
-        found[name] = Difference(exact[0] - exact[1], _inside(gap), p)
+        drawn = [torch.stack([values[name] for values, _ in runs]).mean(0) for runs in sides]
+        exact = [np.array([summary[name] for _, summary in runs]) for runs in sides]
+        by_scenes = float((drawn[0] - drawn[1]).var()) * count / (count - 1)
+        by_runs, freedom = _between_runs(*exact)
+        mean = float(exact[0].mean() - exact[1].mean())
+        error = math.sqrt(by_scenes + by_runs)
+        found[name] = Difference(mean, *t_test(mean, error, min(freedom or count, count - 1)))
     return found
+
+
+def _between_runs(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, int]:
+    """The variance of the difference of two sides' means, and its degrees of freedom; 0 of one run
+    a side. Sides of different size are taken to vary alike."""
+    runs = len(first), len(second)
+    if runs[0] == runs[1]:
+        return (float((first - second).var(ddof=1)) / runs[0] if runs[0] > 1 else 0.0), runs[0] - 1
+    freedom = sum(runs) - 2
+    squares = sum(float(((side - side.mean()) ** 2).sum()) for side in (first, second))
+    return squares / freedom * (1 / runs[0] + 1 / runs[1]), freedom
 
 
 def _scene_weights(scenes: int) -> Tensor:
     """How often each scene is drawn, [draws, N]."""
-    return _multinomial(scenes, _SEED)
-
-
-def _run_weights(runs: int) -> Tensor:
-    """The share of each run in a draw, [draws, R]."""
-    return _multinomial(runs, _SEED + 1) / runs
-
-
-def _multinomial(count: int, seed: int) -> Tensor:
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), _DRAWS)
+    drawn = np.random.default_rng(_SEED).multinomial(scenes, np.full(scenes, 1 / scenes), _DRAWS)
     return torch.from_numpy(drawn).double()
 
 

@@ -57,6 +57,10 @@ class SegmentationCounts:
         """Counts [C, 6] of the whole data set."""
         return self.scenes.sum(0)
 
+    def labeled(self) -> Tensor:
+        """Whether a scene has a pixel with a label, [N] bool: others have no measures."""
+        return self.scenes[..., 1].sum(-1) > 0
+
     def class_iou(self) -> Tensor:
         """Intersection over union of each class, [C] float64; NaN where it never comes up."""
         return _iou(*self.classes[:, :3].double().unbind(-1))
@@ -136,10 +140,11 @@ def write_table(counts: SegmentationCounts, names: Sequence[str], file: Path) ->
 
 
 def write_scenes(counts: SegmentationCounts, keys: Sequence[str], file: Path) -> None:
-    """One line a scene as CSV, with its own means."""
+    """One line a scene as CSV, with its own means; empty where no pixel has a label."""
     own = measures(counts.scenes)
     names = ("miou", "class_accuracy", "pixel_accuracy", "boundary_iou")
-    _write(file, ("scene", *names), keys, [own[name] for name in names])
+    columns = [own[name].where(counts.labeled(), torch.nan) for name in names]
+    _write(file, ("scene", *names), keys, columns)
 
 
 def _write(
@@ -149,4 +154,8 @@ def _write(
         writer = csv.writer(stream)
         writer.writerow(head)
         for name, *values in zip(names, *columns, strict=True):
-            writer.writerow([name, *(f"{float(value):.6f}" for value in values)])
+            writer.writerow([name, *(_written(float(value)) for value in values)])
+
+
+def _written(value: float) -> str:
+    return "" if value != value else f"{value:.6f}"

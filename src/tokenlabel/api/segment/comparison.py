@@ -16,6 +16,7 @@ from tokenlabel.files import write_atomically
 if TYPE_CHECKING:
     from tokenlabel.segmentation.bootstrap import Difference
     from tokenlabel.segmentation.metrics import SegmentationCounts
+    from tokenlabel.segmentation.recipe import SegmentationRecipe
 
 __all__ = ["SegmentComparison", "compare", "compared"]
 
@@ -28,9 +29,11 @@ class SegmentComparison:
     """The means of the first side over its runs, by measure."""
     second: dict[str, float]
     differences: dict[str, Difference]
-    """By measure, over scenes drawn again (and over runs, where a side has several)."""
+    """By measure, over scenes (and over runs, where a side has several)."""
     scenes: dict[str, float]
-    """The difference of each scene's own mean IoU, over the runs of each side."""
+    """The difference of each scene's own mean IoU, over the runs of each side; of those with labels."""
+    note: str
+    """What intervals and p-values speak of."""
 
     @property
     def ahead(self) -> int:
@@ -47,20 +50,25 @@ def compare(
     data: str | Path,
     checkpoints: Sequence[str | Path],
     against: Sequence[str | Path],
+    recipe: str | SegmentationRecipe | None = None,
     output: str | Path | None = None,
     **how: Unpack[How],
 ) -> SegmentComparison:
     """Measure runs on a split of a data set and compare two sides of them scene by scene.
 
-    `checkpoints` and `against` are runs' folders; equally many on both sides are pairs, by seed say.
-    Each run's evaluation is kept in its folder (see `evaluate`), the comparison as JSON in the file
-    `output`, if one is given. Raises InputError where a side has no run, or the scenes differ.
+    `checkpoints` and `against` are runs' folders, or files of weights of one `recipe`; equally many on
+    both sides are pairs, by seed say. Each run's evaluation is kept in its folder (see `evaluate`), the
+    comparison as JSON in the file `output`, if one is given. Raises InputError where a side has no run,
+    or the scenes or classes differ.
     """
     from tokenlabel.progress import first_process
 
     if not checkpoints or not against:
         raise InputError("a comparison needs a run, and one against which it is compared")
-    sides = [[measure(data, run, **how) for run in side] for side in (checkpoints, against)]
+    sides = [
+        [measure(data, run, recipe if Path(run).is_file() else None, **how) for run in side]
+        for side in (checkpoints, against)
+    ]
     found = compared(
         _scenes(sides[0] + sides[1]), *([measured.counts for measured in side] for side in sides)
     )
@@ -83,19 +91,37 @@ def compared(
 
     own = [sum(measures(c.scenes)["miou"] for c in side) / len(side) for side in (first, second)]
     gaps: Any = own[0] - own[1]
+    each = zip(scenes, gaps.tolist(), first[0].labeled().tolist(), strict=True)
     return SegmentComparison(
         _means(first),
         _means(second),
         paired_differences(first, second),
-        dict(zip(scenes, gaps.tolist(), strict=True)),
+        {scene: gap for scene, gap, labeled in each if labeled},
+        _note(len(first), len(second)),
     )
 
 
+def _note(first: int, second: int) -> str:
+    """What the numbers of a comparison speak of, by the runs of its sides."""
+    if first == second == 1:
+        return (
+            "intervals and p-values are over scenes only, of these two runs: other seeds may differ by"
+            " more; give several runs a side"
+        )
+    runs = f"{first} pairs of runs" if first == second else f"{first} and {second} runs"
+    return f"intervals and p-values are over scenes and over {runs}"
+
+
 def _scenes(runs: Sequence[Measured]) -> list[str]:
-    """The keys of the scenes, which are the same for all runs."""
+    """The keys of the scenes, which are the same for all runs, as are the classes."""
     first, *others = ([pair.key for pair in measured.pairs.items] for measured in runs)
     if any(other != first for other in others):
         raise InputError("the runs were measured on different scenes: the data changed meanwhile")
+    classes = runs[0].pairs.classes
+    if any(measured.pairs.classes != classes for measured in runs):
+        raise InputError(
+            "the runs were trained on different classes, or on other values in the masks"
+        )
     return first
 
 

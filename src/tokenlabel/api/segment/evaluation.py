@@ -214,8 +214,8 @@ def measure(
         write_scenes(counts, [pair.key for pair in pairs.items], result.folder / "scenes.csv")
         draw_class_table(
             pairs.classes.names,
-            counts.class_iou().nan_to_num().tolist(),
-            counts.class_accuracy().nan_to_num().tolist(),
+            counts.class_iou().tolist(),
+            counts.class_accuracy().tolist(),
             f"mean IoU {result.miou:.4f}",
             result.folder / "table.png",
         )
