@@ -77,6 +77,15 @@ def test_a_recipe_says_where_it_comes_from(name: str) -> None:
     )
 
 
+def test_defaults_for_own_images_are_those_of_the_proof() -> None:
+    """docs/proof.md: token weight 2, blended class targets, MixToken in half of the steps."""
+    for name in ("starter", "small"):
+        recipe = recipes.get(name)
+        supervision: Any = recipe.supervision
+        assert (supervision.token_weight, supervision.class_target) == (2.0, "blend")
+        assert (recipe.mixing.kind, recipe.mixing.probability) == ("mixtoken", 0.5)
+
+
 @pytest.mark.parametrize("name", recipes.names())
 def test_a_recipe_survives_its_file(name: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(to_yaml(recipes.get(name)))

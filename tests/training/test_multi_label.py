@@ -23,6 +23,7 @@ from tokenlabel.evaluation.multi_label import MultiLabelCounts
 from tokenlabel.export.timm_folder import export_timm
 from tokenlabel.losses import class_loss
 from tokenlabel.mixing import Mix
+from tokenlabel.runs.open import open_run
 from tokenlabel.supervision import METHODS, multi_hot
 
 RED, GREEN = ("red", (200, 30, 30)), ("green", (30, 200, 30))
@@ -162,7 +163,7 @@ def trained(listed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = (
         "model.kwargs={}", "augment.policy=null", "augment.erasing=0", "augment.scale=[0.8, 1.0]",
         "augment.hflip=0", "mixing.kind=none", "schedule.warmup_epochs=0", "ema.decay=null",
-        "supervision.class_target=ground-truth", "schedule.cooldown_epochs=0",
+        "supervision.class_target=blend", "schedule.cooldown_epochs=0",
         "augment.crop_pct=1.0", "validate_every=12", "engine.precision=fp32",
     )  # fmt: skip
     result = tl.train(
@@ -172,6 +173,8 @@ def trained(listed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     assert result.results["best_map"] > 0.9
     assert {"val/map", "val/f1", "val/loss"} <= set(result.results["measures"])
+    learned: Any = open_run(root / "student").recipe.supervision
+    assert learned.class_target == "ground-truth"  # no annotator's share among several classes
     return root / "student"
 
 
@@ -204,6 +207,8 @@ def test_what_does_not_go_with_several_classes(listed: Path, tmp_path: Path) -> 
         tl.train(**common, supervision="labels", settings=("supervision.class_weights=balanced",))
     with pytest.raises(InputError, match="class head learns these alone"):
         tl.train(**common, supervision="distillation", labels="anywhere")
+    with pytest.raises(InputError, match="class head learns these alone"):
+        tl.train(**common, labels="anywhere", settings=("supervision.class_target=annotator",))
     assert not (tmp_path / "run").exists()
 
 

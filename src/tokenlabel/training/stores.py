@@ -1,4 +1,4 @@
-"""What a student's label stores decide: its token heads, their targets, and what goes together."""
+"""What a student's labels decide: its token heads, their targets, and what goes together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenlabel.labels import LabelStore, TargetKind
 from tokenlabel.progress import console
 from tokenlabel.runs.recipe import Recipe
 
-__all__ = ["fitted", "of_one", "of_words", "target_kind"]
+__all__ = ["fitted", "of_one", "of_several_classes", "of_words", "target_kind"]
 
 
 def fitted(recipe: Recipe, stores: list[LabelStore]) -> Recipe:
@@ -78,6 +78,25 @@ def of_words(recipe: Recipe, count: int | None) -> Recipe:
         supervision=dataclasses.replace(supervision, class_target="ground-truth"),
         model=dataclasses.replace(recipe.model, token_classes=count),
     )
+
+
+def of_several_classes(recipe: Recipe) -> Recipe:
+    """The recipe where images may have several classes: the class head learns these alone.
+
+    Raises InputError for what goes with one class only.
+    """
+    supervision: Any = recipe.supervision
+    if supervision.class_weights != "none":
+        raise InputError("supervision.class_weights is of images with one class: leave it out")
+    if getattr(supervision, "class_target", None) == "blend":
+        console.print("images may have several classes: the class token learns the ground truth")
+        supervision = dataclasses.replace(supervision, class_target="ground-truth")
+    if supervision.blends_classes:
+        raise InputError(
+            "where images may have several classes, the class head learns these alone: use"
+            " supervision.kind=token-labels with class_target=ground-truth, or kind=labels"
+        )
+    return dataclasses.replace(recipe, supervision=supervision)
 
 
 def _token_classes(

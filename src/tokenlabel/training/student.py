@@ -40,7 +40,13 @@ from tokenlabel.training.images import training_images
 from tokenlabel.training.loop import Validation
 from tokenlabel.training.ranks import Ranks
 from tokenlabel.training.sheets import SHEET, first_samples
-from tokenlabel.training.stores import fitted, of_one, of_words, target_kind
+from tokenlabel.training.stores import (
+    fitted,
+    of_one,
+    of_several_classes,
+    of_words,
+    target_kind,
+)
 from tokenlabel.training.task import TokenLabelingTask
 from tokenlabel.training.validate import validate, validate_features
 
@@ -90,7 +96,7 @@ class StudentSpec:
             ),
         )
         if self.recipe.model.multi_label:
-            _check_multi_label(recipe)
+            self.recipe = of_several_classes(self.recipe)
         needs = recipe.supervision.needs
         # also where the method needs none: what their annotator left out, no arm trains on
         self.stores = [LabelStore(p) for p in recipe.data.stores] if needs != "annotator" else []
@@ -275,16 +281,6 @@ def _num_classes(recipe: Recipe, source: ImageSource) -> int:
             f"model.num_classes is {wanted}, but {recipe.data.train} has {found} classes"
         )
     return found
-
-
-def _check_multi_label(recipe: Recipe) -> None:
-    if recipe.supervision.blends_classes:
-        raise InputError(
-            "where images may have several classes, the class head learns these alone: use"
-            " supervision.kind=token-labels with class_target=ground-truth, or kind=labels"
-        )
-    if recipe.supervision.class_weights != "none":
-        raise InputError("supervision.class_weights is of images with one class: leave it out")
 
 
 def _image_size(recipe: Recipe) -> tuple[int, int]:
