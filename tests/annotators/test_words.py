@@ -65,9 +65,24 @@ def test_groups_are_found_and_none_is_empty() -> None:
     found = (middles @ centers.T).max(1)
     assert (found.values > 0.97).sum() >= 10  # nearly every true group has its own center
     many = spherical_kmeans(rows, 300)
-    assert torch.bincount(nearest_center(rows, many), minlength=300).min() > 0
+    assert torch.bincount(nearest_center(rows, many)[0], minlength=300).min() > 0
     assert torch.equal(many, spherical_kmeans(rows, 300))
     assert spherical_kmeans(rows[:3].repeat(50, 1), 4) is None
+
+
+def test_equal_rows_do_not_use_up_the_groups() -> None:
+    """Borders and blank skies are the same patch over and over."""
+    random_ = torch.Generator().manual_seed(0)
+    rows = F.normalize(torch.randn(1000, 16, generator=random_), dim=1)
+    rows[::2] = rows[0]
+    centers = spherical_kmeans(rows, 200)
+    members = torch.bincount(nearest_center(rows, centers)[0], minlength=200)
+    assert members.min() > 0
+    others = members[members < 400]  # of the 500 different rows
+    assert others.max() < 20
+    few = rows[1:12:2].repeat(200, 1)  # 6 rows
+    assert torch.bincount(nearest_center(few, spherical_kmeans(few, 6))[0]).tolist() == [200] * 6
+    assert spherical_kmeans(few, 7) is None
 
 
 # -- a store of words ------------------------------------------------------------------------------
@@ -175,6 +190,30 @@ def test_another_store_takes_the_same_words_and_joins(images, tmp_path, weights,
     annotate(images / "owl", tmp_path / "owls", weights, seed=1)
     with pytest.raises(InputError, match="differ in vocabulary_sha256"):
         merge([cats, LabelStore(tmp_path / "owls")], tmp_path / "wrong")
+
+
+def test_words_go_on_at_another_size(images, tmp_path) -> None:
+    """Weights are the same whatever size their position embeddings are resampled to."""
+    file = tmp_path / "vit.pth"
+    torch.save(timm.create_model("test_vit").state_dict(), file)
+    network = {"model": "test_vit", "model_kwargs": {}}
+    small, large = ({"image_size": side, "device": "cpu"} for side in (32, 64))
+    annotate(images, tmp_path / "small", file, network=small, **network)
+    reuse = {"vocabulary": str(tmp_path / "small"), "words": None}
+    annotate(images, tmp_path / "large", file, network=large, **network, **reuse)
+    first, second = (LabelStore(tmp_path / name) for name in ("small", "large"))
+    assert first.vocabulary.sha256 == second.vocabulary.sha256
+    assert [store[store.keys()[0]].grid for store in (first, second)] == [(2, 2), (4, 4)]
+
+
+def test_as_many_patches_are_seen_as_are_asked_for(images, tmp_path, weights, monkeypatch) -> None:
+    monkeypatch.setattr(word_model, "_FEWEST_IMAGES", 1)
+    annotate(images, tmp_path / "store", weights, patches=300)  # 16 cells an image: 19 images
+    assert LabelStore(tmp_path / "store").vocabulary.made["patches_seen"] == 304
+    with pytest.raises(
+        InputError, match="6 words cannot be learned from 5 patches: give more --patc"
+    ):
+        read_spec(SPEC | {"model": "no such network", "patches": 5}).build(())
 
 
 def test_mistakes_are_named_and_leave_nothing(images, tmp_path, weights) -> None:

@@ -83,7 +83,8 @@ class WordAnnotator(ImageAnnotator):
         )
         self._network = features
         side = self.views.window
-        features.shape((side, side) if side else preprocessing.image_size)
+        h, w, _ = features.shape((side, side) if side else preprocessing.image_size)
+        self._cells = h * w
         self.learning, self.vocabulary = learning, vocabulary
         if vocabulary is not None:
             self.use(vocabulary)
@@ -98,7 +99,7 @@ class WordAnnotator(ImageAnnotator):
         )
 
     def made(self, source: ImageSource) -> dict[str, Any]:
-        """What `learn` writes down of itself: equal for equal words."""
+        """What `learn` writes down before it begins: equal for equal words."""
         facts = self.description | {"images_fingerprint": source_fingerprint(source)}
         plain: dict[str, Any] = json.loads(json.dumps(facts))
         return plain
@@ -126,13 +127,15 @@ class WordAnnotator(ImageAnnotator):
             )
         spread = rows[:: max(len(rows) // _TEMPERED, 1)]
         temperature = _temperature(spread @ centers.T, learning.perplexity)
-        return Vocabulary(centers.cpu(), mean.cpu(), temperature, self.made(source))
+        made = self.made(source) | {"patches_seen": len(rows)}
+        return Vocabulary(centers.cpu(), mean.cpu(), temperature, made)
 
     def _sampled(self, source: ImageSource) -> Tensor:
         """Features [N, D] of patches of images that are drawn from all of the source."""
         learning = self.learning
         random = torch.Generator().manual_seed(learning.seed)
-        wanted = max(math.ceil(learning.patches / _CELLS_AN_IMAGE), _FEWEST_IMAGES)
+        an_image = min(_CELLS_AN_IMAGE, self._cells)
+        wanted = max(math.ceil(learning.patches / an_image), _FEWEST_IMAGES)
         drawn = torch.randperm(len(source), generator=random)[:wanted].sort().values.tolist()
         cells = math.ceil(learning.patches / max(len(drawn), 1))
         rows = []
@@ -202,7 +205,7 @@ def store_vocabulary(
     elif annotator.vocabulary is None and file.exists():
         # of a run that was killed before it wrote down its settings, perhaps other ones
         found = Vocabulary.load(file)
-        if found.made == annotator.made(source):
+        if found.made | annotator.made(source) == found.made:
             annotator.use(found)
     if annotator.vocabulary is None:
         annotator.use(annotator.learn(source))

@@ -63,15 +63,24 @@ class WordsSpec:
         class_names: Sequence[str],  # noqa: ARG002
         device: torch.device | None = None,
     ) -> WordAnnotator:
+        from tokenlabel.annotators.classifier import fitted_inputs
         from tokenlabel.annotators.features import PatchFeatures
         from tokenlabel.annotators.image_model import weights_hash
         from tokenlabel.annotators.word_model import Learning, WordAnnotator
         from tokenlabel.labels import LabelStore
 
-        network, name, inputs = self._network()
-        features = PatchFeatures(network)
-        words, vocabulary = self.words or _WORDS, None
+        words = self.words or _WORDS
+        if self.patches is not None and self.patches < words and self.vocabulary is None:
+            raise InputError(
+                f"{words:,} words cannot be learned from {self.patches:,} patches: give more --patches"
+                f" (default: {_PATCHES_A_WORD} per word), or fewer --words"
+            )
+        network, name, own = self._network()
+        # of the weights as they come: another input size resamples some of them
         origin = {"kind": "visual words", "model": name, "weights_sha256": weights_hash(network)}
+        inputs = fitted_inputs(network, self.network, own)
+        features = PatchFeatures(network)
+        vocabulary = None
         if self.vocabulary is not None:
             vocabulary = LabelStore(self.vocabulary).vocabulary
             if vocabulary is None:
@@ -108,9 +117,8 @@ class WordsSpec:
             **self.network.running(device),
         )
 
-    def _network(self) -> tuple[Any, str, Preprocessing]:
-        """The network, its name, and what it is shown."""
-        from tokenlabel.annotators.classifier import fitted_inputs
+    def _network(self) -> tuple[Any, str, Preprocessing | None]:
+        """The network, its name, and what it is shown, where timm does not know."""
         from tokenlabel.evaluation.classifier import load_classifier
         from tokenlabel.models import build_model
 
@@ -118,8 +126,7 @@ class WordsSpec:
         of_timm = (folder / "config.json").is_file()  # perhaps without classes
         if folder.is_dir() and not of_timm and self.checkpoint is None:
             student = load_classifier(folder)
-            backbone, shown = student.model.backbone, student.preprocessing
-            return backbone, student.facts["model"], fitted_inputs(backbone, self.network, shown)
+            return student.model.backbone, student.facts["model"], student.preprocessing
         network: Any = build_model(
             self.model,
             pretrained=self.pretrained and self.checkpoint is None,
@@ -128,7 +135,7 @@ class WordsSpec:
         )
         config = getattr(network, "pretrained_cfg", None) or {}
         name = config.get("architecture") or self.model
-        return network, name, fitted_inputs(network, self.network, _clip_inputs(network))
+        return network, name, _clip_inputs(network)
 
 
 def _clip_inputs(network: Any) -> Preprocessing | None:
