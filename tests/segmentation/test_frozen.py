@@ -8,17 +8,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tokenlabel.api import segment
 from tokenlabel.cli.main import main
+from tokenlabel.data.order import BatchOrder
 from tokenlabel.errors import InputError
+from tokenlabel.geometry import Box
+from tokenlabel.labels import LabelMap
 from tokenlabel.models import build_model
 from tokenlabel.runs.recipe_file import read_recipe
 from tokenlabel.runs.results import read_metrics
+from tokenlabel.segmentation.augment import PairAugmentation
+from tokenlabel.segmentation.dataset import Samples, SoftScenes
+from tokenlabel.segmentation.features import FeatureLoader, kept_bytes
 from tokenlabel.segmentation.model import SegmentationModel
+from tokenlabel.segmentation.pairs import open_pairs
 from tokenlabel.segmentation.recipe import HeadKind, SegmentationRecipe
+from tokenlabel.segmentation.task import SegmentationTask
 from tokenlabel.segmentation.trained import create_segmenter, load_segmenter
 
 PAGE = Path(__file__).parents[2] / "docs" / "segmentation.md"
@@ -90,6 +99,54 @@ def test_kept_features_train_as_the_images_do(
     )
     assert len(kept) == 6
     assert kept == pytest.approx(seen, rel=1e-3)
+
+
+def test_features_are_made_in_the_arithmetic_of_the_training(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of the batch on which the arithmetic was tried."""
+    half: list[bool] = []
+    features = SegmentationTask.features
+
+    def spied(self: SegmentationTask, images: torch.Tensor) -> list[torch.Tensor]:
+        half.append(torch.is_autocast_enabled("cpu"))
+        return features(self, images)
+
+    monkeypatch.setattr(SegmentationTask, "features", spied)
+    monkeypatch.setattr(
+        "tokenlabel.training.precision.quicker_arithmetic", lambda *_, **__: torch.bfloat16
+    )
+    train(scenes, tmp_path / "run", "engine.precision=auto", "augment.views=1", updates=3)
+    assert half == [False] * 4 + [True] * 8
+
+
+def test_memory_is_counted_as_it_is_used(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features, labels and soft labels of every view, in each process of a machine."""
+    for number in range(5):
+        (scenes / "annotations" / "training" / f"s{number}.png").unlink()
+    pairs, crop = open_pairs(scenes, "training"), (32, 48)
+    cells = torch.zeros(1, 4, 4)
+    soft: Any = dict.fromkeys(
+        (p.key for p in pairs.unmasked), LabelMap(cells, cells.long(), cells[0], Box(), 3)
+    )
+    augment = PairAugmentation(crop=crop, short_side=48)
+    samples = Samples(pairs, augment, 0, 2, SoftScenes(pairs.unmasked, soft, mask_repeats=2))
+    model = SegmentationModel(build_model("resnet10t", any_size=True), 3, head="linear").eval()
+    loader = FeatureLoader(
+        samples,
+        BatchOrder(np.arange(len(samples)), 11),
+        0,
+        lambda images: model.features(images.float()),
+    )
+    for epoch in range(2):
+        list(loader.epoch(epoch))
+    kept = 0
+    for sample, maps in loader._known.values():
+        parts = [sample.image, sample.labels, *maps]
+        parts += [] if sample.soft is None else [sample.soft]
+        kept += sum(part.nbytes for part in parts)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert kept_bytes(model, crop, 2 * 3 * 2, 5 * 2) == 2 * kept
 
 
 def test_features_beyond_the_memory_are_refused(scenes: Path, tmp_path: Path) -> None:

@@ -429,6 +429,10 @@ def test_predictions_among_the_pictures_are_not_segmented_again(
         segment.predict(images=tmp_path, checkpoint=run, output=tmp_path / "segmented")
     written = sorted(path.name for path in (tmp_path / "segmented").rglob("*.png"))
     assert written == ["legend.png", "photo.png", "photo.png"]
+    for _ in range(2):  # beside the pictures themselves, and below a folder of results
+        assert segment.predict(images=tmp_path, checkpoint=run, output=tmp_path).images == 4
+    with pytest.raises(InputError, match="choose another output folder"):
+        segment.predict(images=tmp_path / "labels", checkpoint=run, output=tmp_path)
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(

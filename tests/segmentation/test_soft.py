@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 import tokenlabel as tl
 from tokenlabel.api import segment
 from tokenlabel.data.order import Request
+from tokenlabel.data.rules import DecodeRules
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelMap, LabelStore
 from tokenlabel.segmentation.account import account_of
@@ -109,6 +111,12 @@ def test_a_network_labels_what_has_no_mask_and_another_learns_from_it(
     assert (facts["images"], facts["soft"]) == (7, 3)
     assert facts["left_out"] == {"images without a mask or label": 1}
     assert facts["labels"]["index_sha256"] == store.manifest.index_sha256
+    (tmp_path / "more" / "results.json").unlink()
+    (scenes / "images" / "training" / "s6.png").rename(scenes / "images" / "training" / "other.png")
+    with pytest.raises(InputError, match="begun with other images with soft labels"):
+        train(scenes, tmp_path / "more", labels=tmp_path / "labels")
+    with pytest.raises(InputError, match="begun with other images with soft labels"):
+        train(scenes, tmp_path / "more")
 
 
 def test_unsure_regions_may_be_left_out(scenes: Path, tmp_path: Path) -> None:
@@ -138,9 +146,25 @@ def test_unsure_regions_may_be_left_out(scenes: Path, tmp_path: Path) -> None:
     assert torch.equal(sure, everything * kept)  # as they are, not sharpened
 
 
-def test_labels_of_other_classes_are_refused(scenes: Path, tmp_path: Path) -> None:
+def test_labels_of_other_classes_or_images_are_refused(scenes: Path, tmp_path: Path) -> None:
     train(scenes, tmp_path / "run")
-    label(scenes, tmp_path / "run", tmp_path / "labels")
+    store, pairs = (
+        label(scenes, tmp_path / "run", tmp_path / "labels"),
+        open_pairs(scenes, "training"),
+    )
+    with pytest.raises(InputError, match="none of 0 scenes without a mask has a label"):
+        soft_scenes(pairs, store)
+    unknown = dataclasses.replace(pairs.items[0], key="new.png")
+    with pytest.raises(InputError, match=r"none of 1 scenes .* such as new\.png"):
+        soft_scenes(dataclasses.replace(pairs, unmasked=(unknown,)), store)
+    pairs = dataclasses.replace(pairs, unmasked=pairs.items)
+    assert len(soft_scenes(pairs, store).scenes) == 8
+    turned = dataclasses.replace(pairs, rules=DecodeRules(orientation="apply"))
+    with pytest.raises(InputError, match="made with EXIF orientation 'ignore'"):
+        soft_scenes(turned, store)
+    store.manifest = store.manifest.model_copy(update={"vocabulary_sha256": "0"})
+    with pytest.raises(InputError, match="are of words"):
+        soft_scenes(pairs, store)
     (scenes / "classes.json").write_text('["wall", "grass", "lake"]')
     with pytest.raises(InputError, match="of 3 classes, the masks of 3, or of other names"):
         train(scenes, tmp_path / "next", labels=tmp_path / "labels")

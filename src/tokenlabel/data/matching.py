@@ -14,7 +14,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
 from tokenlabel.labels.manifest import Manifest
 
-__all__ = ["in_classes_of", "labeled_samples", "orientation_of"]
+__all__ = ["check_orientation", "in_classes_of", "labeled_samples", "orientation_of"]
 
 
 def labeled_samples(source: ImageSource, labels: LabelStore) -> NDArray[np.int64]:
@@ -23,7 +23,7 @@ def labeled_samples(source: ImageSource, labels: LabelStore) -> NDArray[np.int64
     Raises InputError where classes or orientations differ, or an image has no label.
     """
     _check_classes(source, labels.manifest)
-    _check_orientation(source, labels.manifest)
+    check_orientation(source.rules, labels.manifest)
     left_out = {record.key for record in labels.manifest.left_out}
     wanted = [i for i, key in enumerate(source.keys) if key not in left_out]
     missing = [source.keys[i] for i in wanted if source.keys[i] not in labels]
@@ -68,12 +68,13 @@ def orientation_of(manifest: Manifest) -> Orientation:
     return DecodeRules.of_dict(manifest.dataset.get("decode", {})).orientation
 
 
-def _check_orientation(source: ImageSource, manifest: Manifest) -> None:
+def check_orientation(rules: DecodeRules, manifest: Manifest) -> None:
+    """Raises InputError where images are turned otherwise than those that the labels were made of."""
     made = orientation_of(manifest)
-    if made != source.rules.orientation:
+    if made != rules.orientation:
         raise InputError(
             f"the labels were made with EXIF orientation {made!r}, the images are read with"
-            f" {source.rules.orientation!r}: places would not match; set the orientation to {made!r}"
+            f" {rules.orientation!r}: places would not match; set the orientation to {made!r}"
             " (data.orientation in training), or annotate anew"
         )
 

@@ -53,6 +53,7 @@ _LENGTH = ("schedule.epochs", "schedule.updates")
 _IDENTITY = {
     "classes": ("classes",),
     "training images": ("images_fingerprint",),
+    "images with soft labels": ("soft_fingerprint",),
     "validation images": ("held_out", "fingerprint"),
     "labels": ("labels", "index_sha256"),
     "annotator": ("annotator",),

@@ -20,7 +20,7 @@ from tokenlabel.geometry.render import Pixels, render
 from tokenlabel.labels import LabelMap, token_targets
 from tokenlabel.segmentation.classes import IGNORED, Labels
 
-__all__ = ["PairAugmentation", "distort_colors", "scaled_size"]
+__all__ = ["PairAugmentation", "distort_colors", "scaled_size", "soft_grid"]
 
 _ATTEMPTS = 10  # to find a crop with more than one class
 _BRIGHTNESS = 32.0  # gray levels up or down
@@ -69,7 +69,7 @@ class PairAugmentation:
         """
         best = label_map.classes[0].numpy().astype(np.int16)
         view = self.draw_view((image.shape[0], image.shape[1]), best, rng)
-        rows, cols = (max(side // _CELL, 1) for side in self.crop)
+        rows, cols = soft_grid(self.crop)
         target = token_targets([label_map], [view], (rows, cols), smoothing=0.0)
         cells = (target.dense() * target.mask[..., None])[0, 1:]
         return self._pixels(image, view, rng), cells.T.reshape(-1, rows, cols)
@@ -100,6 +100,11 @@ class PairAugmentation:
             for whole, part in zip(size, self.crop, strict=True)
         )
         return View.crop(Box.from_pixels(left, top, self.crop[1], self.crop[0], size))
+
+
+def soft_grid(crop: tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns) of the cells of a crop that have soft labels."""
+    return max(crop[0] // _CELL, 1), max(crop[1] // _CELL, 1)
 
 
 def scaled_size(

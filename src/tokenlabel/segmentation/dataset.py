@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tokenlabel.data.matching import check_orientation
 from tokenlabel.data.order import Request
 from tokenlabel.data.samples import BatchMaker
 from tokenlabel.errors import InputError
@@ -79,15 +80,31 @@ class SoftScenes:
 def soft_scenes(
     pairs: Pairs, store: LabelStore, threshold: float = 0.0, mask_repeats: int = 1
 ) -> SoftScenes:
-    """The scenes of `pairs` that have no mask, but a label. Raises InputError for other classes."""
+    """The scenes of `pairs` that have no mask, but a label.
+
+    Raises InputError where there is none, or the labels are of other classes or of turned images.
+    """
     names = store.manifest.class_names
+    if store.manifest.words:
+        raise InputError(
+            f"the labels in {store.location} are of words, not of the classes of the masks: label with"
+            " a network trained on these masks"
+        )
     if store.num_classes != len(pairs.classes) or names not in (None, pairs.classes.names):
         raise InputError(
             f"the labels in {store.location} are of {store.num_classes} classes, the masks of"
             f" {len(pairs.classes)}, or of other names: label with a network trained on these masks"
         )
-    scenes = tuple(pair for pair in pairs.unmasked if pair.key in store)
-    return SoftScenes(scenes, store, threshold, mask_repeats)
+    check_orientation(pairs.rules, store.manifest)
+    found = tuple(pair for pair in pairs.unmasked if pair.key in store)
+    if not found:
+        first = next(iter(pairs.unmasked), None)
+        raise InputError(
+            f"none of {len(pairs.unmasked)} scenes without a mask has a label in {store.location}"
+            + (f", such as {first.key}" if first else "")
+            + ": label the folder of the training images, or leave the labels out"
+        )
+    return SoftScenes(found, store, threshold, mask_repeats)
 
 
 class Sample(NamedTuple):

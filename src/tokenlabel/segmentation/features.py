@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +15,15 @@ from tokenlabel.data.loader import Loader, loader_workers
 from tokenlabel.data.order import BatchOrder, Request
 from tokenlabel.errors import InputError
 from tokenlabel.models.layout import image_shape, on_meta
+from tokenlabel.segmentation.augment import soft_grid
 from tokenlabel.segmentation.dataset import PairBatch, Sample, Samples
 from tokenlabel.segmentation.model import SegmentationModel
+from tokenlabel.torchrun import local_world
 
-__all__ = ["FeatureLoader", "require_memory"]
+__all__ = ["FeatureLoader", "kept_bytes", "require_memory"]
 
 _NO_IMAGE = torch.empty(0, dtype=torch.uint8)
-_BYTES = 2  # of a number in float16
-_SHARE = 0.8  # of the machine's memory that features may take
+_SHARE = 0.8  # of the machine's memory that features and labels may take
 
 Features = Callable[[Tensor], Sequence[Tensor]]
 
@@ -66,19 +68,25 @@ class FeatureLoader(Loader[PairBatch]):
         return replace(batch, features=tuple(torch.stack(x) for x in maps))
 
 
-def require_memory(model: SegmentationModel, crop: tuple[int, int], views: int) -> str:
-    """How much memory the features of so many views take, in words.
+def kept_bytes(model: SegmentationModel, crop: tuple[int, int], masked: int, soft: int = 0) -> int:
+    """The memory that views of scenes with masks, and with soft labels, take on this machine.
 
-    Raises InputError where this machine has not so much.
+    Each of its processes comes to keep all of them.
     """
     shown: SegmentationModel = on_meta(model)
-    channels = image_shape(model.pyramid.backbone)[0]
-    maps = shown.features(torch.empty(1, channels, *crop, device="meta"))
-    needed = views * sum(x.numel() for x in maps) * _BYTES
+    image = torch.empty(1, image_shape(model.pyramid.backbone)[0], *crop, device="meta")
+    features = sum(x.numel() for x in shown.features(image)) * torch.float16.itemsize
+    labels = math.prod(crop) * torch.int16.itemsize
+    cells = math.prod(soft_grid(crop)) * model.num_classes * torch.float32.itemsize
+    return local_world() * ((masked + soft) * (features + labels) + soft * cells)
+
+
+def require_memory(needed: int, views: int) -> str:
+    """So many bytes in words. Raises InputError where this machine has not so much memory."""
     said = f"{needed / 1e9:.1f} GB of memory"
     if needed > _SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
         raise InputError(
-            f"the features of {views:,} views would take {said}: choose fewer augment.views, a smaller"
-            " augment.crop, or set augment.views to null, which keeps none"
+            f"the features of {views:,} views would take {said}, with their labels: choose fewer"
+            " augment.views, a smaller augment.crop, or set augment.views to null, which keeps none"
         )
     return said

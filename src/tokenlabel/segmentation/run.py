@@ -19,10 +19,10 @@ from tokenlabel.segmentation.account import account_of
 from tokenlabel.segmentation.augment import PairAugmentation
 from tokenlabel.segmentation.dataset import PairBatch, soft_scenes
 from tokenlabel.segmentation.evaluate import evaluate_pairs
-from tokenlabel.segmentation.features import Features, require_memory
+from tokenlabel.segmentation.features import Features, kept_bytes, require_memory
 from tokenlabel.segmentation.loader import pair_loader
 from tokenlabel.segmentation.model import SegmentationModel
-from tokenlabel.segmentation.pairs import Pairs, open_pairs
+from tokenlabel.segmentation.pairs import Pair, Pairs, open_pairs
 from tokenlabel.segmentation.recipe import SegmentationRecipe
 from tokenlabel.segmentation.sheets import answered_pairs, first_pairs
 from tokenlabel.segmentation.task import SegmentationTask, class_weights
@@ -84,6 +84,7 @@ class SegmentationSpec:
         self.class_weights = class_weights(counts, balance) if balance else None
         torch.manual_seed(recipe.seed)
         self.model = create_segmenter(recipe, len(self.pairs.classes), fresh=True)
+        self._say_memory(ranks)
         self.task = SegmentationTask(
             self.model,
             **normalization(self.model),
@@ -123,25 +124,36 @@ class SegmentationSpec:
         self.loader, self.device = batches.loader, ranks.device
         return batches
 
+    @property
+    def _views(self) -> int | None:
+        """How many views of a scene have their features kept; None: nothing is kept."""
+        return self.recipe.augment.views if self.recipe.model.freeze else None
+
     def _features(self, ranks: Ranks) -> Features | None:
         """What makes features to keep, where the backbone and the views stay the same."""
-        views = self.recipe.augment.views
-        if not self.recipe.model.freeze or views is None:
+        if self._views is None:
             return None
-        repeats = 1 if self.soft is None else self.soft.mask_repeats
-        shown = (len(self.pairs) * repeats + self._soft_count) * views
-        said = require_memory(self.model, self.recipe.augment.crop, shown)
-        if ranks.first:
-            console.print(
-                f"features of {self._scenes:,} images x {views} views are made once, and kept in {said}",
-                soft_wrap=True,
-            )
 
         def features(images: Tensor) -> list[Tensor]:
             with ranks.autocast():
                 return self.task.features(images)
 
         return features
+
+    def _say_memory(self, ranks: Ranks) -> None:
+        """What features to keep will take. Raises InputError where this machine has not so much."""
+        views = self._views
+        if views is None:
+            return
+        masked = len(self.pairs) * (1 if self.soft is None else self.soft.mask_repeats) * views
+        soft = len(self._soft) * views
+        needed = kept_bytes(self.model, self.recipe.augment.crop, masked, soft)
+        said = require_memory(needed, masked + soft)
+        if ranks.first:
+            console.print(
+                f"features of {self._scenes:,} images x {views} views are made once, and kept in {said}",
+                soft_wrap=True,
+            )
 
     def evaluator(self, ranks: Ranks) -> Validation | None:
         held_out = self.held_out
@@ -163,7 +175,7 @@ class SegmentationSpec:
         }
         return {
             "images": self._scenes,
-            "soft": self._soft_count,
+            "soft": len(self._soft),
             "classes": classes.names,
             "values": classes.values,
             "ignored": classes.ignored,
@@ -175,18 +187,20 @@ class SegmentationSpec:
                 "location": self.store.location, "index_sha256": self.store.manifest.index_sha256
             },
             "images_fingerprint": fingerprints["training"],
+            "soft_fingerprint": dataclasses.replace(self.pairs, items=self._soft).fingerprint(),
             "held_out": None if self.held_out is None else {
                 "images": len(self.held_out), "fingerprint": fingerprints["validation"]
             },
         }  # fmt: skip
 
     @property
-    def _soft_count(self) -> int:
-        return 0 if self.soft is None else len(self.soft.scenes)
+    def _soft(self) -> tuple[Pair, ...]:
+        """The scenes with soft labels."""
+        return () if self.soft is None else self.soft.scenes
 
     @property
     def _scenes(self) -> int:
-        return len(self.pairs) + self._soft_count
+        return len(self.pairs) + len(self._soft)
 
     def _parts(self) -> dict[str, Pairs]:
         parts = {"training": self.pairs, "validation": self.held_out}
@@ -194,7 +208,7 @@ class SegmentationSpec:
 
     def _left_out(self) -> dict[str, int]:
         """Reason -> number of what the training data holds and the run does not use."""
-        lost = len(self.pairs.unmasked) - self._soft_count
+        lost = len(self.pairs.unmasked) - len(self._soft)
         unmasked = {
             "images without a mask or label" if self.soft else "images without a mask": lost
         }
@@ -216,9 +230,9 @@ class SegmentationSpec:
             for line in (f"{part}: {found.line()}", *lines):
                 console.print(line, soft_wrap=True, markup=False)
         if self.soft is not None:
-            lost = len(self.pairs.unmasked) - self._soft_count
+            lost = len(self.pairs.unmasked) - len(self._soft)
             console.print(
-                f"training: {self._soft_count:,} scenes without a mask have soft labels,"
+                f"training: {len(self._soft):,} scenes without a mask have soft labels,"
                 f" {lost:,} have neither and are left out",
                 soft_wrap=True,
             )

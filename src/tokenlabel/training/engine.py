@@ -86,7 +86,10 @@ def fit(
     if validation is None and recipe.schedule.patience is not None:
         raise InputError("schedule.patience waits for validation, but there are no images for it")
     if recipe.engine.precision == "auto" and ranks.device.type == "cpu":
+        tried = ranks.precision
         ranks.precision = folder.precision() or quicker_precision(task, batches, ranks)
+        if ranks.precision != tried:  # batches may have kept what the trial made of them
+            batches = spec.batches(ranks)
     facts = {**spec.facts(), "precision": ranks.precision}
     ranks.agree(repr(facts), "images or classes")
     trainer = Trainer(task, recipe, ranks, batches.updates_per_epoch)

@@ -60,8 +60,15 @@ def predict(
     from tokenlabel.training.ranks import Ranks
 
     images, output = Path(images), Path(output)
-    own = output.resolve()  # what an earlier call wrote is no picture to segment
-    found = [path for path in find_images(images) if own not in path.resolve().parents]
+    # what an earlier call wrote is no picture to segment
+    own = {output.resolve() / name for name in ("labels", "overlays", "legend.png")}
+    listed = find_images(images)
+    found = [path for path in listed if not own & {path.resolve(), *path.resolve().parents}]
+    if not found:
+        raise InputError(
+            f"all {len(listed)} images in {images} lie where {output} has its results: choose another"
+            " output folder"
+        )
     if recipe is None:
         trained = load_segmenter(Path(checkpoint))
     else:
