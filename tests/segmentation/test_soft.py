@@ -119,6 +119,32 @@ def test_a_network_labels_what_has_no_mask_and_another_learns_from_it(
         train(scenes, tmp_path / "more")
 
 
+def test_a_network_labels_images_as_those_of_its_training_were_read(
+    scenes: Path, tmp_path: Path
+) -> None:
+    """Their channels, range and orientation: a dark image alone would be taken for a bright one."""
+    for file in (scenes / "images").rglob("*.png"):
+        colors = np.asarray(Image.open(file).convert("RGB")).astype(np.uint16) * 16
+        np.save(file.with_suffix(".npy"), np.concatenate([colors[..., :1], colors], 2))
+        file.unlink()
+    own = ("data.channels=[1, 2, 3]", "data.orientation=apply", "loss.class_balance=0")
+    train(scenes, tmp_path / "run", *own)
+    images = scenes / "images" / "training"
+    dark = np.load(images / "s0.npy") // 16
+    for file in images.iterdir():
+        file.unlink()
+    np.save(images / "dark.npy", dark)
+    store = label(scenes, tmp_path / "run", tmp_path / "labels")
+    decode = store.manifest.dataset["decode"]
+    assert (decode["integers"], decode["orientation"]) == ([0, 4095], "apply")
+    assert decode["chosen"] == [1, 2, 3]
+    pixels = dark[..., 1:].astype(np.float32) * (255 / 4095)
+    cells = load_segmenter(tmp_path / "run").segmenter(torch.device("cpu")).cells(pixels, (12, 16))
+    kept = store["dark.npy"]
+    found = torch.zeros_like(cells).scatter_(0, kept.classes, kept.probabilities())
+    assert torch.allclose(found, cells, atol=0.01)
+
+
 def test_unsure_regions_may_be_left_out(scenes: Path, tmp_path: Path) -> None:
     train(scenes, tmp_path / "run")
     store = label(scenes, tmp_path / "run", tmp_path / "labels")

@@ -20,7 +20,8 @@ class Annotator(Protocol[Item]):
 
     Both steps must give the same result for the same input: a resumed run has to end with the same
     bytes as an undisturbed one. Images are RGB, unless an annotator has an attribute `channels`: the
-    number that it takes.
+    number that it takes. An attribute `rules` holds the `DecodeRules` of the images that it was trained
+    on: images are read by these.
     """
 
     num_classes: int

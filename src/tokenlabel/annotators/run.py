@@ -25,7 +25,7 @@ from tokenlabel.data.channels import of_channels
 from tokenlabel.data.decode import decode_image, read_header
 from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.data.reading import StorageError
-from tokenlabel.data.source import ImageSource, source_fingerprint
+from tokenlabel.data.source import ImageSource, read_by, source_fingerprint
 from tokenlabel.data.survey import is_constant
 from tokenlabel.errors import InputError
 from tokenlabel.files import Locked, claim_folder, locked, short_of_space
@@ -60,13 +60,16 @@ def run(
 ) -> Manifest:
     """Label all images; returns the store's manifest, which is complete when all processes are done.
 
-    `channels` are those of the images, by number, that the annotator is shown; None: all.
+    `channels` are those of the images, by number, that the annotator is shown; None: those that it
+    was trained on, or all.
     Images that cannot be read are left out and listed in `manifest.left_out`; running again tries
     those again. Interrupted runs go on where they stopped. By default the annotator chooses batch size
     and arithmetic; a run that goes on keeps those it began with.
     """
     if isinstance(annotator, FindsByName):
         annotator.check_names(source.keys)
+    if (trained := getattr(annotator, "rules", None)) is not None:
+        source, channels = read_by(source, trained), channels or trained.chosen
     source = of_channels(source, getattr(annotator, "channels", 3), channels)
     new = not Path(output).exists()
     folder = claim_folder(Path(output), ours=_is_store)

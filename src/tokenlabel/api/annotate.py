@@ -21,7 +21,7 @@ def annotate(
     output: str | Path,
     annotator: str | Mapping[str, Any] | AnnotatorSpec,
     split: str | None = None,
-    orientation: Orientation = "ignore",
+    orientation: Orientation | None = None,
     channels: Sequence[int] = (),
     codec: Codec = "compact",
     batch_size: int | None = None,
@@ -32,9 +32,11 @@ def annotate(
 
     `annotator` is a spec, such as `ClassifierSpec(model="resnet50")`, the same as a mapping with
     `kind`, or a classifier's name alone. `channels` are those of the images, by number, that it is
-    shown. An interrupted run is continued by the same call. Returns
-    the store's manifest: `labeled` images, those `left_out` and why; it is not `complete` while other
-    processes still write. `notice` is called with each line worth reading before the work begins.
+    shown; `orientation` says whether EXIF orientations are applied. By default both are as in the
+    training of a segmentation network, and all channels and "ignore" for other annotators. An
+    interrupted run is continued by the same call. Returns the store's manifest: `labeled` images, those
+    `left_out` and why; it is not `complete` while other processes still write. `notice` is called with
+    each line worth reading before the work begins.
     Raises InputError.
     """
     from tokenlabel.annotators.kinds import build_annotator, read_spec
@@ -42,8 +44,11 @@ def annotate(
     from tokenlabel.data.open import open_images
 
     spec = read_spec(annotator)
-    source = open_images(data, split, "train", orientation=orientation)
+    source = open_images(data, split, "train", orientation=orientation or "ignore")
     built = build_annotator(spec, class_names=source.class_names)
+    trained = getattr(built, "rules", source.rules).orientation
+    if orientation is None and trained != source.rules.orientation:
+        source = open_images(data, split, "train", orientation=trained)
     for line in (f"{data}: {source.found.line()}", *built.notes):
         if notice is not None:
             notice(line)

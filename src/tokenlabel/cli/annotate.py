@@ -45,10 +45,10 @@ class _Run:
 
     split: str | None = None
     """Split to use (default: the training split)."""
-    orientation: Orientation = "ignore"
-    """Whether to apply the EXIF orientation of the images."""
+    orientation: Orientation | None = None
+    """Whether to apply the EXIF orientation of the images (default: ignore, or as a segmenter's run)."""
     channels: tuple[int, ...] = ()
-    """Channels to use, numbered from 0 (default: all)."""
+    """Channels to use, numbered from 0 (default: all, or those of a segmenter's run)."""
     codec: Codec = "compact"
     """compact (about 2 kB per image), exact (raw logits as float16), or raw (like exact, but
     uncompressed)."""

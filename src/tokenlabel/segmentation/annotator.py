@@ -27,7 +27,8 @@ class SegmenterSpec:
     """Label images with a segmentation network: a cell gets the mean probabilities of its pixels.
 
     A network that was trained with class weights predicts rare classes too often; the weights are
-    divided out, so that labels are probabilities of the classes as they occur.
+    divided out, so that labels are probabilities of the classes as they occur. Images are read as those
+    of its training were: their channels, range of values and orientation.
 
     The classes are those of the network. `tokenlabel segment train --labels` trains on them for scenes
     without a mask; `tokenlabel train` uses them if the data has class folders of the same names.
@@ -79,7 +80,8 @@ class SegmenterAnnotator:
         dtype: Arithmetic,
     ) -> None:
         self.class_names = trained.classes.names
-        self.num_classes, self.channels = len(trained.classes), trained.rules.channels
+        self.num_classes = len(trained.classes)
+        self.rules, self.channels = trained.rules, trained.rules.channels
         self._trained, self._segmenter = trained, segmenter
         self.grid, self.top_k = grid, min(top_k, self.num_classes)
         self._dtype = dtype
