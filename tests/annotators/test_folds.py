@@ -19,6 +19,7 @@ from tokenlabel.annotators.spec import Network
 from tokenlabel.data.decode import decode_image
 from tokenlabel.data.open import open_source
 from tokenlabel.errors import InputError
+from tokenlabel.labels.health import check_health
 from tokenlabel.runs.folds import open_folds
 from tokenlabel.training.taught import best_temperature
 
@@ -91,11 +92,20 @@ def test_no_image_is_labeled_by_a_network_that_saw_it(
     assert manifest.annotator["kind"] == "folds"
     assert len(set(manifest.annotator["weights_sha256"])) == 2
     assert manifest.annotator["held_out"]["images"] == 8  # a tenth of all, for each
+    assert manifest.annotator["unseen_images"] == 0
+    assert check_health(store, dict.fromkeys(store, 0), ("blue", "red")).in_folds
 
 
-def test_new_images_are_labeled_by_all(taught: Path, tmp_path: Path) -> None:
+def test_new_images_are_labeled_by_all(taught: Path, tmp_path: Path, capsys) -> None:
     new = write_images(tmp_path / "new", ["x.png", "y.png"])
-    tl.annotate(data=str(new), output=tmp_path / "labels", annotator=spec(taught), codec="exact")
+    made = tl.annotate(
+        data=str(new), output=tmp_path / "labels", annotator=spec(taught), codec="exact"
+    )
+    assert made.annotator["unseen_images"] == 2
+    assert "warning: 2 of 2 images, such as blue/x.png, are in no fold" in capsys.readouterr().err
+    assert not check_health(
+        tl.LabelStore(tmp_path / "labels"), {"blue/x.png": 0, "red/y.png": 1}, ("blue", "red")
+    ).in_folds
     each = [by_class(direct(m, new, "blue/x.png")) for m in open_folds(taught).members]
     found = by_class(tl.LabelStore(tmp_path / "labels")["blue/x.png"])
     torch.testing.assert_close(found, torch.stack(each).mean(0), atol=1e-3, rtol=0)
@@ -116,6 +126,15 @@ def test_unfinished_folds_label_nothing(images: Path, tmp_path: Path) -> None:
     (tmp_path / "fold-0").mkdir()
     with pytest.raises(InputError, match="unfinished"):
         tl.annotate(data=str(images), output=tmp_path / "labels", annotator=spec(tmp_path))
+
+
+def test_words_are_those_of_one_network(images: Path, taught: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"give --model {taught / 'fold-0'}"):
+        tl.annotate(
+            data=str(images),
+            output=tmp_path / "x",
+            annotator={"kind": "words", "model": str(taught)},
+        )
 
 
 def test_the_temperature_is_that_of_the_logits() -> None:

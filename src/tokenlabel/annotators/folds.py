@@ -13,6 +13,7 @@ from tokenlabel.annotators.protocol import Pixels
 from tokenlabel.choices import Arithmetic
 from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.labels import LabelMap
+from tokenlabel.progress import console, first_process
 from tokenlabel.runs.folds import Folds
 
 __all__ = ["FoldsAnnotator"]
@@ -27,6 +28,7 @@ class FoldsAnnotator:
     def __init__(self, members: Sequence[ImageAnnotator], folds: Folds) -> None:
         self._members, self._folds = list(members), folds
         self._together = _Together(self._members)
+        self._unseen: int | None = None  # of the images that will be labeled, once they are known
         self.num_classes, self.channels = members[0].num_classes, members[0].channels
 
     @property
@@ -36,6 +38,20 @@ class FoldsAnnotator:
     @property
     def notes(self) -> tuple[str, ...]:
         return self._members[0].notes
+
+    def check_names(self, keys: Sequence[str]) -> None:
+        """Say how many of the images have no name that a network was taught by."""
+        unseen = [key for key in keys if self._folds.fold_of(key) is None]
+        self._unseen = len(unseen)
+        if not unseen or not first_process():
+            return
+        said = f"{len(unseen):,} of {len(keys):,} images, such as {unseen[0]}, are in no fold"
+        if len(unseen) == len(keys):
+            said = (
+                f"warning: {said}: should they be images that {self._folds.folder} was taught on, name"
+                " the folder or tar as it was named there, or networks that saw an image label it"
+            )
+        console.print(f"{said}; all networks label them together", soft_wrap=True)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -52,6 +68,8 @@ class FoldsAnnotator:
             images = sum(one["images"] for one in unseen)
             right = sum(one["top1"] * one["images"] for one in unseen)
             found["held_out"] = {"top1": right / images, "images": images}
+        if self._unseen is not None:
+            found["unseen_images"] = self._unseen
         return found
 
     def settle_arithmetic(self, wanted: Arithmetic, images: int) -> None:

@@ -15,7 +15,7 @@ _STEP = 0.25  # towards a row, of a center that takes part of another one's
 _ROWS_A_CENTER = 8  # at least, in a round
 _MOST_REPAIRS = 20
 _SAME = 1e-6  # 1 - cosine, below which two rows are the same: more is the rounding of long sums
-_AT_ONCE = 1 << 25  # similarities that are held at a time
+_AT_ONCE = 1 << 23  # similarities that are held at a time
 
 
 def spherical_kmeans(rows: Tensor, count: int, seed: int = 0) -> Tensor | None:
@@ -30,7 +30,7 @@ def spherical_kmeans(rows: Tensor, count: int, seed: int = 0) -> Tensor | None:
     centers = rows[order[:count]].clone()
     for share in _ROUNDS:
         size = min(max(round(share * len(rows)), _ROWS_A_CENTER * count), len(rows))
-        part = rows[order[:size]]
+        part = rows if size == len(rows) else rows[order[:size]]
         order = order.roll(-size)  # the next rows in the next round
         owner, cosines = nearest_center(part, centers)
         members = torch.bincount(owner, minlength=count)

@@ -74,5 +74,8 @@ class FindsByName(Protocol):
     """An annotator that looks up what is known of an image by the image's name."""
 
     def check_names(self, keys: Sequence[str]) -> None:
-        """Before the work: raises InputError where two of all images would get the same labels."""
+        """Before the work, with the names of all images: say what is not known of them.
+
+        Raises InputError where two of them would get the same labels.
+        """
         ...

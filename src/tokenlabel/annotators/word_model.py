@@ -83,7 +83,7 @@ class WordAnnotator(ImageAnnotator):
         )
         self._network = features
         side = self.views.window
-        h, w, _ = features.shape((side, side) if side else preprocessing.image_size)
+        h, w, self._width = features.shape((side, side) if side else preprocessing.image_size)
         self._cells = h * w
         self.learning, self.vocabulary = learning, vocabulary
         if vocabulary is not None:
@@ -118,7 +118,8 @@ class WordAnnotator(ImageAnnotator):
                 f" images, or fewer words (--words {max(len(rows) // 64, 1)})"
             )
         mean = rows.mean(0)
-        rows = torch.nn.functional.normalize(rows.sub_(mean), dim=1)
+        rows -= mean  # in place, as the next: there may be gigabytes of them
+        rows /= torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_(min=1e-12)
         centers = spherical_kmeans(rows, learning.words, learning.seed)
         if centers is None:
             raise InputError(
@@ -138,7 +139,8 @@ class WordAnnotator(ImageAnnotator):
         wanted = max(math.ceil(learning.patches / an_image), _FEWEST_IMAGES)
         drawn = torch.randperm(len(source), generator=random)[:wanted].sort().values.tolist()
         cells = math.ceil(learning.patches / max(len(drawn), 1))
-        rows = []
+        rows = torch.empty(len(drawn) * cells, self._width, device=self.device)
+        found = 0
         threads = ThreadPoolExecutor(min(os.cpu_count() or 1, 16))
         with threads, progress_bar(visible=first_process()) as progress:
             task = progress.add_task("learn words", total=len(drawn), note="")
@@ -146,11 +148,12 @@ class WordAnnotator(ImageAnnotator):
                 batch = drawn[start : start + _AT_ONCE]
                 for features in self._features([*threads.map(partial(self._item, source), batch)]):
                     chosen = torch.randperm(len(features), generator=random)[:cells]
-                    rows.append(features[chosen.to(features.device)])
+                    rows[found : found + len(chosen)] = features[chosen.to(features.device)]
+                    found += len(chosen)
                 progress.advance(task, len(batch))
-        if not rows:
+        if not found:
             raise InputError("no image could be read: there is nothing to learn words from")
-        return torch.cat(rows)
+        return rows[:found]
 
     def _item(self, source: ImageSource, index: int) -> Item | None:
         """An image as the network takes it; None where it cannot be read."""

@@ -121,8 +121,14 @@ class WordsSpec:
         """The network, its name, and what it is shown, where timm does not know."""
         from tokenlabel.evaluation.classifier import load_classifier
         from tokenlabel.models import build_model
+        from tokenlabel.runs.folds import holds_folds, member_folder
 
         folder = Path(self.model)
+        if self.checkpoint is None and holds_folds(folder):
+            raise InputError(
+                f"{folder} holds the networks of several folds, and words are those of one: give"
+                f" --model {member_folder(folder, 0)}"
+            )
         of_timm = (folder / "config.json").is_file()  # perhaps without classes
         if folder.is_dir() and not of_timm and self.checkpoint is None:
             student = load_classifier(folder)

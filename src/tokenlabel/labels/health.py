@@ -71,7 +71,8 @@ class Health:
         return [
             f"The annotator has memorized these images: it agrees with {self.means['agreement']:.0%} of"
             f" their classes and names {self.held_out:.0%} of unseen ones. Labels by networks that did"
-            " not see the image may be better: `tokenlabel teach --folds 2` costs no more than one."
+            " not see the image may be better: `tokenlabel teach --folds 2` costs no more than one, and"
+            " `annotate` knows the images by the names that they have there."
         ]
 
     @property
@@ -180,7 +181,7 @@ def check_health(
         orientation=orientation,
         num_classes=store.num_classes,
         held_out=unseen.get("top1") if isinstance(unseen, dict) else None,
-        in_folds=made_by.get("kind") == "folds",
+        in_folds=made_by.get("kind") == "folds" and not made_by.get("unseen_images"),
     )
 
 

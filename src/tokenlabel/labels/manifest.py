@@ -88,7 +88,8 @@ class Manifest(_Strict):
                 "left_out": True,
                 "index_sha256": True,
                 "dataset": {"found"},  # the account of the data; its fingerprint is the setting
-                "annotator": {"held_out"},  # its accuracy; its weights are the setting
+                # what is known of it; its weights are the setting
+                "annotator": {"held_out", "unseen_images"},
             },
         )
 
