@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from tokenlabel.evaluation.classifier import class_titles, default_names, load_classifier
+from tokenlabel.evaluation.classifier import class_titles, default_names
+from tokenlabel.evaluation.load import load_classifier
 from tokenlabel.labels import LabelMap, LabelStore
 from tokenlabel.pictures.colors import class_colors, visible_classes
 from tokenlabel.pictures.explain import token_map

@@ -182,3 +182,5 @@ def test_accuracies_are_named_by_their_rule() -> None:
     assert accuracies({"val/top1": 0.5}) == ({"class": 0.5}, "class")
     both = {"val/top1": 0.6, "val/class_top1": 0.5, "val/token_top1": 0.4}
     assert accuracies(both) == ({"class": 0.5, "token": 0.4, "fused": 0.6}, "fused")
+    now = {"val/top1": 0.5, "val/class_top1": 0.5, "val/token_top1": 0.4, "val/fused_top1": 0.3}
+    assert accuracies(now) == ({"class": 0.5, "token": 0.4, "fused": 0.3}, "fused")

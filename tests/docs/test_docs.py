@@ -187,7 +187,7 @@ STUDENTS = [folder for folder in WEIGHTS if not (folder / "recipe.yaml").exists(
 
 @pytest.mark.parametrize("folder", STUDENTS, ids=lambda folder: folder.name)
 def test_the_weights_of_the_proof_load_with_their_cards(folder: Path) -> None:
-    from tokenlabel.evaluation.classifier import load_classifier
+    from tokenlabel.evaluation.load import load_classifier
 
     classifier = load_classifier(folder)
     assert classifier.has_tokens == ("tokens" in folder.name)

@@ -29,7 +29,8 @@ from tokenlabel.data.open import HOLDOUT_SEED, holdout, open_source
 from tokenlabel.data.source import UNLABELED, Found, ImageSource, source_fingerprint
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.benchmarks import answers
-from tokenlabel.evaluation.classifier import Classifier, load_classifier
+from tokenlabel.evaluation.classifier import Classifier
+from tokenlabel.evaluation.load import load_classifier
 from tokenlabel.evaluation.metrics import ClassificationCounts, accepted_label, predictions
 from tokenlabel.evaluation.results import EvalResult
 from tokenlabel.export.card import model_card
@@ -430,7 +431,11 @@ def test_the_headline_is_the_methods_own_rule(kind: str, tmp_path: Path) -> None
     run = Run(tmp_path, Recipe(supervision=METHODS[kind]()))
     settings = Preprocessing((32, 32), 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3)
     classifier = Classifier(model, settings, ("a", "b", "c"), True, run=run)
-    assert classifier.rule == ("fused" if kind == "token-labels" else "class")
+    published = "fused" if kind == "token-labels" else "class"
+    assert classifier.rule == published
+    for recorded in ("class", "fused", "nonsense"):
+        follows = dataclasses.replace(classifier, facts={"rule": recorded}).rule
+        assert follows == (published if recorded == "nonsense" else recorded)
 
 
 def test_what_training_held_out_is_what_is_judged(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from tokenlabel.cli.export import export
 from tokenlabel.cli.push import push
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.classifier import Classifier, load_classifier
+from tokenlabel.evaluation.classifier import Classifier
+from tokenlabel.evaluation.load import load_classifier
 from tokenlabel.export import programs
 from tokenlabel.export.programs import export_onnx, export_torch
 from tokenlabel.models import DenseModel

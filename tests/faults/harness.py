@@ -462,7 +462,7 @@ def preload() -> None:
     for module in sorted({target.partition(":")[0] for target, _ in VERBS.values()}):
         importlib.import_module(module)
     for module in (
-        "tokenlabel.training", "tokenlabel.evaluation.classifier", "tokenlabel.annotators.run",
+        "tokenlabel.training", "tokenlabel.evaluation.load", "tokenlabel.annotators.run",
         "tokenlabel.labels.released", "tokenlabel.export.timm_folder", "tokenlabel.data.open",
     ):  # fmt: skip
         importlib.import_module(module)

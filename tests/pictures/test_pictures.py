@@ -18,7 +18,8 @@ from tokenlabel.cli.show import show
 from tokenlabel.data.decode import decode_image
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.classifier import Classifier, load_classifier
+from tokenlabel.evaluation.classifier import Classifier
+from tokenlabel.evaluation.load import load_classifier
 from tokenlabel.export.timm_folder import export_timm
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStoreWriter

@@ -18,7 +18,7 @@ from tokenlabel.data.open import holdout, open_images, open_source
 from tokenlabel.data.samples import class_labels
 from tokenlabel.data.source import UNLABELED, source_fingerprint
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.classifier import load_classifier
+from tokenlabel.evaluation.load import load_classifier
 from tokenlabel.evaluation.multi_label import MultiLabelCounts
 from tokenlabel.export.timm_folder import export_timm
 from tokenlabel.losses import class_loss

@@ -15,12 +15,14 @@ import torch
 from PIL import Image
 
 from tokenlabel import recipes
+from tokenlabel.api.evaluate import evaluate
 from tokenlabel.api.train import train, train_recipe
 from tokenlabel.cli.main import main
 from tokenlabel.cli.view_batch import view_batch
 from tokenlabel.data.open import open_source
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.classifier import load_classifier
+from tokenlabel.evaluation.load import load_classifier
+from tokenlabel.export.timm_folder import export_timm
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStoreWriter
 from tokenlabel.models import reach
@@ -150,9 +152,44 @@ def test_a_run_leaves_all_that_it_promises(data: Path, tmp_path: Path) -> None:
     validations = [entry for entry in result.metrics if "val/top1" in entry]
     assert [entry["epoch"] for entry in validations] == [1, 2]
     assert {"ema/top1", "val/class_top1", "val/token_top1"} <= validations[0].keys()
+    each = [(entry["ema/fused_top1"], entry["ema/class_top1"]) for entry in validations]
+    assert [entry["ema/top1"] for entry in validations] == [max(pair) for pair in each]
+    fused, alone = each[0 if max(each[0]) >= max(each[1]) else 1]  # of the best checkpoint
+    assert result.results["rule"] == ("class" if alone > fused else "fused")
     assert read_recipe(output / "recipe.yaml").model.num_classes == len(CLASSES)
     classifier = load_classifier(output)  # what the evaluation makes of it
     assert classifier.model(torch.rand(1, 3, 32, 32)).logits.shape == (1, len(CLASSES))
+
+
+@pytest.mark.parametrize("better", ["class", "fused"])
+def test_the_better_rule_on_validation_is_recorded_with_the_best_weights(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, better: str
+) -> None:
+    """It goes with the export, however the images of an evaluation are answered."""
+    scores = {"class": [0.4, 0.8], "fused": [0.6, 0.6]}
+    if better == "fused":  # a tie in the first epoch, and the second is worse
+        scores = {"class": [0.6, 0.3], "fused": [0.6, 0.2]}
+    calls = iter(range(4))
+
+    def validate(*_: Any) -> dict[str, float]:
+        epoch = next(calls) // 2  # the weights, and their average
+        each = {rule: top1[epoch] for rule, top1 in scores.items()}
+        return {"top1": max(each.values())} | {f"{r}_top1": top1 for r, top1 in each.items()}
+
+    monkeypatch.setattr(student, "validate", validate)
+    run = tmp_path / "run"
+    result = trained(data, run)
+    assert result.results["rule"] == better
+    assert load_classifier(run).rule == better
+    judged = evaluate(data=str(data / "images"), checkpoint=run, workers=0, device="cpu")
+    assert judged.rule == better
+    assert set(judged.rules) == {"class", "token", "fused"}
+    export_timm(load_classifier(run), tmp_path / "timm")
+    assert load_classifier(tmp_path / "timm").rule == better
+    for progress in run.glob("checkpoints/step-*/progress.json"):  # as the first version wrote it
+        older = {k: v for k, v in json.loads(progress.read_text()).items() if k != "recorded"}
+        progress.write_text(json.dumps(older))
+    assert load_classifier(run).rule == "fused"
 
 
 def test_three_arms_in_one_process_differ_in_supervision_alone(data: Path, tmp_path: Path) -> None:

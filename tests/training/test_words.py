@@ -12,7 +12,7 @@ from words_world import WORDS, make_world, run
 from tokenlabel.api.annotate import annotate
 from tokenlabel.api.evaluate import evaluate
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.classifier import load_classifier
+from tokenlabel.evaluation.load import load_classifier
 from tokenlabel.evaluation.neighbors import knn_accuracy
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter

@@ -19,7 +19,7 @@ from tokenlabel.cli.show import show
 from tokenlabel.cli.view import view
 from tokenlabel.data.decode import decode_image
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.classifier import load_classifier
+from tokenlabel.evaluation.load import load_classifier
 from tokenlabel.labels import LabelStore
 from tokenlabel.pictures.explain import explain
 

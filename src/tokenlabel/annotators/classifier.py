@@ -101,7 +101,7 @@ class ClassifierSpec:
         )
 
     def _found(self) -> _Found:
-        from tokenlabel.evaluation.classifier import load_classifier
+        from tokenlabel.evaluation.load import load_classifier
         from tokenlabel.models import build_model
 
         folder = Path(self.model)

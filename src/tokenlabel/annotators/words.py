@@ -119,7 +119,7 @@ class WordsSpec:
 
     def _network(self) -> tuple[Any, str, Preprocessing | None]:
         """The network, its name, and what it is shown, where timm does not know."""
-        from tokenlabel.evaluation.classifier import load_classifier
+        from tokenlabel.evaluation.load import load_classifier
         from tokenlabel.models import build_model
         from tokenlabel.runs.folds import holds_folds, member_folder
 

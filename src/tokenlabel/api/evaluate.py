@@ -13,8 +13,9 @@ from tokenlabel.choices import Arithmetic, Benchmark, Device
 from tokenlabel.data.open import HOLDOUT_SEED, holdout, open_images
 from tokenlabel.data.source import ImageSource, read_by, require_labels, source_fingerprint
 from tokenlabel.evaluation.benchmarks import Answers, answers
-from tokenlabel.evaluation.classifier import Classifier, load_classifier
+from tokenlabel.evaluation.classifier import Classifier
 from tokenlabel.evaluation.evaluator import evaluate_source
+from tokenlabel.evaluation.load import load_classifier
 from tokenlabel.evaluation.metrics import ClassificationCounts, Counts
 from tokenlabel.evaluation.published import published_top1
 from tokenlabel.evaluation.results import EvalResult, claim_results, write_results

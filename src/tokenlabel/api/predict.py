@@ -15,7 +15,8 @@ import torch
 from tokenlabel.choices import Arithmetic, Device
 from tokenlabel.data.pictures import open_pictures
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.classifier import Classifier, load_classifier
+from tokenlabel.evaluation.classifier import Classifier
+from tokenlabel.evaluation.load import load_classifier
 from tokenlabel.evaluation.predictions import Prediction, pictures_of
 from tokenlabel.files import claim_file, replacing
 from tokenlabel.progress import progress_bar

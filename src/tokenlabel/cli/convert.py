@@ -22,7 +22,7 @@ def convert(*, checkpoint: Path, model: str, output: Path, img_size: int | None 
         img_size: Side of the square input in pixels; position embeddings are resized (default: the
             size that the checkpoint was trained at).
     """
-    from tokenlabel.evaluation.classifier import load_classifier
+    from tokenlabel.evaluation.load import load_classifier
     from tokenlabel.export.timm_folder import export_timm
 
     export_timm(load_classifier(checkpoint, model, image_size=img_size), output)

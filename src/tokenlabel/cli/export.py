@@ -45,7 +45,7 @@ def export(
     import torch
 
     from tokenlabel.errors import InputError
-    from tokenlabel.evaluation.classifier import load_classifier
+    from tokenlabel.evaluation.load import load_classifier
     from tokenlabel.export.card import model_card
     from tokenlabel.export.programs import export_onnx, export_torch
     from tokenlabel.export.timm_folder import export_timm

@@ -38,7 +38,7 @@ def push(
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     from tokenlabel.errors import InputError
-    from tokenlabel.evaluation.classifier import load_classifier
+    from tokenlabel.evaluation.load import load_classifier
     from tokenlabel.export.card import model_card
     from tokenlabel.export.timm_folder import export_timm
 

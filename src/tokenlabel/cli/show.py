@@ -57,7 +57,7 @@ def show(
     from tokenlabel.data.decode import decode_image, decode_picture
     from tokenlabel.data.rules import AS_STORED, DecodeRules
     from tokenlabel.errors import InputError
-    from tokenlabel.evaluation.classifier import load_classifier
+    from tokenlabel.evaluation.load import load_classifier
     from tokenlabel.labels import LabelStore
     from tokenlabel.pictures.explain import explain
     from tokenlabel.pictures.panels import write_pictures

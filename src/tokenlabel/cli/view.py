@@ -43,7 +43,7 @@ def view(
 
     from tokenlabel.data.matching import orientation_of
     from tokenlabel.data.open import announce, open_images
-    from tokenlabel.evaluation.classifier import load_classifier
+    from tokenlabel.evaluation.load import load_classifier
     from tokenlabel.labels import LabelStore
     from tokenlabel.viewer.answers import Answers, student_loss
     from tokenlabel.viewer.catalog import Catalog

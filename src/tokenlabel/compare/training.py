@@ -26,7 +26,8 @@ class Training:
     """An arm's run with one seed: `choices` are those of `tl.train`, but for output and seed.
 
     Its score is the accuracy of its last checkpoint on the validation images, in percent: by the class
-    token, the one rule of prediction that students of all arms have, or by its method's own rule.
+    token, the one rule of prediction that students of all arms have, or by its method's published rule:
+    neither is chosen by these images.
     """
 
     arm: str
@@ -76,14 +77,13 @@ class Training:
 
 
 def accuracies(measures: Mapping[str, float]) -> tuple[dict[Rule, float], Rule]:
-    """Top-1 in [0, 1] by each rule that a validation measured, and the rule of its headline."""
+    """Top-1 in [0, 1] by each rule that a validation measured, and the published one of the method."""
     found: dict[Rule, float] = {
         rule: measures[f"val/{rule}_top1"] for rule in RULES if f"val/{rule}_top1" in measures
     }
-    unnamed = [rule for rule in reversed(RULES) if rule not in found]
-    own: Rule = unnamed[0] if found else "class"
-    found[own] = measures["val/top1"]
-    return found, own
+    published: Rule = "fused" if found else "class"
+    found.setdefault(published, measures["val/top1"])  # where it is the only one, or an old run's
+    return found, published
 
 
 def spelled(verb: str, choices: Mapping[str, Any]) -> str:

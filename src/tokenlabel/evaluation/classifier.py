@@ -5,13 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from safetensors.torch import load_file
 from timm.data import ImageNetInfo, infer_imagenet_subset
-from timm.layers import to_2tuple
 from torch import Tensor
 
 from tokenlabel.choices import Arithmetic, Orientation
@@ -27,30 +24,25 @@ from tokenlabel.evaluation.predictions import (
     predict_pictures,
 )
 from tokenlabel.geometry.render import Pixels
-from tokenlabel.models import DenseModel, build_from, create_model, load_weights
+from tokenlabel.models import DenseModel
 from tokenlabel.models.arithmetic import autocast, chosen_arithmetic
 from tokenlabel.output import TOKEN_SHARE, DenseOutput
-from tokenlabel.runs.open import Run, WhichWeights, open_run
+from tokenlabel.runs.open import Run
 from tokenlabel.runs.recipe import Recipe
 from tokenlabel.supervision import Rule
-from tokenlabel.text import read_json
 
 __all__ = [
     "DECODE",
     "MULTI_LABEL",
-    "TOKENS_TAUGHT",
-    "TOKEN_HEAD_FILE",
+    "RULE",
     "Classifier",
     "class_titles",
     "default_names",
-    "load_classifier",
+    "without_classes",
 ]
 
-TOKEN_HEAD_FILE = "token_head.safetensors"
-"""In a timm folder: the token head of a student whose backbone has none of its own."""
-
-TOKENS_TAUGHT = "tokens_taught"
-"""In a timm folder's configuration: whether its token head was trained."""
+RULE = "rule"
+"""In what a model is exported as: the rule by which it predicts, where it has several."""
 
 DECODE = "decode"
 """In a timm folder's configuration: how the training images became pixels, where they were not RGB of
@@ -59,15 +51,13 @@ DECODE = "decode"
 MULTI_LABEL = "multi_label"
 """In a timm folder's configuration: whether an image may have several classes."""
 
-_TOKEN_HEADS = ("aux_head.", "backbone.aux_head.")
-
 
 @dataclass(frozen=True)
 class Classifier:
     """A model, how its images are preprocessed, and the names of its classes.
 
-    `facts` say where it comes from: "model", "checkpoint", and of a run "weights" ("ema" or "model"),
-    "step" (its update) and "damaged" (the checkpoints that were passed over).
+    `facts` say where it comes from: "model", "checkpoint", the recorded "rule", and of a run "weights"
+    ("ema" or "model"), "step" (its update) and "damaged" (the checkpoints that were passed over).
     """
 
     model: DenseModel
@@ -99,7 +89,11 @@ class Classifier:
 
     @property
     def rule(self) -> Rule:
-        """The rule of the headline: of a run its method's, else the published one."""
+        """The rule of the headline: the one that was recorded with the weights, by the validation
+        images of their training; of weights without a record the published one of their method."""
+        recorded = self.facts.get(RULE)
+        if recorded in self.rules:
+            return cast(Rule, recorded)
         if self.run is not None and not self.multi_label:
             return self.run.recipe.supervision.rules_of(self.model.tokens_name_classes)[0]
         return self.rules[-1]
@@ -152,7 +146,7 @@ class Classifier:
     def require_classes(self) -> None:
         """Raises InputError where it was trained without classes and can name none."""
         if self.num_classes == 0:
-            raise _no_classes(self.facts["checkpoint"])
+            raise without_classes(self.facts["checkpoint"])
 
     def predict(
         self,
@@ -220,134 +214,8 @@ def default_names(num_classes: int) -> tuple[str, ...]:
     return tuple(map(str, names))
 
 
-def load_classifier(
-    checkpoint: str | Path | None = None,
-    model: str | None = None,
-    *,
-    weights: WhichWeights = "auto",
-    image_size: int | tuple[int, int] | None = None,
-    crop_pct: float | None = None,
-) -> Classifier:
-    """A trained model, ready to judge images.
-
-    - `checkpoint` alone: a run's folder (its best checkpoint) or one `step-…` folder in it. `weights`
-      chooses between the trained ones and their moving average ("auto": the average, if kept).
-      Or a folder that timm wrote, with weights and `config.json`.
-    - `checkpoint` and `model`: a file of weights, and the timm name of what they belong to.
-    - `model` alone: timm's own pretrained weights.
-
-    `image_size` and `crop_pct` replace the checkpoint's settings. Raises InputError when something
-    is missing or does not fit.
-    """
-    if checkpoint is None and model is None:
-        raise InputError("nothing to load: give a checkpoint, or the name of a timm model")
-    size = None if image_size is None else to_2tuple(image_size)
-    if checkpoint is None:
-        assert model is not None
-        found = _of_timm(model, size)
-    elif (Path(checkpoint) / "config.json").is_file():
-        found = _of_timm_folder(Path(checkpoint), size)
-    elif not Path(checkpoint).exists():
-        raise InputError(f"no checkpoint at {checkpoint}: give a run's folder or a file of weights")
-    elif Path(checkpoint).is_dir():
-        found = _of_run(Path(checkpoint), weights, size)
-    elif model is None:
-        raise InputError(f"{checkpoint}: say which timm model these weights are of")
-    else:
-        found = _of_file(Path(checkpoint), model, size)
-    found.model.eval().requires_grad_(False)
-    changes: dict[str, Any] = {} if crop_pct is None else {"crop_pct": crop_pct}
-    if size is not None:
-        changes["image_size"] = size
-    return dataclasses.replace(
-        found, preprocessing=dataclasses.replace(found.preprocessing, **changes)
-    )
-
-
-# -- the three kinds -----------------------------------------------------------------------------
-
-
-def _of_run(folder: Path, weights: WhichWeights, size: tuple[int, int] | None) -> Classifier:
-    run = open_run(folder)
-    recipe, class_names, file = run.recipe, run.class_names, run.weights(weights)
-    spec = recipe.model
-    trained_size = to_2tuple(spec.image_size)
-    student = create_model(
-        spec.name,
-        len(class_names),
-        img_size=size or trained_size,
-        token_classes=spec.token_classes,
-        **spec.arguments,
-    )
-    load_weights(student, file)
-    taught = recipe.supervision.teaches_tokens or student.heads == "tokens"
-    return Classifier(
-        student,
-        dataclasses.replace(
-            Preprocessing.of_timm(student.backbone),
-            image_size=trained_size,
-            crop_pct=recipe.augment.crop_pct,
-            interpolation="bicubic",  # this and the next as in the run's own validation
-            fit="crop",
-        ),
-        class_names,
-        has_tokens=taught and student.tokens_name_classes,
-        facts={
-            "model": spec.name,
-            "checkpoint": str(file),
-            "weights": file.stem,
-            "step": int(file.parent.name.removeprefix("step-")),
-            "damaged": list(run.damaged),
-        },
-        run=run,
-    )
-
-
-def _of_file(file: Path, name: str, size: tuple[int, int] | None) -> Classifier:
-    if not file.is_file():
-        raise InputError(f"no checkpoint at {file}: give a run's folder or a file of weights")
-    student = DenseModel(build_from(file, name, size))
-    unfilled = load_weights(student, file)
-    taught = not any(key.startswith(_TOKEN_HEADS) for key in unfilled)
-    return _timm_classifier(student, taught, {"model": name, "checkpoint": str(file)})
-
-
-def _of_timm(name: str, size: tuple[int, int] | None) -> Classifier:
-    student = DenseModel(name, pretrained=True, img_size=size)
-    taught = student.aux_head is None  # a token head of the backbone's own
-    return _timm_classifier(student, taught, {"model": name, "checkpoint": "timm"})
-
-
-def _of_timm_folder(folder: Path, size: tuple[int, int] | None) -> Classifier:
-    config = read_json(folder / "config.json", kind=dict)
-    if config.get("num_classes") == 0:
-        raise _no_classes(folder)
-    found = _of_timm(f"local-dir:{folder}", size)
-    head, file = found.model.aux_head, folder / TOKEN_HEAD_FILE
-    if file.exists() and head is not None:
-        head.load_state_dict(load_file(file))
-        found = dataclasses.replace(found, has_tokens=True)
-    facts = {
-        "model": str(config.get("architecture")),
-        "checkpoint": str(folder),
-        MULTI_LABEL: bool(config.get(MULTI_LABEL, False)),
-        DECODE: config.get(DECODE, {}),
-    }
-    # a backbone owns its token head, as LV-ViT does, also where nothing taught it
-    taught = found.has_tokens and config.get(TOKENS_TAUGHT, True)
-    return dataclasses.replace(found, has_tokens=taught, facts=facts)
-
-
-def _timm_classifier(student: DenseModel, taught: bool, facts: dict[str, Any]) -> Classifier:
-    settings = Preprocessing.of_timm(student.backbone)
-    if (height_width := student.image_shape[1:]) != settings.image_size:
-        settings = dataclasses.replace(settings, image_size=height_width)
-    names = student.backbone.pretrained_cfg.get("label_names")
-    names = tuple(names or default_names(student.num_classes))
-    return Classifier(student, settings, names, taught, facts)
-
-
-def _no_classes(where: object) -> InputError:
+def without_classes(where: object) -> InputError:
+    """What is said of a model that can name no class."""
     return InputError(
         f"{where} was trained without classes and names none: train it further on images of class"
         " folders (--weights), and use that"

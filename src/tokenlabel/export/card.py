@@ -33,6 +33,8 @@ def model_card(classifier: Classifier, name: str, license: str = "apache-2.0") -
         "Classes": classifier.num_classes or "none",
         "Image size": f"{height} x {width}",
     }
+    if len(classifier.rules) > 1:
+        details["Rule of prediction"] = classifier.rule
     if run is not None:
         labels = run.facts.get("labels") or {}
         details |= {

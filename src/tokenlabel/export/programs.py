@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.classifier import DECODE, Classifier
+from tokenlabel.evaluation.classifier import DECODE, RULE, Classifier
 from tokenlabel.files import write_atomically
 from tokenlabel.models import DenseModel
 from tokenlabel.models.factory import with_any_size
@@ -155,5 +155,6 @@ def _needs(classifier: Classifier) -> dict[str, Any]:
         "mean": list(settings.mean),
         "std": list(settings.std),
         "classes": list(classifier.class_names),
+        **({RULE: classifier.rule} if len(classifier.rules) > 1 else {}),
         **({} if rules.usual else {DECODE: rules.as_dict()}),
     }

@@ -12,13 +12,8 @@ from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.classifier import (
-    DECODE,
-    MULTI_LABEL,
-    TOKEN_HEAD_FILE,
-    TOKENS_TAUGHT,
-    Classifier,
-)
+from tokenlabel.evaluation.classifier import DECODE, MULTI_LABEL, RULE, Classifier
+from tokenlabel.evaluation.load import TOKEN_HEAD_FILE, TOKENS_TAUGHT
 from tokenlabel.files import claim_folder, replacing_folder, short_of_space, write_tensors
 
 __all__ = ["export_timm"]
@@ -60,6 +55,7 @@ def export_timm(
                 "label_names": list(classifier.class_names),
                 TOKENS_TAUGHT: classifier.has_tokens,
                 **({MULTI_LABEL: True} if classifier.multi_label else {}),
+                **({RULE: classifier.rule} if len(classifier.rules) > 1 else {}),
                 **({} if rules.usual else {DECODE: rules.as_dict()}),
             },
             data_config=data_config,

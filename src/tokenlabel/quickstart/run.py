@@ -30,8 +30,9 @@ from tokenlabel.data.open import open_source
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.benchmarks import answers
-from tokenlabel.evaluation.classifier import Classifier, load_classifier
+from tokenlabel.evaluation.classifier import Classifier
 from tokenlabel.evaluation.evaluator import evaluate_source
+from tokenlabel.evaluation.load import load_classifier
 from tokenlabel.files import write_atomically
 from tokenlabel.labels import LabelStore
 from tokenlabel.progress import console, results

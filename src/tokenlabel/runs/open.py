@@ -54,6 +54,13 @@ class Run(Generic[R_co]):
         results: dict[str, Any] | None = read_json(file, kind=dict) if file.is_file() else None
         return results
 
+    @cached_property
+    def recorded(self) -> dict[str, Any]:
+        """What was kept beside the checkpoint's weights (see `BaseRecipe.recorded`); {} in old ones."""
+        file = self.checkpoint / "progress.json"
+        found = read_json(file, kind=dict).get("recorded", {}) if file.is_file() else {}
+        return found if isinstance(found, dict) else {}
+
     def evaluations(self) -> list[dict[str, Any]]:
         """The results of every evaluation kept in the folder, in the order of their folders' names."""
         files = sorted((self.folder / "evaluation").rglob("results.json"))

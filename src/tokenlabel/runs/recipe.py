@@ -6,6 +6,7 @@ as YAML; `tokenlabel.recipes` holds one per published result.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from tokenlabel.choices import Cache
 from tokenlabel.options import STRICT, Count, NotNegative, Positive, Share
 from tokenlabel.runs.schedule import BaseSchedule, Course, Schedule
-from tokenlabel.supervision import AnyMethod, TokenLabels
+from tokenlabel.supervision import AnyMethod, TokenLabels, better_rule
 
 __all__ = [
     "About",
@@ -259,6 +260,10 @@ class BaseRecipe:
         """The validation's measure that decides which checkpoint is best."""
         return "top1"
 
+    def recorded(self, measures: Mapping[str, float]) -> dict[str, Any]:  # noqa: ARG002
+        """What a run keeps beside its best weights, by the validation's `measures` of these."""
+        return {}
+
     @property
     def facts(self) -> dict[str, Any]:
         """What tells this run from others of its kind, for its results."""
@@ -293,6 +298,12 @@ class Recipe(BaseRecipe):
         if self.model.num_classes == 0:
             return "knn"
         return "map" if self.model.multi_label else "top1"
+
+    def recorded(self, measures: Mapping[str, float]) -> dict[str, Any]:
+        """The rule by which the student predicts from then on, where it has several."""
+        rules = self.supervision.rules
+        top1 = {rule: measures[name] for rule in rules if (name := f"{rule}_top1") in measures}
+        return {"rule": better_rule(rules, top1)} if top1 else {}
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.supervision.distillation import Distillation
 from tokenlabel.supervision.labels import GroundTruth
 from tokenlabel.supervision.method import Annotated as AnnotatedMethod
-from tokenlabel.supervision.method import Method, Moment, Rule, Targets, multi_hot
+from tokenlabel.supervision.method import Method, Moment, Rule, Targets, better_rule, multi_hot
 from tokenlabel.supervision.token_labels import TokenLabels
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Rule",
     "Targets",
     "TokenLabels",
+    "better_rule",
     "multi_hot",
     "of_kind",
     "section",

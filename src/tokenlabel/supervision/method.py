@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from tokenlabel.output import DenseOutput
     from tokenlabel.targets import TokenTarget
 
-__all__ = ["Annotated", "Method", "Moment", "Needs", "Rule", "Targets", "multi_hot"]
+__all__ = [
+    "Annotated", "Method", "Moment", "Needs", "Rule", "Targets", "better_rule", "multi_hot",
+]  # fmt: skip
 
 Needs = Literal["nothing", "store", "annotator"]
 """Besides images: a store of label maps, or an annotator that labels each augmented view."""
@@ -61,7 +63,7 @@ class Method:
     """Loss weight of an image by its ground-truth class: "balanced" is inverse frequency."""
 
     rules: ClassVar[tuple[Rule, ...]] = ("class",)
-    """How its student predicts: the rule of the headline first, then what else is measured."""
+    """How its student may predict: the published rule first, then what else is measured."""
     teaches_tokens: ClassVar[bool] = False
     """Whether the token head learns anything."""
 
@@ -183,6 +185,15 @@ class Method:
     def options(cls) -> tuple[str, ...]:
         """The names of its options, `kind` among them."""
         return tuple(field.name for field in fields(cls))
+
+
+def better_rule(rules: Sequence[Rule], top1: Mapping[Rule, float]) -> Rule:
+    """The class token's rule or the fused one, by accuracy on validation images.
+
+    `rules` are a student's, the published one first: a tie keeps it. The best token alone is
+    measured and never chosen.
+    """
+    return max((rule for rule in rules if rule != "token"), key=top1.__getitem__)
 
 
 def multi_hot(labels: Tensor, num_classes: int) -> Tensor:

@@ -66,6 +66,7 @@ class Loop:
         self.total = self.planned
         self.best = -1.0
         self.measures: dict[str, float] = {}
+        self.recorded: dict[str, Any] = {}  # beside the best weights, by their measures
         self.stale = 0  # validations since the best one
         self.seconds = 0.0  # of training, over all continuations
         self.saved_at = time.monotonic()
@@ -151,9 +152,11 @@ class Loop:
             if self.validation is not None:
                 self.measures = measures = self._validate()
                 self._log({"update": self.trainer.updates, "epoch": epoch + 1, **measures})
-                measure = self.recipe.measure
-                score = measures.get(f"ema/{measure}", measures[f"val/{measure}"])
+                kept = _of_kept_weights(measures)
+                score = kept[self.recipe.measure]
                 best = score > self.best
+                if best:
+                    self.recorded = self.recipe.recorded(kept)
                 self.best = max(score, self.best)
                 self.stale = 0 if best else self.stale + 1
             self._save(best=best)
@@ -223,6 +226,7 @@ class Loop:
                 "best": self.best,
                 "stale": self.stale,
                 "measures": self.measures,
+                "recorded": self.recorded,
                 "seconds": self.seconds + self.window.total_seconds,
             }
             self.folder.checkpoints.save(state, self.trainer.updates, best=best)
@@ -237,6 +241,7 @@ class Loop:
             self.best = state["progress"]["best"]
             self.stale = state["progress"].get("stale", 0)  # unknown to older versions
             self.measures = state["progress"]["measures"]
+            self.recorded = state["progress"].get("recorded", {})  # unknown to older versions
             self.seconds = state["progress"]["seconds"]
             # of older checkpoints, and of other numbers of ranks, what was not yet logged is lost
             windows = state["progress"].get("windows", [])
@@ -304,6 +309,7 @@ class Loop:
             "seconds": self.seconds + self.window.total_seconds,
             f"best_{self.recipe.measure}": self.best if self.validation is not None else None,
             "measures": self.measures,
+            **self.recorded,
             "stopped_early": self.total < self.planned,
             "checkpoint": f"checkpoints/step-{self.trainer.updates:08d}",
             "best_checkpoint": None if best is None else f"checkpoints/{best.name}",
@@ -315,3 +321,9 @@ class Loop:
             self.folder.finish(results)  # last: a run that is killed before does all of this again
         self.ranks.wait()
         return results
+
+
+def _of_kept_weights(measures: Mapping[str, float]) -> dict[str, float]:
+    """The measures of the weights' average, or of the weights where no average is kept."""
+    which = "ema/" if any(name.startswith("ema/") for name in measures) else "val/"
+    return {n.removeprefix(which): value for n, value in measures.items() if n.startswith(which)}

@@ -19,7 +19,7 @@ from tokenlabel.data.loader import loader_workers, train_loader
 from tokenlabel.data.samples import Targets
 from tokenlabel.data.source import ImageSource, without_classes
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.classifier import load_classifier
+from tokenlabel.evaluation.load import load_classifier
 from tokenlabel.labels import LabelMap, LabelStore
 from tokenlabel.models import DenseModel, create_model, load_weights
 from tokenlabel.models.freeze import freeze_backbone

@@ -123,7 +123,7 @@ class TokenLabelingTask(nn.Module):
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """How the student predicts: the rule of the headline first."""
+        """How the student may predict: the published rule first."""
         return self.supervision.rules_of(self._student.tokens_name_classes and not self.multi_label)
 
     @property

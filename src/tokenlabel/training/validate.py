@@ -12,6 +12,7 @@ from tokenlabel.data.batch import Batch
 from tokenlabel.evaluation.evaluator import Judged, evaluate_classifier
 from tokenlabel.evaluation.neighbors import knn_accuracy
 from tokenlabel.output import DenseOutput
+from tokenlabel.supervision import Rule, better_rule
 from tokenlabel.training.ranks import Ranks
 from tokenlabel.training.task import TokenLabelingTask
 
@@ -24,8 +25,8 @@ def validate(
     """Top-1 and top-5 accuracy in [0, 1] and mean loss of one model; `batches` are this rank's.
     Where images may have several classes, mean average precision, F1 and loss.
 
-    The student predicts by its method's own rule. Where the method has further ones, their accuracy
-    is measured too: `class_top1` and `token_top1` are those of each head alone.
+    Where the student may predict by several rules, these are of the better of class token and fused,
+    and "class_top1", "token_top1" and "fused_top1" are the accuracies of each.
     """
 
     def predict(images: Tensor) -> DenseOutput:
@@ -43,10 +44,13 @@ def validate(
         total=lambda tensor: ranks.sum(tensor.cpu()),
         multi_label=task.multi_label,
     )
-    headline, *others = task.rules
-    summary = counts[headline].summary()
-    measures = {name: summary[name] for name in counts[headline].measures}
-    return measures | {f"{rule}_top1": counts[rule].summary()["top1"] for rule in others}
+    summaries = {rule: count.summary() for rule, count in counts.items()}
+    each: dict[Rule, float] = {}
+    if len(task.rules) > 1:
+        each = {rule: summary["top1"] for rule, summary in summaries.items()}
+    headline = better_rule(task.rules, each) if each else task.rules[0]
+    measures = {name: summaries[headline][name] for name in counts[headline].measures}
+    return measures | {f"{rule}_top1": top1 for rule, top1 in each.items()}
 
 
 @torch.no_grad()
