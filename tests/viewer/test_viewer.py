@@ -25,6 +25,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import Classifier
 from tokenlabel.geometry import Box, View
 from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter, token_targets
+from tokenlabel.labels.vocabulary import Vocabulary
 from tokenlabel.models import DenseModel
 from tokenlabel.viewer.answers import Answers, student_loss
 from tokenlabel.viewer.catalog import Catalog, Query, disagreement, entropy
@@ -189,6 +190,31 @@ def test_an_image_comes_with_all_its_maps(server: ViewerServer) -> None:
     # the student saw the center square of the wide image
     assert item["maps"]["student"]["extent"] == pytest.approx([0.2, 0, 0.8, 1], abs=0.02)
     assert ask(server, "item", index=5)["maps"]["labels"] is None
+
+
+def test_every_map_has_names_and_colors_of_its_own(server: ViewerServer, place: Path) -> None:
+    """Words beside classes, of which there are more: each is called by what its own store holds."""
+    vocabulary = Vocabulary(torch.eye(2), torch.zeros(2), 0.1)
+    keys = list(LabelStore(place / "labels"))
+    with LabelStoreWriter(place / "words", num_classes=2, vocabulary=vocabulary) as writer:
+        for key in keys:
+            writer.add(key, LabelMap.from_logits(torch.randn(2, 2, 4), 2, Box()))
+    student, other = server.answers.student, LabelStore(place / "other")
+    source = open_source(str(place / "data"))
+    answers = Answers(Catalog(source, LabelStore(place / "words")), other, student)
+    legends = answers.info({})["legends"]
+    assert {name: list(legend["titles"]) for name, legend in legends.items()} == {
+        "labels": ["word 0", "word 1"], "other": list(NAMES), "student": list(NAMES),
+    }  # fmt: skip
+    assert [len(legend["colors"]) for legend in legends.values()] == [2, 3, 3]
+    assert [legend["words"] for legend in legends.values()] == [True, False, False]
+    sheets = [answers.word_sheet({"words": words}) for words in ("1", "1,0")]
+    one, two = (Image.open(io.BytesIO(sheet)) for sheet in sheets)
+    assert two.height > one.height
+    for asked in ({"words": "2"}, {"words": ""}, {"words": "0", "map": "other"}, {"map": "x"}):
+        with pytest.raises(InputError):
+            answers.word_sheet(asked)
+    assert get(server, "/words?words=0") == (400, b"this map shows no visual words")
 
 
 def test_the_students_answer_is_by_its_rule(server: ViewerServer, place: Path) -> None:

@@ -42,6 +42,7 @@ def spherical_kmeans(rows: Tensor, count: int, seed: int = 0) -> Tensor | None:
         # near the old center: a single row is far from all others where there are many dimensions
         beside = centers[owner[chosen]] + _STEP * part[chosen]
         centers[few[: len(chosen)]] = F.normalize(beside, dim=1)
+        del part  # before the next is taken: it may be gigabytes
     for _ in range(_MOST_REPAIRS):
         owner, cosines = nearest_center(rows, centers)
         none = (torch.bincount(owner, minlength=count) == 0).nonzero()[:, 0]

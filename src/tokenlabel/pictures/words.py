@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
@@ -16,7 +17,7 @@ from tokenlabel.labels.health import sampled
 from tokenlabel.pictures.colors import class_colors
 from tokenlabel.pictures.sheet import MARGIN, caption, row, stacked
 
-__all__ = ["word_sheet"]
+__all__ = ["Typical", "draw_words", "typical_patches", "word_sheet"]
 
 Pixels = NDArray[np.uint8]  # [H, W, 3]
 
@@ -31,6 +32,13 @@ class _Patch(NamedTuple):
     key: str
     row: int
     column: int
+
+
+class Typical(NamedTuple):
+    """Of each word of a store."""
+
+    shares: Tensor  # [V], of all cells
+    patches: list[list[_Patch]]  # the most probable ones of different images
 
 
 def word_sheet(
@@ -55,6 +63,14 @@ def word_sheet(
         raise InputError(
             f"no word {unknown[0]}: {store.location} has words 0 to {store.num_classes - 1}"
         )
+    typical = typical_patches(store, keys, sample)
+    order = typical.shares.argsort(descending=True, stable=True)
+    spread = order[torch.linspace(0, int((typical.shares > 0).sum()) - 1, _FULLEST).long()]
+    return draw_words(store, typical, pixels, words or list(dict.fromkeys(spread.tolist())))
+
+
+def typical_patches(store: LabelStore, keys: Sequence[str], sample: int = 1000) -> Typical:
+    """Shares and typical patches of all words, of a sample of `keys`."""
     chosen = sampled(store, keys, sample)
     if not chosen:
         raise InputError(f"{store.location} has no label of any of these images")
@@ -69,16 +85,21 @@ def word_sheet(
             patch = _Patch(float(probability.flatten()[place]), key, *divmod(place, best.shape[1]))
             typical[word] = sorted([*typical[word], patch], key=lambda p: (-p.probability, p.key))
             del typical[word][_PATCHES:]
-    shares = seen / seen.sum()
-    order = shares.argsort(descending=True, stable=True)
-    spread = order[torch.linspace(0, int((seen > 0).sum()) - 1, _FULLEST).long()]
+    return Typical(seen / seen.sum(), typical)
+
+
+def draw_words(
+    store: LabelStore, typical: Typical, pixels: Callable[[str], Pixels], words: Sequence[int]
+) -> Image.Image:
+    """The rows of `word_sheet`; `pixels` is the image of a key."""
     colors = (class_colors(store.num_classes) * 255).astype(np.uint8)
     rows = []
-    for word in words or dict.fromkeys(spread.tolist()):
+    for word in words:
         color = Image.new("RGB", _CELL, tuple(colors[word].tolist()))
-        patches = [_picture(store, pixels, patch) for patch in typical[word]]
+        patches = [_picture(store, pixels, patch) for patch in typical.patches[word]]
         strip = row([color, *patches], _CELL, columns=1 + _PATCHES)
-        caption(strip, f"word {word}: {shares[word]:.2%} of cells", (MARGIN, 3), strip.width)
+        text = f"word {word}: {typical.shares[word]:.2%} of cells"
+        caption(strip, text, (MARGIN, 3), strip.width)
         rows.append(strip)
     return stacked(rows)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,14 @@ from tokenlabel.data.decode import decode_picture
 from tokenlabel.data.samples import class_labels
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.classifier import Classifier, class_titles
+from tokenlabel.evaluation.classifier import Classifier, class_titles, default_names
 from tokenlabel.geometry import Box, View
 from tokenlabel.geometry.render import Pixels
 from tokenlabel.labels import LabelMap, LabelStore, token_targets
 from tokenlabel.losses import class_loss
 from tokenlabel.pictures.colors import hex_colors
 from tokenlabel.pictures.explain import token_map
+from tokenlabel.pictures.words import Typical, draw_words, typical_patches
 from tokenlabel.supervision import multi_hot
 from tokenlabel.viewer.catalog import Catalog, Query
 
@@ -48,18 +50,22 @@ class Answers:
     ) -> None:
         self.catalog, self.other, self.student = catalog, other, student
         self.smoothing = smoothing
+        self._typical: dict[str, Typical] = {}  # of the stores that were asked for
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {key: index for index, key in enumerate(self.catalog.source.keys)}
 
     def info(self, _words: Mapping[str, str]) -> dict[str, Any]:
-        source, store = self.catalog.source, self.catalog.store
+        source = self.catalog.source
         return {
             "images": len(source),
             "classes": list(source.class_names),
             "titles": class_titles(source.class_names),
-            "label_titles": class_titles(self._label_names()),
-            "colors": hex_colors(store.num_classes, class_titles(self._label_names())),
+            "legends": self._legends(),
             "scores": list(self.catalog.scores),
             "scored": self.catalog.scored,
-            "store": store.location,
+            "store": self.catalog.store.location,
             "other": None if self.other is None else self.other.location,
             "student": None if self.student is None else self.student.facts["model"],
             "grid": None if self.student is None else self._grid(self.student),
@@ -129,9 +135,21 @@ class Answers:
         side = max(_number(words, "side", _MAX_SIDE + 1, default=160), 1)
         picture = Image.fromarray(self._pixels(self._index(words)))
         picture.thumbnail((side, side))
-        buffer = io.BytesIO()
-        picture.save(buffer, format="JPEG", quality=88)
-        return buffer.getvalue()
+        return _jpeg(picture)
+
+    def word_sheet(self, words: Mapping[str, str]) -> bytes:
+        """As JPEG, what the visual `words` of a `map` are like: "3,17"."""
+        name, numbers = words.get("map", "labels"), words.get("words", "").split(",")
+        store = self._stores().get(name)
+        if store is None or not store.manifest.words:
+            raise InputError("this map shows no visual words")
+        wanted = [_number({"words": n}, "words", store.num_classes) for n in numbers[:_TOP]]
+        if name not in self._typical:
+            self._typical[name] = typical_patches(store, self.catalog.source.keys)
+        places = self._places
+        return _jpeg(
+            draw_words(store, self._typical[name], lambda key: self._pixels(places[key]), wanted)
+        )
 
     # -- what they share -------------------------------------------------------------------------
 
@@ -151,14 +169,35 @@ class Answers:
         """Tokens on a side of the student's input."""
         return student.model.grid(student.preprocessing.image_size)[0]
 
-    def _label_names(self) -> Sequence[str]:
-        """The store's classes: as it names them, the images' where there are as many, or numbers."""
-        source, store = self.catalog.source, self.catalog.store
+    def _legends(self) -> dict[str, Any]:
+        """What the classes of each map are called, and their colors."""
+        stores = self._stores()
+        names = {name: self._names(store) for name, store in stores.items()}
+        if self.student is not None and self.student.has_tokens:
+            names["student"] = self.student.class_names
+        titles = {name: class_titles(known) for name, known in names.items()}
+        return {
+            name: {
+                "titles": known,
+                "colors": hex_colors(len(known), known),
+                "words": name in stores and stores[name].manifest.words,
+            }
+            for name, known in titles.items()
+        }
+
+    def _stores(self) -> dict[str, LabelStore]:
+        """By the name of their maps."""
+        both = {"labels": self.catalog.store, "other": self.other}
+        return {name: store for name, store in both.items() if store is not None}
+
+    def _names(self, store: LabelStore) -> Sequence[str]:
+        """A store's classes: as it names them, the images' where there are as many, or numbers."""
+        source = self.catalog.source
         if store.manifest.names is not None:
             return store.manifest.names
         if store.num_classes == len(source.class_names):
             return source.class_names
-        return tuple(map(str, range(store.num_classes)))
+        return default_names(store.num_classes)
 
     def _line(self, index: int) -> dict[str, Any]:
         scores = {name: float(values[index]) for name, values in self.catalog.scores.items()}
@@ -189,6 +228,12 @@ def student_loss(catalog: Catalog, student: Classifier, index: int) -> float:
             class_loss(output.logits, multi_hot(labels, student.num_classes), multi_label=True)
         )
     return float(F.cross_entropy(output.logits, labels.reshape(1, -1)[:, 0]))
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=88)
+    return buffer.getvalue()
 
 
 def _shown_to(student: Classifier, source: ImageSource, index: int) -> Pixels:

@@ -38,6 +38,7 @@ class ViewerServer(ThreadingHTTPServer):
             raise InputError(f"cannot listen on port {port} ({error}): choose another") from None
         self.answers = answers
         self.page = resources.files("tokenlabel.viewer").joinpath("page.html").read_text("utf-8")
+        self.pictures = {"/image": answers.picture, "/words": answers.word_sheet}
         self.json_answers: dict[str, Callable[[Mapping[str, str]], dict[str, Any]]] = {
             "/api/info": answers.info,
             "/api/list": answers.list,
@@ -78,8 +79,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if parts.path == "/":
                 self._send_page()
-            elif parts.path == "/image":
-                self._send(HTTPStatus.OK, self.server.answers.picture(words), "image/jpeg", 3600)
+            elif parts.path in self.server.pictures:
+                picture = self.server.pictures[parts.path](words)
+                self._send(HTTPStatus.OK, picture, "image/jpeg", 3600)
             elif parts.path in self.server.json_answers:
                 answer = self.server.json_answers[parts.path](words)
                 self._send(HTTPStatus.OK, json.dumps(answer).encode(), "application/json")
