@@ -280,6 +280,7 @@ class Classifier(Trunk):
 
 def test_a_module_of_ones_own_needs_a_map() -> None:
     assert PatchFeatures(Trunk()).shape((32, 48)) == (8, 12, 8)
+    assert PatchFeatures(nn.AvgPool2d(8)).shape((32, 48)) == (4, 6, 3)  # without parameters
     with pytest.raises(InputError, match="has no patch features"):
         PatchFeatures(Classifier()).shape((32, 32))
     with pytest.raises(InputError, match="has no patch features"):

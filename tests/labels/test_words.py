@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tokenlabel.cli.show import show
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter
 from tokenlabel.labels.average import average, mean_map
+from tokenlabel.labels.maintain import diff
 from tokenlabel.labels.sharing import pull, push
 from tokenlabel.labels.vocabulary import Vocabulary
 from tokenlabel.labels.word_health import check_words
@@ -89,6 +92,23 @@ def test_the_sheet_shows_where_words_are(tmp_path) -> None:
         word_sheet(store, list(store.keys()), pixels, words=[12])
 
 
+def test_words_of_two_vocabularies_are_not_compared(tmp_path) -> None:
+    both = [store_of(tmp_path / name, halves, keys=1) for name in ("a", "b")]
+    assert diff(*both).identical == 1
+    other = Vocabulary(torch.eye(12), torch.ones(12), 0.1)
+    with LabelStoreWriter(tmp_path / "c", num_classes=12, vocabulary=other) as writer:
+        writer.add("0.png", both[0]["0.png"])
+    with pytest.raises(InputError, match="differ in vocabulary_sha256"):
+        diff(both[0], LabelStore(tmp_path / "c"))
+
+
+def test_a_sheet_of_words_is_a_png(tmp_path) -> None:
+    store = store_of(tmp_path / "store", halves, keys=1)
+    with pytest.raises(InputError, match=r"write a \.png"):
+        show(labels=Path(store.location), data="images", output=tmp_path / "words.html")
+    assert not (tmp_path / "words.html").exists()
+
+
 def test_a_copy_has_its_vocabulary(tmp_path) -> None:
     store = store_of(tmp_path / "store", halves, keys=3)
     push(tmp_path / "store", f"file://{tmp_path}/pushed")
@@ -133,7 +153,7 @@ def test_the_mean_is_that_of_the_distributions() -> None:
 
 
 def test_stores_are_averaged_where_all_have_a_label(tmp_path) -> None:
-    for name, keys in (("a", "xyz"), ("b", "xz")):
+    for name, keys in (("a", "xyz"), ("b", "xzw"), ("other", "v")):
         with LabelStoreWriter(tmp_path / name, num_classes=7) as writer:
             for key, label_map in zip(keys, maps(3), strict=False):
                 writer.add(key, label_map)
@@ -141,8 +161,11 @@ def test_stores_are_averaged_where_all_have_a_label(tmp_path) -> None:
     assert average([a, b], tmp_path / "mean") == 2
     mean = LabelStore(tmp_path / "mean")
     assert list(mean) == ["x", "z"]
-    assert [left.key for left in mean.manifest.left_out] == ["y"]
+    assert [left.key for left in mean.manifest.left_out] == ["y", "w"]
     assert torch.equal(mean["x"].classes[0], a["x"].classes[0])
+    with pytest.raises(InputError, match="label no image together"):
+        average([a, LabelStore(tmp_path / "other")], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
     with LabelStoreWriter(tmp_path / "c", num_classes=8) as writer:
         writer.add("x", maps(1, classes=8)[0])
     with pytest.raises(InputError, match="differ in num_classes"):

@@ -156,6 +156,11 @@ def test_mistakes_are_named(data: Path, tmp_path: Path) -> None:
         run(data, tmp_path / "x", supervision="distillation")
     with pytest.raises(InputError, match=r"have no classes: give token labels"):
         run(data, tmp_path / "x", data=str(data / "flat"), labels=(), supervision="labels")
+    flat = {"data": str(data / "flat"), "labels": str(data / "flat-words")}
+    with pytest.raises(
+        InputError, match="holds no classes, and a student without classes is judged"
+    ):
+        run(data, tmp_path / "x", val=str(data / "images" / "val" / "cat"), **flat)
     assert not (tmp_path / "x").exists()
 
 

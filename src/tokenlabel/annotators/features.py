@@ -51,7 +51,7 @@ class PatchFeatures(nn.Module):
     @torch.inference_mode()
     def shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """(h, w, D) for images of `size` = (height, width) pixels. Raises InputError for one cell."""
-        like = next(self.tower.parameters())
+        like = next(self.tower.parameters(), torch.zeros(()))  # a module may have none
         channels = get_model_input_config(self.tower)["input_size"][0]
         blank = torch.zeros(1, channels, *size, device=like.device, dtype=like.dtype)
         try:

@@ -118,10 +118,11 @@ def average(
     """
     from tokenlabel.labels import LabelStore
     from tokenlabel.labels.average import average as mean
+    from tokenlabel.labels.manifest import Manifest
 
     stores = [LabelStore(location) for location in labels]
     count = mean(stores, output, top_k=top_k, overwrite=overwrite)
-    left = len(stores[0]) - count
+    left = len(Manifest.load(output).left_out)
     say(f"{output}: {count} labels{f', {left} left out' if left else ''}")
     _train_next(output)
     return 3 if left else 0

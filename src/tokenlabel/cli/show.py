@@ -51,7 +51,7 @@ def show(
         heat: Without --classes: number of heat maps, for the most probable classes.
         relevance: Also draw what the student's prediction is based on: attention rollout, and
             gradient-weighted relevance for the classes of the heat maps.
-        output: Picture to write: .png, or .html for a self-contained page.
+        output: Picture to write: .png, or .html for a self-contained page (not with --data).
     """
     from tokenlabel.annotators.classifier import ClassifierSpec
     from tokenlabel.data.decode import decode_image, decode_picture
@@ -68,6 +68,8 @@ def show(
 
         if labels is None or images:
             raise InputError("--data shows the words of a store: give --labels, and no images")
+        if output.suffix.lower() != ".png":
+            raise InputError(f"{output}: the sheet of words is one picture: write a .png")
         sheet = show_words(labels=str(labels), data=data, split=split, words=words)
         with replacing(claim_file(output, overwrite=True)) as aside:
             sheet.save(aside, format="PNG")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -29,12 +29,14 @@ def average(
 
     Maps of unequal grids are averaged on the coarser one; `top_k` classes of each cell are kept, by
     default as many as the stores keep. Images that not all stores label are left out. Returns the
-    number of labels. Raises InputError where stores do not fit.
+    number of labels. Raises InputError where stores do not fit, or label no image together.
     """
     if len(stores) < 2:
         raise InputError("name at least two label stores to average")
     first, *others = stores
     require_same_classes(stores, "num_classes", "class_names", "vocabulary_sha256")
+    if not any(all(key in other for other in others) for key in first):
+        raise InputError(f"{first.location} and {others[0].location} label no image together")
     written = 0
     with LabelStoreWriter(
         output,
@@ -47,8 +49,8 @@ def average(
         vocabulary=first.vocabulary,
         overwrite=overwrite,
     ) as writer:
-        for key in first:
-            absent = next((store.location for store in others if key not in store), None)
+        for key in _all_keys(stores):
+            absent = next((store.location for store in stores if key not in store), None)
             if absent is not None:
                 writer.leave_out(key, f"{absent} has no label of it")
                 continue
@@ -57,9 +59,13 @@ def average(
             except ValueError as error:
                 raise InputError(f"the labels of {key!r} cannot be averaged: {error}") from None
             written += 1
-    if not written:
-        raise InputError(f"{first.location} and {others[0].location} label no image together")
     return written
+
+
+def _all_keys(stores: Sequence[LabelStore]) -> Iterator[str]:
+    """Those of the first store, then what each further one has besides."""
+    for number, store in enumerate(stores):
+        yield from (key for key in store if not any(key in before for before in stores[:number]))
 
 
 def mean_map(maps: Sequence[LabelMap], top_k: int | None = None) -> LabelMap:

@@ -151,13 +151,11 @@ def diff(first: LabelStore, second: LabelStore, *, sample: int | None = None) ->
     """Compare the labels of the keys that both have, or of a `sample` of them.
 
     Maps of unequal grids are averaged to the coarser one. Raises InputError where the stores have
-    different classes.
+    different classes, or words of different vocabularies.
     """
-    if first.num_classes != second.num_classes:
-        raise InputError(
-            f"{first.location} has {first.num_classes} classes, {second.location}"
-            f" {second.num_classes}: their labels cannot be compared"
-        )
+    known = None not in (first.manifest.class_names, second.manifest.class_names)
+    names = ("class_names",) if known else ()
+    require_same_classes([first, second], "num_classes", "vocabulary_sha256", *names)
     shared = [key for key in first if key in second]
     chosen = shared
     if sample is not None and sample < len(shared):

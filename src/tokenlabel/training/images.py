@@ -12,6 +12,7 @@ from tokenlabel.data.source import (
     require_labels,
     without_classes,
 )
+from tokenlabel.errors import InputError
 from tokenlabel.runs.recipe import Data
 
 __all__ = ["training_images"]
@@ -22,8 +23,8 @@ def training_images(data: Data, in_chans: int = 3) -> tuple[ImageSource, ImageSo
 
     Both have the classes of the training images; where the validation images lack one, a line says
     so. `in_chans` is how many channels the model takes. Raises InputError where the validation images
-    are of other classes. Training images without classes leave the validation images their own, and
-    none are held out of them.
+    are of other classes, or have none. Training images without classes leave the validation images
+    their own, and none are held out of them.
     """
     opened = open_images(data.train, data.train_split, "train", orientation=data.orientation)
     opened = of_channels(opened, in_chans, data.channels)
@@ -52,7 +53,12 @@ def _without_classes(source: ImageSource, data: Data) -> tuple[ImageSource, Imag
         return source, None
     opened = open_images(data.val, data.val_split, "val", orientation=data.orientation)
     if not has_classes(opened):
-        return source, None
+        if data.val == data.train:
+            return source, None
+        raise InputError(
+            f"{data.val} holds no classes, and a student without classes is judged by the classes of"
+            " nearest neighbors: give labeled images, or leave --val out"
+        )
     held_out = read_by(require_labels(opened, data.val), source.rules)
     announce(held_out, data.val)
     return source, held_out
