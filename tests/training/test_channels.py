@@ -12,14 +12,24 @@ import torch
 from PIL import Image
 
 import tokenlabel as tl
+from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
+from tokenlabel.evaluation.classifier import Classifier
 from tokenlabel.export.programs import export_torch
 from tokenlabel.export.timm_folder import export_timm
+from tokenlabel.models import DenseModel
 from tokenlabel.runs.results import TrainResult
+from tokenlabel.training import loop
 
 SIDE = 32
 LEVELS = (30_000, 30_100)  # of two classes: one byte holds both
 STUDENT = {"model": "test_vit", "image_size": SIDE, "recipe": "starter", "seed": 0}
+
+
+@pytest.fixture(autouse=True)
+def _without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture takes longer than these runs."""
+    monkeypatch.setattr(loop, "draw_curves", lambda *_: None)
 
 
 def save(file: Path, values: np.ndarray) -> Path:
@@ -60,7 +70,7 @@ def bands(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(data: Path, output: Path, *settings: str, **options: Any) -> TrainResult:
     choices: dict[str, Any] = {
         **STUDENT, "epochs": 1, "batch_size": 8, "workers": 0, "device": "cpu",
-        "settings": ("data.holdout=0.25", *settings), **options,
+        "settings": ("data.holdout=0.25", "engine.precision=fp32", *settings), **options,
     }  # fmt: skip
     return tl.train(data=str(data), output=output, **choices)
 
@@ -127,6 +137,14 @@ def test_a_student_of_four_channels_from_end_to_end(bands: Path, tmp_path: Path)
     images = torch.randint(0, 256, (2, 4, SIDE, SIDE), dtype=torch.uint8)
     torch.testing.assert_close(
         tl.load(tmp_path / "timm").probabilities(images), student.probabilities(images)
+    )
+
+
+@pytest.mark.slow
+def test_a_program_of_four_channels(tmp_path: Path) -> None:
+    shown = Preprocessing((SIDE, SIDE), 1.0, "bicubic", (0.5,) * 4, (0.2,) * 4)
+    student = Classifier(
+        DenseModel("test_vit", 2, in_chans=4).eval(), shown, ("a", "b"), True, {"model": "test_vit"}
     )
     assert export_torch(student, tmp_path / "program.pt2") < 1e-4
 
