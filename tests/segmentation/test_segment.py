@@ -49,7 +49,6 @@ QUICK = (
     "model.channels=8",
     "schedule.batch_size=4",
     "schedule.warmup_updates=2",
-    "loss.class_balance=0",
     "optimizer.lr=0.01",
     "trackers=[]",
     "data.workers=0",

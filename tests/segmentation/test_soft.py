@@ -30,6 +30,7 @@ SMALL = (
     "augment.crop=[32, 32]", "augment.color=false", "test.short_side=48", "test.window=null",
     "model.kwargs={channels: [8, 8, 16, 16], stem_width: 8}", "model.channels=8",
     "schedule.batch_size=4", "schedule.warmup_updates=0", "engine.precision=fp32",
+    "loss.class_balance=0.5",
     "data.workers=0", "trackers=[]",
 )  # fmt: skip
 
