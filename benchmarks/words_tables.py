@@ -83,14 +83,16 @@ def _scores(title: str, records: Sequence[Record], arms: Sequence[str]) -> str:
     """Means over seeds, in percent; nothing where there is nothing to compare."""
     found, names = Comparison((), tuple(records)), _students(records)
     known: dict[str, float] = json.loads(BYTES.read_text()) if BYTES.exists() else {}
+    sized = any(arm in known for arm in arms)
     rows = []
     for arm in arms:
         values = [plus_minus(found.scores(f"{name}, {arm}")) for name in names]
         if set(values) == {"-"}:
             continue
         size = f"{known[arm]:,.0f}" if arm in known else ""
-        rows.append([arm, *values, size])
-    return markdown([title, *names, "bytes an image"], rows) if len(rows) > 1 else ""
+        rows.append([arm, *values, *([size] if sized else [])])
+    head = [title, *names, *(["bytes an image"] if sized else [])]
+    return markdown(head, rows) if len(rows) > 1 else ""
 
 
 def _gaps(records: Sequence[Record], pairs: Sequence[tuple[str, str]]) -> str:
