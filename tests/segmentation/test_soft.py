@@ -30,7 +30,6 @@ SMALL = (
     "augment.crop=[32, 32]", "augment.color=false", "test.short_side=48", "test.window=null",
     "model.kwargs={channels: [8, 8, 16, 16], stem_width: 8}", "model.channels=8",
     "schedule.batch_size=4", "schedule.warmup_updates=0", "engine.precision=fp32",
-    "loss.class_balance=0.5",
     "data.workers=0", "trackers=[]",
 )  # fmt: skip
 
@@ -92,17 +91,24 @@ def test_a_network_labels_what_has_no_mask_and_another_learns_from_it(
     assert len(store) == 8
     assert store.manifest.class_names == ("wall", "grass", "pool")
     assert store.manifest.annotator["kind"] == "segmenter"
+    trained = load_segmenter(tmp_path / "few", ["test.logit_adjustment=0"])
+    weighted = trained.segmenter(torch.device("cpu"))
     segmenter = load_segmenter(tmp_path / "few").segmenter(torch.device("cpu"))
     image = np.asarray(Image.open(scenes / "images" / "training" / "s5.png"))
     cells, kept = segmenter.cells(image, (12, 16)), store["s5.png"]
     assert torch.allclose(cells.sum(0), torch.ones(12, 16), atol=1e-5)
     assert kept.grid == (12, 16)
-    weights = class_weights(account_of(open_pairs(scenes, "training")).pixels, 0.5)
-    assert weights.max() > 1.1 * weights.min()
-    assert np.allclose(store.manifest.annotator["class_weights"], weights)
-    even = cells / weights[:, None, None]  # the class weights of the training are divided out
     found = torch.zeros_like(cells).scatter_(0, kept.classes, kept.probabilities())
-    assert torch.allclose(found, even / even.sum(0), atol=0.01)
+    assert torch.allclose(found, cells, atol=0.01)
+    # the class weights of the training are in one and not in the other
+    counts = account_of(open_pairs(scenes, "training")).pixels
+    weights = class_weights(counts, 0.5)
+    assert weights.max() > 1.1 * weights.min()
+    assert torch.allclose(trained.model.log_weights.exp(), weights)
+    pixels = torch.rand(1, 3, 32, 32)
+    even, tilted = (one.model(pixels).softmax(1) for one in (segmenter, weighted))
+    tilted = tilted / weights[:, None, None]
+    assert torch.allclose(even, tilted / tilted.sum(1, keepdim=True), atol=1e-5)
     (scenes / "images" / "training" / "s7.png").rename(scenes / "images" / "training" / "new.png")
     capsys.readouterr()
     train(scenes, tmp_path / "more", labels=tmp_path / "labels")

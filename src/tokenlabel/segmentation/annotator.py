@@ -61,7 +61,8 @@ class SegmenterSpec:
         from tokenlabel.segmentation.trained import load_segmenter
 
         place = resolve_device(str(device or self.device))
-        trained = load_segmenter(self.model)
+        # labels are probabilities: a second network may weigh its classes itself
+        trained = load_segmenter(self.model, ["test.logit_adjustment=1"])
         segmenter = trained.segmenter(place, flip=self.flip, scales=self.scales)
         return SegmenterAnnotator(trained, segmenter, self.grid, self.top_k, self.dtype)
 
@@ -92,7 +93,6 @@ class SegmenterAnnotator:
         from tokenlabel.models.arithmetic import name_of
 
         shown, dtype = self._segmenter.inference, self._segmenter.dtype
-        weights = self._trained.class_weights
         return {
             "kind": "segmenter",
             "model": self._trained.recipe.model.backbone,
@@ -104,8 +104,7 @@ class SegmenterAnnotator:
             "stride": shown.stride,
             "scales": list(shown.scales),
             "flip": shown.flip,
-            # nothing of what there was not before
-            **({"class_weights": list(weights)} if weights else {}),
+            # nothing of float32, as before there was a choice
             **({"dtype": name_of(dtype)} if name_of(dtype) != "float32" else {}),
         }
 
@@ -125,19 +124,8 @@ class SegmenterAnnotator:
 
         maps = []
         for pixels in batch:
-            probabilities = self._unweighted(self._segmenter.cells(pixels, self.grid))
+            probabilities = self._segmenter.cells(pixels, self.grid)
             maps.append(
                 LabelMap.from_logits(probabilities.clamp(min=1e-8).log(), self.top_k, Box())
             )
         return maps
-
-    def _unweighted(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """What [C, h, w] would be without the class weights of the training."""
-        import torch
-
-        if self._trained.class_weights is None:
-            return probabilities
-        weights = probabilities.new_tensor(self._trained.class_weights)[:, None, None]
-        # a weight of 0 is that of a class that no mask shows
-        even = torch.where(weights > 0, probabilities / weights, 0.0)
-        return even / even.sum(0)

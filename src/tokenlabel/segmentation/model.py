@@ -45,6 +45,11 @@ class SegmentationModel(nn.Module):
       as wide as their maps.
     - `dropout`: probability of dropping a channel before each classifier.
 
+    A training with class weights w [C] teaches w p instead of the probabilities p, so rare classes
+    are predicted more often than they occur. `log_weights`, saved with the model, holds log w;
+    `forward` subtracts it `logit_adjustment` times (Menon et al. 2021): 0 leaves the scores as they
+    were trained, 1 makes them those of p. `forward_heads` never does.
+
     Images [B, 3, H, W] of any size; sides that the backbone's stride does not divide are padded with
     zeros (the mean color) to the right and bottom.
     """
@@ -57,9 +62,13 @@ class SegmentationModel(nn.Module):
         head: HeadKind = "upernet",
         channels: int = 512,
         dropout: float = 0.1,
+        logit_adjustment: float = 0.0,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.logit_adjustment = num_classes, logit_adjustment
+        self.log_weights: Tensor
+        self.register_buffer("log_weights", torch.zeros(num_classes))
+        self.register_load_state_dict_pre_hook(_without_log_weights)  # type: ignore[no-untyped-call]
         self.pyramid = Pyramid(backbone, head)
         inputs = self.pyramid.channels
         linear = head in ("linear", "linear4")
@@ -76,7 +85,8 @@ class SegmentationModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Class scores [B, C, H, W] of normalized images [B, 3, H, W]."""
         maps = self.pyramid.enlarged(self.features(images))
-        return self._scores(self.decode_head, maps, _size(images))
+        scores = self._scores(self.decode_head, maps, _size(images))
+        return scores - self.logit_adjustment * self.log_weights[:, None, None]
 
     def forward_heads(self, images: Tensor) -> SegmentationOutput:
         """The scores of both heads, for training."""
@@ -114,6 +124,13 @@ class SegmentationModel(nn.Module):
         """The depth of a parameter: the backbone's own, and one more layer for all on top of it."""
         ids = self.pyramid.layer_ids()
         return lambda name: ids.get(name.removeprefix("pyramid.backbone."), float("inf"))
+
+
+def _without_log_weights(
+    model: nn.Module, state: dict[str, Tensor], prefix: str, *_others: object
+) -> None:
+    """Weights of other code, and of earlier versions, have none: their scores stay as they are."""
+    state.setdefault(f"{prefix}log_weights", torch.zeros_like(model.get_buffer("log_weights")))
 
 
 def _head(kind: HeadKind, inputs: tuple[int, ...], channels: int) -> nn.Module:

@@ -157,6 +157,9 @@ class SegmentationTest:
     window: Count | None = 512
     """Side of the sliding window; None shows the whole image at once."""
     stride: Count = 341
+    logit_adjustment: Share = 0.0
+    """Power of the training's class weights (`loss.class_balance`) by which probabilities are divided:
+    0 leaves them, 1 takes the weights out again. `annotate segmenter` always takes them out."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -81,16 +81,19 @@ class SegmentationSpec:
             self._say()
         balance = recipe.loss.class_balance
         counts = self.accounts["training"].pixels
-        self.class_weights = class_weights(counts, balance) if balance else None
+        weights = class_weights(counts, balance) if balance else None
         torch.manual_seed(recipe.seed)
         self.model = create_segmenter(recipe, len(self.pairs.classes), fresh=True)
         self._say_memory(ranks)
+        if weights is not None:
+            # a weight of 0 is that of a class that no mask shows
+            self.model.log_weights.copy_(torch.where(weights > 0, weights, 1.0).log())
         self.task = SegmentationTask(
             self.model,
             **normalization(self.model),
             auxiliary_weight=recipe.loss.auxiliary_weight,
             soft_weight=recipe.loss.soft_weight,
-            class_weights=self.class_weights,
+            class_weights=weights,
         )
         return self.task
 
@@ -179,7 +182,6 @@ class SegmentationSpec:
             "classes": classes.names,
             "values": classes.values,
             "ignored": classes.ignored,
-            "class_weights": None if self.class_weights is None else self.class_weights.tolist(),
             "decode": self.pairs.rules.as_dict(),
             "masks": {part: account.as_dict() for part, account in self.accounts.items()},
             "left_out": self._left_out(),

@@ -62,6 +62,7 @@ def create_segmenter(
         head=choice.head,
         channels=choice.channels,
         dropout=choice.dropout,
+        logit_adjustment=recipe.test.logit_adjustment,
     )
     if choice.freeze:
         freeze_backbone(model.pyramid.backbone)
@@ -109,7 +110,6 @@ class TrainedSegmenter:
     weights: Path  # the file that they were read from
     run: Path | None = None  # the folder of its run
     rules: DecodeRules = AS_STORED  # how the images that it was trained on became pixels
-    class_weights: tuple[float, ...] | None = None  # by which its pixels counted in training
 
     def segmenter(self, device: torch.device, **changes: Any) -> Segmenter:
         """The model on a device, shown images as its recipe says, with changes."""
@@ -133,13 +133,7 @@ def load_segmenter(run: Path, settings: Sequence[str] = ()) -> TrainedSegmenter:
     recipe = override(opened.recipe, settings)
     rules = DecodeRules.of_dict(known.get("decode", {}))
     trained = load_checkpoint(opened.weights(), recipe, classes)
-    weights = known.get("class_weights")
-    return dataclasses.replace(
-        trained,
-        run=opened.folder,
-        rules=rules,
-        class_weights=None if weights is None else tuple(weights),
-    )
+    return dataclasses.replace(trained, run=opened.folder, rules=rules)
 
 
 def load_checkpoint(
