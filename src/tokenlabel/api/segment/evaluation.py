@@ -192,6 +192,8 @@ def measure(
     }
     if (arithmetic := name_of(segmenter.dtype)) != "float32":
         measured["dtype"] = arithmetic
+    if adjustment := trained.model.logit_adjustment:
+        measured["logit_adjustment"] = adjustment
     if output is None and trained.run is not None:
         output = evaluation_folder(trained.run, measured, unnamed=("images",))
     summary = counts.summary()
