@@ -44,7 +44,7 @@ def desk(tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_masks_and_students_to_tables_and_weights(desk: Path) -> None:
-    student = str(ROOT / "proof" / "weights" / "vit-labels-2")
+    student = str(next((ROOT / "proof" / "weights").glob("cifar10-*-vit-labels-*")))
     command = [
         sys.executable, str(ROOT / "proof" / "camvid.py"), "--data", "camvid", "--workers", "2",
         "--seeds", "0", "--with-tokens", student, "--without", student, "--set", *TINY,
@@ -55,8 +55,8 @@ def test_masks_and_students_to_tables_and_weights(desk: Path) -> None:
     assert len(records) == 3 + 2 * 3
     assert {len(record["details"]["scenes"]) for record in records} == {2}
     page = (desk / "docs" / "segmentation.md").read_text()
-    assert "| 46 masks + soft labels - 46 masks |" in page
-    assert "| token labels, frozen - labels only, frozen |" in page
+    assert "| 46 masks + soft labels - 46 masks, seeds 0 |" in page
+    assert "| token labels - labels only, seeds 0 |" in page
     assert page.count("<!-- made by proof/camvid.py -->") == 1
     (kept,) = (desk / "proof" / "weights").glob("camvid-367-masks-0")
     segment.predict(
@@ -67,3 +67,8 @@ def test_masks_and_students_to_tables_and_weights(desk: Path) -> None:
     again = subprocess.run(command, cwd=desk, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "seed 0:" not in again.stdout  # nothing was trained again
+    other = subprocess.run(
+        [*command, "optimizer.lr=0.001"], cwd=desk, capture_output=True, text=True
+    )
+    assert other.returncode == 1
+    assert "is of another recipe" in other.stderr
