@@ -49,6 +49,7 @@ QUICK = (
     "model.channels=8",
     "schedule.batch_size=4",
     "schedule.warmup_updates=2",
+    "loss.class_balance=0",
     "optimizer.name=adamw",
     "optimizer.lr=0.01",
     "trackers=[]",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
 from typing import Any
@@ -64,7 +64,8 @@ def killed_named(workers: Sequence[BaseProcess], ranks: Ranks) -> Iterator[None]
         yield
     except (RuntimeError, OSError, EOFError):  # torch's error for both, or a worker's cut pipe
         for worker in workers:
-            worker.join(_REAPED)
+            with suppress(RuntimeError):  # torch's handler of the worker's death may come only now
+                worker.join(_REAPED)
         killed = [worker for worker in workers if worker.exitcode not in (None, 0)]
         if killed:
             number = -(killed[0].exitcode or 0)
