@@ -255,7 +255,8 @@ def with_few_masks(data: Path) -> Path:
         **{masks / mask.name: mask for mask in whole[::EVERY]},
     }
     for link, target in links.items():
-        if not link.exists():
+        if link.resolve() != target.resolve():  # missing, or of data that lay elsewhere
+            link.unlink(missing_ok=True)
             link.symlink_to(target.resolve())
     return place
 

@@ -132,7 +132,7 @@ def test_too_small_a_budget_names_one_that_then_serves(
     choices = {"data": str(world / "images"), "labels": str(world / "labels"), **SMALL}
     choices |= {"output": tmp_path / "out", "seeds": None}
     others = shutil.copytree(world / "labels", tmp_path / "others")
-    with pytest.raises(InputError, match="has no room for 2 epochs") as refused:
+    with pytest.raises(InputError, match="is too short for 2 epochs") as refused:
         tl.compare(**choices, budget="1m")
     advice = re.findall(r"give (\w+) or more", str(refused.value))[0]
     with pytest.raises(InputError, match="begun with labels"):
@@ -171,7 +171,7 @@ def test_a_budget_gives_up_seeds_before_epochs_and_names_what_is_too_little() ->
     assert (fewer.epochs, fewer.seeds) == (10, 2)
     assert sized(rate, "50m", 4, 2, 100).epochs == 13
     assert sized(rate, "50m", 4, 1, 100, seeds=4).seeds == 4
-    with pytest.raises(InputError, match="no room for 2 epochs of 4 arms with 2 seeds"):
+    with pytest.raises(InputError, match="too short for 2 epochs of 4 arms with 2 seeds"):
         sized(rate, "5m", 4, 1, 100)
     for text in ("", "10", "h", "0m", "-3h", "1h30", "30 minutes"):
         with pytest.raises(InputError, match="is no time"):

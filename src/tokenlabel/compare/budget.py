@@ -60,7 +60,7 @@ def sized(
 ) -> Size:
     """At most `epochs` epochs of each arm with 2 to 5 seeds (or `seeds`), as many as fit the budget.
 
-    Raises InputError where it has no room for two epochs.
+    Raises InputError where it is too short for two epochs.
     """
     least, usual, most = (seeds, seeds, seeds) if seeds else _SEEDS
     given = hours(budget) * workers
@@ -75,7 +75,7 @@ def sized(
     if length < shortest:
         needed = _SPARE * rate.hours(shortest) * arms * least / workers
         raise InputError(
-            f"a budget of {budget} has no room for {shortest} epochs of {arms} arms with {least} seeds"
+            f"a budget of {budget} is too short for {shortest} epochs of {arms} arms with {least} seeds"
             f" ({at_rate}): give {math.ceil(needed * 60)}m or more, fewer images, or a smaller model"
         )
     shrunk = "" if length == epochs else f" instead of {epochs}"

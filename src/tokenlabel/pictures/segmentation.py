@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +125,7 @@ def draw_class_table(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    absent = [value != value for value in iou]
+    absent = [math.isnan(value) for value in iou]
     order = sorted(range(len(names)), key=lambda place: -1.0 if absent[place] else iou[place])
     labels = [literal(names[place]) + (" (absent)" if absent[place] else "") for place in order]
     figure = Figure(figsize=(7, 1 + 0.25 * len(names)), layout="constrained")

@@ -20,7 +20,7 @@ from tokenlabel.segmentation.classes import IGNORED
 from tokenlabel.segmentation.files import read_image, read_pair
 from tokenlabel.segmentation.pairs import Pair, Pairs
 
-__all__ = ["PairBatch", "Sample", "Samples", "SoftScenes", "soft_scenes"]
+__all__ = ["PairBatch", "Sample", "Samples", "SoftScenes", "shown_with_masks", "soft_scenes"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,11 @@ def soft_scenes(
     return SoftScenes(found, store, threshold, mask_repeats)
 
 
+def shown_with_masks(pairs: Pairs, soft: SoftScenes | None) -> int:
+    """How many samples of a pass over the images have a mask."""
+    return len(pairs) * (1 if soft is None else soft.mask_repeats)
+
+
 class Sample(NamedTuple):
     """One view of a scene."""
 
@@ -134,7 +139,7 @@ class Samples(BatchMaker[PairBatch]):
 
     @property
     def _masked(self) -> int:
-        return len(self.pairs) * (1 if self.soft is None else self.soft.mask_repeats)
+        return shown_with_masks(self.pairs, self.soft)
 
     def make(self, requests: list[Request]) -> PairBatch:
         return self.batch(requests, [self.sample(request) for request in requests])

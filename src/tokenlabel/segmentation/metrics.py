@@ -158,4 +158,4 @@ def _write(
 
 
 def _written(value: float) -> str:
-    return "" if value != value else f"{value:.6f}"
+    return "" if math.isnan(value) else f"{value:.6f}"

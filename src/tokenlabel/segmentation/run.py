@@ -17,7 +17,7 @@ from tokenlabel.progress import console
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.segmentation.account import account_of
 from tokenlabel.segmentation.augment import PairAugmentation
-from tokenlabel.segmentation.dataset import PairBatch, soft_scenes
+from tokenlabel.segmentation.dataset import PairBatch, shown_with_masks, soft_scenes
 from tokenlabel.segmentation.evaluate import evaluate_pairs
 from tokenlabel.segmentation.features import Features, kept_bytes, require_memory
 from tokenlabel.segmentation.loader import pair_loader
@@ -148,7 +148,7 @@ class SegmentationSpec:
         views = self._views
         if views is None:
             return
-        masked = len(self.pairs) * (1 if self.soft is None else self.soft.mask_repeats) * views
+        masked = shown_with_masks(self.pairs, self.soft) * views
         soft = len(self._soft) * views
         needed = kept_bytes(self.model, self.recipe.augment.crop, masked, soft)
         said = require_memory(needed, masked + soft)

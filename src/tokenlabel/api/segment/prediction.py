@@ -106,14 +106,12 @@ def _of_file(
     from tokenlabel.segmentation.pairs import unlabeled_value
     from tokenlabel.segmentation.trained import load_checkpoint
 
-    names, known = (
-        read_class_names(weights.parent if classes is None else Path(classes)),
-        recipe.data,
-    )
+    names = read_class_names(weights.parent if classes is None else Path(classes))
+    layout = recipe.data.layout
     if ignore_index is None:
-        ignore_index = known.ignore_index
-    if ignore_index is None and known.layout is not None:
-        ignore_index = unlabeled_value(known.layout)
+        ignore_index = recipe.data.ignore_index
+    if ignore_index is None and layout is not None:
+        ignore_index = unlabeled_value(layout)
     if ignore_index is None:
         raise InputError(
             f"nothing says which mask values the classes of {weights} have: give --ignore-index 0 for"
