@@ -45,6 +45,7 @@ from tokenlabel.models import build_model
 
 STUDENTS = ("lvvit", "vit")
 SIDE = 64  # pixels of the images
+TEACHER_SIDE = 48  # of the views that teach the CNN: smaller than what it labels (FixRes, 1906.06423)
 FEW = 10  # one label of so many is kept
 # the options that decide a result, which every record keeps
 DECIDING = (
@@ -173,7 +174,7 @@ class Bench:
         tl.teach(
             data=str(data), output=folder, model="resnet10t", pretrained=False,
             model_kwargs={"output_stride": 8, "channels": [64, 128, 256, 256]},
-            image_size=SIDE, epochs=epochs, batch_size=128, opt="muon",
+            image_size=TEACHER_SIDE, epochs=epochs, batch_size=128, opt="muon",
             lr=6e-3, holdout=0.0, dtype="auto", cache=self.options.cache, workers=self.loaders,
         )  # fmt: skip
         return folder

@@ -61,6 +61,13 @@ def test_folders_of_one_name_are_one_class_and_that_is_said(make: type, tmp_path
     assert source.found.line() == "3 images in 2 classes; class 'x' is a/x and b/x"
 
 
+def test_a_flat_folder_has_no_classes(make: type, tmp_path: Path) -> None:
+    root = make.write_files(tmp_path / "flat", ["1.png", "2.png"])
+    assert open_images(str(root)).found.line() == "2 images without classes"
+    archive = make.write_tar(tmp_path / "flat.tar", ["1.png", "2.png"])
+    assert open_images(str(archive)).found.line() == "2 images without classes"
+
+
 def test_the_account_does_not_follow_the_order_of_the_disk() -> None:
     one = Found(2, 1, left_out={"hidden": 1, "a": 2}, modes={"RGB": 1, "L": 1})
     other = Found(2, 1, left_out={"a": 2, "hidden": 1}, modes={"L": 1, "RGB": 1})

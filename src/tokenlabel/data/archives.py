@@ -229,8 +229,7 @@ def _source(
             found = Classified(found.keys, [UNLABELED] * len(places), ())
         chosen = chosen or inner
     unlabeled = found.labels.count(UNLABELED)
-    classes = len(found.class_names)
-    account = Found(len(places), classes, unlabeled, dict(left_out), chosen, found.notes)
+    account = Found(len(places), found.classes, unlabeled, dict(left_out), chosen, found.notes)
     numbers, _, offsets, sizes = zip(*places, strict=True) if places else ((), (), (), ())
     return ArchiveSource(
         found.keys,

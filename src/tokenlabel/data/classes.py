@@ -24,6 +24,11 @@ class Classified(NamedTuple):
     notes: tuple[str, ...] = ()  # what the account should say about the classes
     several: list[tuple[int, ...]] | None = None  # all classes of each image; `labels`: the first
 
+    @property
+    def classes(self) -> int:
+        """How many there are; a flat folder's one class without a name is none."""
+        return 0 if self.class_names == ("",) else len(self.class_names)
+
 
 def classify_by_folder(keys: Sequence[str], where: str) -> Classified:
     """Order image paths and name their classes as timm's readers do: leaf folders, natural order.

@@ -38,9 +38,9 @@ def open_folder(root: Path, split: str | None, part: Part | None) -> Listing:
     chosen = choose_part(parts, split, part, str(root), folders)
     base = root / chosen if chosen else root
     left_out: Counter[str] = Counter()
-    keys, labels, names, notes, _ = classify_by_folder(list(walk(base, left_out)), str(base))
-    found = Found(len(keys), len(names), 0, dict(left_out), chosen, notes)
-    return FolderSource(keys, labels, names, found, base)
+    found = classify_by_folder(list(walk(base, left_out)), str(base))
+    account = Found(len(found.keys), found.classes, 0, dict(left_out), chosen, found.notes)
+    return FolderSource(found.keys, found.labels, found.class_names, account, base)
 
 
 def holds_images(folder: Path) -> bool:

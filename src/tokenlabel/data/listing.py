@@ -62,7 +62,7 @@ def open_csv(file: Path, split: str | None, part: Part | None) -> Listing:
         found = classify_by_value(list(lines), _numbers_or_names(values), str(file))
     account = Found(
         len(found.keys),
-        len(found.class_names),
+        found.classes,
         found.labels.count(UNLABELED),
         {},
         chosen,

@@ -120,7 +120,7 @@ def _source(table: Any, where: str, part: str | None) -> Listing:
         table = table.flatten_indices()
     found = _classified(table, image, column, where)
     unlabeled = found.labels.count(UNLABELED)
-    account = Found(len(found.keys), len(found.class_names), unlabeled, {}, part, found.notes)
+    account = Found(len(found.keys), found.classes, unlabeled, {}, part, found.notes)
     return TableSource(
         found.keys, found.labels, found.class_names, account, table, image, several=found.several
     )
