@@ -132,6 +132,32 @@ def test_fused_head_equals_head_then_loss(chunk: int, with_bias: bool) -> None:
     torch.testing.assert_close(actual_grads, expected_grads)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_half_precision_keeps_the_small_parts_of_a_gradient(fused: bool) -> None:
+    """A mean over as many tokens as a batch has is below float16's smallest number in most classes."""
+    classes, generator = 500, torch.Generator().manual_seed(5)
+    ids = torch.randint(classes, (32, 4), generator=generator)
+    shares = torch.full((32, 197, 4), 0.2)
+    target = TokenTarget(
+        ids, shares, shares[..., 0] / classes, shares[..., 0] > 0, (14, 14), classes
+    )
+    features = torch.randn(32, 14, 14, 8, generator=generator).half().requires_grad_()
+    weight = torch.randn(classes, 8, generator=generator).half().requires_grad_()
+
+    def gradients(features: torch.Tensor, weight: torch.Tensor, scale: float) -> list[torch.Tensor]:
+        loss = (
+            fused_token_loss(features, weight, None, target)
+            if fused
+            else token_loss(features @ weight.T, target)
+        )
+        return [g.float() / scale for g in torch.autograd.grad(loss * scale, [features, weight])]
+
+    expected = gradients(features.detach().float().requires_grad_(), weight.float(), 1.0)
+    actual = gradients(features, weight, 65536.0)
+    for one, other in zip(actual, expected, strict=True):
+        assert (one - other).norm() < 2e-3 * other.norm()
+
+
 def test_without_labels_the_class_token_learns_the_annotator() -> None:
     target, output = make_target(), make_output()
     terms = token_labeling_loss(output, target)

@@ -4,7 +4,8 @@ With residual r and palette excesses e_p, the cross-entropy of a token is
 `-sum_c t_c log q_c = -sum_p e_p log q_p - r * sum_c log q_c`, so no [tokens, classes] target is ever
 made. The gradient, `(sum_c t_c) * q - t`, is formed in the forward pass in the buffer that held q: one
 buffer of the logits' size in all, so a loss can be differentiated once. Autograd over the formula would
-keep several.
+keep several. It is kept as that of the sum over tokens, and divided by their number in the backward pass,
+beside a loss scale: that of the mean would be too small for float16.
 
 Shapes: B images, N tokens an image, P palette entries, C classes, D features.
 """
@@ -169,12 +170,12 @@ def _tensors(target: TokenTarget) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _rows(
     classes: Tensor, excess: Tensor, residual: Tensor, mask: Tensor, part: slice
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """classes, excess and residual of some images, scaled so that sums over all are means.
+    """classes, excess and residual of some images.
 
     A masked token gets a target of no mass at all: no loss and no gradient.
     """
-    scale = mask[part].float() / mask.numel()
-    return classes[part], excess[part] * scale[..., None], residual[part] * scale
+    kept = mask[part].float()
+    return classes[part], excess[part] * kept[..., None], residual[part] * kept
 
 
 def _loss_and_gradient(
@@ -221,7 +222,8 @@ class _TokenCrossEntropy(torch.autograd.Function):
             loss += _loss_and_gradient(logits[part], *rows, out=gradient[part])
         ctx.save_for_backward(gradient)
         ctx.spent = False
-        return loss
+        ctx.tokens = max(mask.numel(), 1)
+        return loss / ctx.tokens
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -229,7 +231,7 @@ class _TokenCrossEntropy(torch.autograd.Function):
         if ctx.spent:
             raise RuntimeError("the token loss was already differentiated: compute it once more")
         (gradient,) = ctx.saved_tensors
-        scale = grads[0].to(gradient.dtype)
+        scale = (grads[0] / ctx.tokens).to(gradient.dtype)
         if torch.compiler.is_compiling():
             return gradient * scale, None, None, None, None
         ctx.spent = True  # the gradient is scaled where it stands: no second buffer
@@ -269,7 +271,8 @@ class _FusedTokenCrossEntropy(torch.autograd.Function):
                 grad_bias += flat.sum(0)
         ctx.save_for_backward(grad_features, grad_weight, grad_bias)
         ctx.dtypes = weight.dtype, None if bias is None else bias.dtype
-        return loss
+        ctx.tokens = max(mask.numel(), 1)
+        return loss / ctx.tokens
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cuda")  # type: ignore[untyped-decorator]
@@ -277,7 +280,7 @@ class _FusedTokenCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_features, grad_weight, grad_bias = ctx.saved_tensors
         weight_dtype, bias_dtype = ctx.dtypes
-        (scale,) = grads
+        scale = grads[0] / ctx.tokens
         return (
             grad_features * scale.to(grad_features.dtype),
             (grad_weight * scale).to(weight_dtype),
