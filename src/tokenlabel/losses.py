@@ -4,8 +4,8 @@ With residual r and palette excesses e_p, the cross-entropy of a token is
 `-sum_c t_c log q_c = -sum_p e_p log q_p - r * sum_c log q_c`, so no [tokens, classes] target is ever
 made. The gradient, `(sum_c t_c) * q - t`, is formed in the forward pass in the buffer that held q: one
 buffer of the logits' size in all, so a loss can be differentiated once. Autograd over the formula would
-keep several. It is kept as that of the sum over tokens, and divided by their number in the backward pass,
-beside a loss scale: that of the mean would be too small for float16.
+keep several. It is divided by the number of tokens in the backward pass only, beside a loss scale: the
+gradient of the mean would be too small for float16.
 
 Shapes: B images, N tokens an image, P palette entries, C classes, D features.
 """
