@@ -21,6 +21,7 @@ from tokenlabel.data.open import open_source
 from tokenlabel.errors import InputError
 from tokenlabel.labels.health import check_health
 from tokenlabel.runs.folds import open_folds
+from tokenlabel.training import taught as taught_module
 from tokenlabel.training.taught import best_temperature
 
 SMALL: dict[str, Any] = {
@@ -146,8 +147,10 @@ def test_the_temperature_is_that_of_the_logits() -> None:
 
 
 def test_a_taught_model_keeps_its_temperature_in_its_last_layer(
-    images: Path, tmp_path: Path
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    fits = iter((2.0, 3.0))
+    monkeypatch.setattr(taught_module, "best_temperature", lambda *_: next(fits))
     plain, softer = tmp_path / "plain", tmp_path / "softer"
     tl.teach(data=str(images), output=plain, holdout=0.4, **SMALL)
     tl.teach(data=str(images), output=softer, holdout=0.4, temperature=True, **SMALL)
@@ -156,6 +159,14 @@ def test_a_taught_model_keeps_its_temperature_in_its_last_layer(
     torch.testing.assert_close(a["fc.weight"] / found["temperature"], b["fc.weight"])
     assert all(torch.equal(a[name], b[name]) for name in a if not name.startswith("fc."))
     assert found["held_out"]["images"] == 16
+    longer = {
+        **SMALL,
+        "epochs": SMALL["epochs"] + 1,
+        "allow_changed": ["schedule.epochs", "schedule.warmup_epochs"],
+    }
+    tl.teach(data=str(images), output=softer, holdout=0.4, temperature=True, **longer)
+    again = json.loads((softer / "config.json").read_text())
+    assert (found["temperature"], again["temperature"]) == (2.0, 3.0)  # of other weights
     with pytest.raises(InputError, match="holdout above 0"):
         tl.teach(data=str(images), output=tmp_path / "c", holdout=0.0, temperature=True, **SMALL)
 

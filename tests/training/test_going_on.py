@@ -210,3 +210,24 @@ def test_a_killed_loader_worker_ends_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"killed by signal 9 \(.*memory ran out") as told:
         run(OFTEN, tmp_path / "run", spoil=kill)
     assert "\n" not in str(told.value)
+
+
+def test_a_loader_worker_that_ends_by_itself_was_not_killed(tmp_path: Path) -> None:
+    import multiprocessing
+
+    def wait_for(update: int, _batches: Any) -> None:
+        if update == 3:
+            (worker,) = multiprocessing.active_children()
+            worker.join()
+            raise RuntimeError("a worker exited")
+
+    worker = multiprocessing.get_context("fork").Process(target=_exit_later)
+    worker.start()
+    with pytest.raises(RuntimeError, match="a worker exited"):
+        run(OFTEN, tmp_path / "run", spoil=wait_for)
+    worker.join()
+
+
+def _exit_later() -> None:
+    time.sleep(3)
+    os._exit(1)

@@ -60,3 +60,17 @@ def test_a_run_keeps_what_it_was_begun_in(
     monkeypatch.setattr(engine, "quicker_precision", lambda *_: pytest.fail("asked again"))
     run(AUTO, tmp_path / "run")
     assert json.loads(file.read_text())["precision"] == ("bf16" if written else "fp32")
+
+
+def test_a_run_begun_in_float16_keeps_its_loss_scale(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As one that was begun on a GPU without bfloat16 and goes on here."""
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(with_precision("fp16"), tmp_path / "run", spoil=FailAt(5))
+    made: list[Ranks] = []
+    monkeypatch.setattr(engine, "Ranks", lambda given: made.append(Ranks(given)) or made[-1])
+    run(AUTO, tmp_path / "run")
+    assert made[0].precision == "fp16"
+    assert made[0].scaler is not None
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["precision"] == "fp16"

@@ -77,6 +77,9 @@ def fit(
         console.print(f"{folder.path} is complete: nothing to train", soft_wrap=True)
         return TrainResult(folder.path, folder.results)
     ranks = Ranks(recipe.engine)
+    begun_in = folder.precision() if recipe.engine.precision == "auto" else None
+    if begun_in is not None:
+        ranks.precision = begun_in
     task = spec.build(ranks)
     batches = spec.batches(ranks)
     if recipe.engine.device_batch == "auto" and ranks.device.type != "cpu":
@@ -85,10 +88,10 @@ def fit(
     validation = spec.evaluator(ranks)
     if validation is None and recipe.schedule.patience is not None:
         raise InputError("schedule.patience waits for validation, but there are no images for it")
-    if recipe.engine.precision == "auto" and ranks.device.type == "cpu":
-        tried = ranks.precision
-        ranks.precision = folder.precision() or quicker_precision(task, batches, ranks)
-        if ranks.precision != tried:  # batches may have kept what the trial made of them
+    if recipe.engine.precision == "auto" and begun_in is None and ranks.device.type == "cpu":
+        before = ranks.precision
+        ranks.precision = quicker_precision(task, batches, ranks)
+        if ranks.precision != before:  # batches may have kept what the trial made of them
             batches = spec.batches(ranks)
     facts = {**spec.facts(), "precision": ranks.precision}
     ranks.agree(repr(facts), "images or classes")

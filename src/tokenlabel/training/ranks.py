@@ -8,6 +8,7 @@ import socket
 import sys
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,9 @@ class Ranks:
         self.count = world
         self.rank = distributed.get_rank() if self.joined else 0
         self.precision: str = engine.precision
-        if engine.precision == "auto":  # on a CPU `fit` finds out which is quicker
+        if (
+            engine.precision == "auto"
+        ):  # `fit` takes a begun run's, or tries which is quicker on a CPU
             self.precision = PRECISION_OF[native_arithmetic(self.device)]
         self.device_batch: int = sys.maxsize  # images at once; `fit` finds out how many a GPU takes
         if isinstance(engine.device_batch, int):
@@ -86,7 +89,11 @@ class Ranks:
         elif self.device.type == "cpu":
             self.device_batch = _CPU_BATCH
         self._members = self.gather((socket.gethostname(), os.getpid()))
-        self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
+
+    @cached_property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """Of the loss in the run's `precision`, which must be settled when this is first asked for."""
+        return torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
 
     @property
     def first(self) -> bool:
@@ -108,7 +115,8 @@ class Ranks:
         """The most memory used so far: the GPU's, or the process's where there is none."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**30
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        unit = 1 if sys.platform == "darwin" else 2**10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's plain value, by rank."""
@@ -213,7 +221,10 @@ def _alive(pid: int) -> bool:
     """Whether a process runs; one that ended but whose parent has not noticed does not."""
     stat = Path(f"/proc/{pid}/stat")
     if stat.parent.parent.joinpath("self").exists():
-        return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
+        try:
+            return stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
+        except OSError:
+            return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

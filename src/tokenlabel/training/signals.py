@@ -66,9 +66,9 @@ def killed_named(workers: Sequence[BaseProcess], ranks: Ranks) -> Iterator[None]
         for worker in workers:
             with suppress(RuntimeError):  # torch's handler of the worker's death may come only now
                 worker.join(_REAPED)
-        killed = [worker for worker in workers if worker.exitcode not in (None, 0)]
+        killed = [-code for worker in workers if (code := worker.exitcode or 0) < 0]
         if killed:
-            number = -(killed[0].exitcode or 0)
+            number = killed[0]
             memory = " (by the system, where memory ran out: use fewer data.workers)"
             raise InputError(
                 f"a process that loads images was killed by signal {number}"

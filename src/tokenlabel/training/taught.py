@@ -94,7 +94,8 @@ def _export(checkpoint: Path, taught: Taught, held_out: ImageSource | None) -> N
         config[DECODE] = rules.as_dict()
     if run.recipe.temperature:
         assert held_out is not None
-        config["temperature"] = _temperature(folder, network, settings, held_out)
+        config["checkpoint"] = checkpoint.name
+        config["temperature"] = _temperature(folder, checkpoint.name, network, settings, held_out)
         divide_logits(network, config["temperature"])
     aside = folder / ".writing"
     shutil.rmtree(aside, ignore_errors=True)
@@ -126,11 +127,17 @@ def _export(checkpoint: Path, taught: Taught, held_out: ImageSource | None) -> N
 
 
 def _temperature(
-    folder: Path, network: nn.Module, settings: Preprocessing, held_out: ImageSource
+    folder: Path,
+    checkpoint: str,
+    network: nn.Module,
+    settings: Preprocessing,
+    held_out: ImageSource,
 ) -> float:
-    """The one that was found before, or the best for the held-out images."""
+    """The one that was found before for this checkpoint, or the best for the held-out images."""
     if (folder / "config.json").is_file():
-        return float(read_json(folder / "config.json", kind=dict)["temperature"])
+        known = read_json(folder / "config.json", kind=dict)
+        if known.get("checkpoint") == checkpoint:
+            return float(known["temperature"])
     logits, labels = [], []
     with torch.inference_mode():
         for batch in eval_loader(held_out, settings, batch_size=64, workers=0):
