@@ -141,3 +141,13 @@ def test_synsets_are_classes_as_tars_and_as_folders_of_one(make: type, tmp_path:
         source = open_source(str(tmp_path / place))
         assert source.found.unlabeled == 0
         assert source.class_names == synsets or place.startswith("tars/")
+
+
+def test_tars_are_not_kept_open(make: type, tmp_path: Path) -> None:
+    for number in range(5):
+        make.write_tar(tmp_path / f"shard-{number:04d}.tar", [f"{number}.png"])
+    source = open_source(f"{tmp_path}/shard-*.tar")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for index in range(5):
+        source.read(index)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

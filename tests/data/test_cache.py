@@ -175,3 +175,9 @@ def test_spawned_workers_get_the_same_memory(source: ImageSource) -> None:
     again = ForkingPickler.loads(ForkingPickler.dumps(images))
     assert again.pixels(3)[0, 0].tolist() == images.pixels(3)[0, 0].tolist()
     assert os.fstat(again._file).st_ino == os.fstat(images._file).st_ino
+
+
+def test_a_loader_that_takes_the_place_of_another_decodes_nothing(source: ImageSource) -> None:
+    first = decoded_images(source, "ram", fast=False)
+    assert decoded_images(source, "ram", fast=False) is first
+    assert decoded_images(source, "ram", fast=True) is not first

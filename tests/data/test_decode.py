@@ -25,7 +25,7 @@ from tokenlabel.data.decode import (
 from tokenlabel.data.open import open_source
 from tokenlabel.data.orientation import turned, turned_box, turned_size
 from tokenlabel.data.rules import DecodeRules
-from tokenlabel.data.survey import spread_indices, survey
+from tokenlabel.data.survey import is_constant, spread_indices, survey
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
 
@@ -267,15 +267,13 @@ def test_values_that_are_no_numbers_spoil_no_range() -> None:
 
 
 def test_constant_images_are_found() -> None:
-    files = {
-        "grey": saved(Image.new("RGB", (9, 7), (5, 5, 5)), "PNG"),
-        "deep": saved(Image.fromarray(np.full((4, 4), 900, np.uint16)), "PNG"),
-        "real": saved(gradient(), "PNG"),
-        "broken": b"hello",
-    }
-    found = survey(((key, lambda d=d: d) for key, d in files.items()), constants=True)
-    assert found.constant == ["grey", "deep"]
-    assert (found.images, found.unreadable) == (3, 1)
+    assert is_constant(np.full((9, 7, 3), 5))
+    assert not is_constant(np.asarray(gradient()))
+
+
+def test_what_cannot_be_read_is_counted() -> None:
+    found = survey([("real", lambda: saved(gradient(), "PNG")), ("broken", lambda: b"hello")])
+    assert (found.images, found.unreadable) == (1, 1)
 
 
 def test_a_sample_is_spread_over_the_data_set() -> None:

@@ -16,7 +16,7 @@ from tokenlabel.data.loader import train_loader
 from tokenlabel.data.open import open_images, open_source
 from tokenlabel.data.pack import pack_images
 from tokenlabel.data.samples import Targets
-from tokenlabel.data.source import ImageSource
+from tokenlabel.data.source import ImageSource, source_fingerprint
 from tokenlabel.errors import InputError
 
 
@@ -144,3 +144,18 @@ def test_one_name_with_two_suffixes_needs_one_class(make: type, tmp_path: Path) 
     (tmp_path / "l.csv").write_text("path,label\nd/a/1.png,x\nd/a/1.bmp,y\n")
     with pytest.raises(InputError, match="differ in their suffix alone"):
         pack_images(open_source(str(tmp_path / "l.csv")), tmp_path / "q", short_side=8)
+
+
+@pytest.mark.parametrize("names", [("cat", "dog", "sun"), ("0", "1", "2")])
+def test_images_of_several_classes_keep_them(
+    make: type, tmp_path: Path, names: tuple[str, str, str]
+) -> None:
+    a, b, c = names
+    make.write_files(tmp_path, ["1.png", "2.png", "3.png", "4.png"])
+    rows = (f"1.png,{b};{a}", f"2.png,{c}", "3.png,", f"4.png,{a};{c}")
+    (tmp_path / "l.csv").write_text("\n".join(("path,labels", *rows)))
+    source = open_source(str(tmp_path / "l.csv"))
+    pack_images(source, tmp_path / "p", short_side=8)
+    packed = open_source(str(tmp_path / "p"))
+    assert packed.several == source.several == [(1, 0), (2,), (), (0, 2)]
+    assert source_fingerprint(packed) == source_fingerprint(source)

@@ -17,6 +17,7 @@ from tokenlabel.data.batch import Batch
 from tokenlabel.data.channels import of_channels
 from tokenlabel.data.loader import train_loader
 from tokenlabel.data.open import open_source
+from tokenlabel.data.resident import ResidentSamples
 from tokenlabel.data.samples import Targets
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
@@ -142,3 +143,18 @@ def test_what_cannot_be_made_on_the_device_is_refused(
             batches(alike, "device", augmentation=replace(PLAIN, **change))
     with pytest.raises(InputError, match="images of one size, these have"):
         batches(source, "device")
+
+
+def test_images_are_moved_once(alike: ImageSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    moves: list[torch.device] = []
+    move = ResidentSamples._move
+    monkeypatch.setattr(
+        ResidentSamples, "_move", lambda self, device: (moves.append(device), move(self, device))
+    )
+    place = torch.device(
+        "cpu", 0
+    )  # of its tensors the device is "cpu": other devices differ so, too
+    loader = train_loader(alike, PLAIN, cache="device", image_size=(16, 16), batch_size=4)
+    for batch in loader.epoch(0):
+        batch.to(place)
+    assert moves == [place]

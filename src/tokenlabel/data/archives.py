@@ -57,7 +57,6 @@ class ArchiveSource(Listing):
     numbers: NDArray[np.uint32]  # of each image's archive
     offsets: NDArray[np.uint64]
     sizes: NDArray[np.uint64]
-    _handles: dict[str, int] = field(default_factory=dict, repr=False)
     unpacked: _Unpacked = field(default_factory=_Unpacked, repr=False)
 
     def version(self) -> str:
@@ -98,7 +97,7 @@ class ArchiveSource(Listing):
         if "://" in archive:
             (data,) = read_ranges([(archive, start, end)], self._what(index))
         else:
-            data = read_patiently(lambda: self._pread(archive, start, end), self._what(index))
+            data = read_patiently(lambda: _read_range(archive, start, end), self._what(index))
         return self._whole(index, data)
 
     def read_many(self, indices: Sequence[int]) -> Iterator[bytes]:
@@ -130,13 +129,11 @@ class ArchiveSource(Listing):
             raise InputError(f"{archive} was cut short: {self.keys[index]} is not whole in it")
         return data
 
-    def _pread(self, archive: str, start: int, end: int) -> bytes:
-        if archive not in self._handles:
-            self._handles[archive] = os.open(archive, os.O_RDONLY)
-        return os.pread(self._handles[archive], end - start, start)
 
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_handles": {}}  # file descriptors belong to one process
+def _read_range(archive: str, start: int, end: int) -> bytes:
+    """Opened anew each time: of thousands of shards a process may not keep all open."""
+    with Path(archive).open("rb", buffering=0) as file:
+        return os.pread(file.fileno(), end - start, start)
 
 
 class _Place(NamedTuple):
@@ -240,6 +237,7 @@ def _source(
         np.array(numbers, np.uint32),
         np.array(offsets, np.uint64),
         np.array(sizes, np.uint64),
+        several=found.several,
     )
 
 

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import IO, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import psutil
@@ -113,8 +114,12 @@ def decoded_images(source: ImageSource, cache: Cache, *, fast: bool) -> DecodedI
     """
     if cache == "none" or len(source) == 0:
         return None
+    content = f"{MAGIC!r} {source_fingerprint(source)} {source.version()} {source.rules} {fast}"
+    name = hashlib.sha256(content.encode()).hexdigest()[:32]
     if cache == "disk":
-        return _on_disk(source, fast)
+        return _on_disk(name, source, fast)
+    if (kept := _IN_MEMORY.get(name)) is not None:
+        return kept
     ranks = local_world()  # each keeps its own
     needed, free = _estimate(source, fast), psutil.virtual_memory().available
     if ranks * needed > free:
@@ -124,12 +129,16 @@ def decoded_images(source: ImageSource, cache: Cache, *, fast: bool) -> DecodedI
         )
     with _memory_file() as file:
         _write(file, source, fast, f"{_gigabytes(needed)} of memory")
-        return DecodedImages(os.dup(file.fileno()), "the memory of decoded images", source.rules)
+        made = DecodedImages(os.dup(file.fileno()), "the memory of decoded images", source.rules)
+    _IN_MEMORY[name] = made
+    return made
 
 
-def _on_disk(source: ImageSource, fast: bool) -> DecodedImages:
-    content = f"{MAGIC!r} {source_fingerprint(source)} {source.version()} {source.rules} {fast}"
-    name = hashlib.sha256(content.encode()).hexdigest()[:32]
+_IN_MEMORY: WeakValueDictionary[str, DecodedImages] = WeakValueDictionary()
+"""Those in use, by their content: a loader that takes the place of another needs no second copy."""
+
+
+def _on_disk(name: str, source: ImageSource, fast: bool) -> DecodedImages:
     path = claim_file(cache_folder() / "images" / f"{name}.pixels", overwrite=True)
     waits = False
     while not path.exists():

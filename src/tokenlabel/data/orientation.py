@@ -10,10 +10,18 @@ from PIL import Image
 
 from tokenlabel.geometry import Box
 
-__all__ = ["UPRIGHT", "orientation_of", "turned", "turned_box", "turned_like", "turned_size"]
+__all__ = [
+    "EXIF_TAG",
+    "UPRIGHT",
+    "orientation_of",
+    "turned",
+    "turned_box",
+    "turned_like",
+    "turned_size",
+]
 
 UPRIGHT = 1
-_TAG = 0x0112  # of EXIF
+EXIF_TAG = 0x0112  # of the orientation
 _TRANSPOSED = (5, 6, 7, 8)  # rows and columns change places, and then
 _MIRRORED = (2, 3, 6, 7)  # left and right do,
 _INVERTED = (3, 4, 7, 8)  # and top and bottom
@@ -24,7 +32,7 @@ Number = TypeVar("Number", bound=np.generic)
 def orientation_of(image: Image.Image) -> int:
     """The EXIF orientation of an opened image, 1 to 8; 1, upright, where it says none."""
     try:
-        value = image.getexif().get(_TAG, UPRIGHT)
+        value = image.getexif().get(EXIF_TAG, UPRIGHT)
     except Exception:  # of a damaged EXIF block, which says nothing then
         return UPRIGHT
     return value if isinstance(value, int) and 1 <= value <= 8 else UPRIGHT

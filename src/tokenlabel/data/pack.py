@@ -21,10 +21,10 @@ from PIL import Image
 
 from tokenlabel.choices import Packing
 from tokenlabel.data.decode import decode_image, decode_picture, image_size, read_header
-from tokenlabel.data.orientation import UPRIGHT
+from tokenlabel.data.orientation import EXIF_TAG, UPRIGHT
 from tokenlabel.data.reading import StorageError
 from tokenlabel.data.shard_index import write_sidecar
-from tokenlabel.data.source import UNLABELED, ImageSource, source_fingerprint
+from tokenlabel.data.source import ImageSource, classes_of, source_fingerprint
 from tokenlabel.data.splits import named_like_a_part
 from tokenlabel.data.survey import spread_indices
 from tokenlabel.data.walk import is_array
@@ -45,7 +45,6 @@ from tokenlabel.torchrun import decoding_threads, rank_and_world
 __all__ = ["Packed", "pack_images", "packed_size"]
 
 _LOOKED_INTO = 16  # images that tell how large all will be
-_EXIF_ORIENTATION = 274
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ def _packed(source: ImageSource, index: int, how: _Form) -> bytes:
     out = io.BytesIO()
     exif = Image.Exif()
     if orientation != UPRIGHT:
-        exif[_EXIF_ORIENTATION] = orientation
+        exif[EXIF_TAG] = orientation
     image = Image.fromarray(pixels)
     if how.form == "jpeg":
         image.save(out, "JPEG", quality=how.quality, exif=exif)
@@ -224,21 +223,23 @@ def _note_of(key: str) -> str:
 
 def _check_notes(source: ImageSource) -> None:
     """Images that differ in their suffix alone share a note, so they must share their class."""
-    labels: dict[str, int] = {}
-    for key, label in zip(source.keys, source.labels, strict=True):
-        if labels.setdefault(_note_of(key), label) != label:
+    classes: dict[str, tuple[int, ...]] = {}
+    for index, key in enumerate(source.keys):
+        own = classes_of(source, index)
+        if classes.setdefault(_note_of(key), own) != own:
             raise InputError(
                 f"{key} and another image differ in their suffix alone, and have two classes: rename one"
             )
 
 
-def _class(source: ImageSource, index: int) -> str | int | None:
-    """A class as a note says it: its name, or its number where names are numbers."""
-    label = source.labels[index]
-    if label == UNLABELED:
-        return None
+def _class(source: ImageSource, index: int) -> str | int | list[str | int] | None:
+    """A class as a note says it: its name, or its number where names are numbers.
+
+    A list where images may have several.
+    """
     numbered = source.class_names == tuple(map(str, range(len(source.class_names))))
-    return label if numbered else source.class_names[label]
+    said = [i if numbered else source.class_names[i] for i in classes_of(source, index)]
+    return said if source.several is not None else next(iter(said), None)
 
 
 def _add(tar: tarfile.TarFile, path: str, content: bytes) -> None:

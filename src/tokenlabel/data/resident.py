@@ -71,7 +71,8 @@ class ResidentSamples(BatchMaker[DrawnBatch]):
             )
         (self._size,) = sizes
         self.samples, self._decoded = samples, decoded
-        self._images: Tensor | None = None
+        self._images = torch.empty(0)
+        self._place: torch.device | None = None  # as it was asked for: "mps" of a tensor on "mps:0"
         self._maps: list[dict[str, LabelMap]] = []  # of each of the targets, by key
 
     def make(self, requests: list[Request]) -> DrawnBatch:
@@ -88,9 +89,8 @@ class ResidentSamples(BatchMaker[DrawnBatch]):
     @torch.no_grad()
     def batch(self, drawn: DrawnBatch, device: torch.device, non_blocking: bool) -> Batch:
         """The pixels and targets of what was drawn."""
-        if self._images is None or self._images.device != device:
+        if self._place != device:
             self._move(device)
-        assert self._images is not None
         pixels = render_batch(
             self._images[drawn.images.to(device, non_blocking=non_blocking)],
             [one.view for one in drawn.drawn],
@@ -119,6 +119,7 @@ class ResidentSamples(BatchMaker[DrawnBatch]):
         pixels = np.stack([self._decoded.pixels(index) for index in range(len(self._decoded))])
         self._images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).contiguous()
         self._maps = [_on(device, targets, self.samples) for targets in self._wanted]
+        self._place = device
 
 
 def _on(device: torch.device, targets: Targets, samples: Samples) -> dict[str, LabelMap]:

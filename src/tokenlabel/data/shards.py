@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from tokenlabel.data.classes import Classified, classify_by_value
+from tokenlabel.data.classes import Classified, classify_by_value, classify_by_values
 from tokenlabel.data.ranges import Ranges
 from tokenlabel.errors import InputError
 from tokenlabel.text import read_json
@@ -26,8 +26,9 @@ def classify_by_note(
 
     `paths` maps the path by which an image pairs with its note to the image's key; `notes` their
     paths to contents. A note belongs to the image of its own name but for the last suffix, or, by
-    WebDataset's rule, for all from the first dot. Raises InputError for class notes without an
-    image, images without a note, and notes that say no class.
+    WebDataset's rule, for all from the first dot. Where any `.json` note holds a list, images may have
+    several classes. Raises InputError for class notes without an image, images without a note, and
+    notes that say no class.
     """
     by_base = {ending: _by_base(notes, ending) for ending in NOTES}
     used: set[str] = set()
@@ -43,6 +44,9 @@ def classify_by_note(
         return None
     keys = list(paths.values())
     _check_complete(keys, values, where)
+    if any(isinstance(value, tuple) for value in values):
+        rows = [value if isinstance(value, tuple) else (value,) for value in values]
+        return classify_by_values(keys, rows, where)
     return classify_by_value(keys, values, where)
 
 
@@ -94,7 +98,10 @@ def _said(note: bytes, ending: str) -> object:
         return _NOTHING
     except (ValueError, RecursionError):
         return text if ending == ".cls" else _NOTHING  # a class name, or nothing at all
-    return content.get("label", _NOTHING) if isinstance(content, dict) else content
+    if not isinstance(content, dict):
+        return content
+    label = content.get("label", _NOTHING)
+    return tuple(label) if isinstance(label, list) else label
 
 
 def _check_complete(keys: Sequence[str], values: Sequence[object], where: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tokenlabel.choices import Orientation
-from tokenlabel.data.decode import decode_picture, deep_values, read_header
+from tokenlabel.data.decode import deep_values, read_header
 from tokenlabel.data.levels import ValueRange, extremes, value_range
 from tokenlabel.data.orientation import UPRIGHT
 from tokenlabel.data.reading import StorageError
@@ -31,7 +31,6 @@ class Survey:
     oriented: int = 0  # with an EXIF orientation other than upright
     modes: Counter[str] = field(default_factory=Counter)  # see `Header.mode`
     ranges: dict[str, ValueRange] = field(default_factory=dict)  # least and largest value by mode
-    constant: list[str] = field(default_factory=list)  # keys of images of one value; see `survey`
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; `of_dict` reads it."""
@@ -63,12 +62,11 @@ class Survey:
         )
 
 
-def survey(images: Iterable[tuple[str, Callable[[], bytes]]], *, constants: bool = False) -> Survey:
+def survey(images: Iterable[tuple[str, Callable[[], bytes]]]) -> Survey:
     """Look into images, given as key and a function that reads the file.
 
-    Headers tell all but the values of images of more than 8 bits, which are decoded. `constants`
-    decodes every image to find those that hold one value only. Images that cannot be read count
-    as such; StorageError is raised, for it says nothing about an image.
+    Headers tell all but the values of images of more than 8 bits, which are decoded. Images that
+    cannot be read count as such; StorageError is raised, for it says nothing about an image.
     """
     found = Survey()
     for key, read in images:
@@ -76,7 +74,6 @@ def survey(images: Iterable[tuple[str, Callable[[], bytes]]], *, constants: bool
             data = read()
             mode, _, orientation = read_header(data, key)
             values = deep_values(data, key)
-            pixels = decode_picture(data, key) if constants and values is None else values
         except StorageError:
             raise
         except (InputError, OSError):
@@ -89,8 +86,6 @@ def survey(images: Iterable[tuple[str, Callable[[], bytes]]], *, constants: bool
             least, most = extremes(values)
             low, high = found.ranges.get(mode, (least, most))
             found.ranges[mode] = min(low, least), max(high, most)
-        if constants and pixels is not None and is_constant(pixels):
-            found.constant.append(key)
     return found
 
 
