@@ -45,7 +45,7 @@ from tokenlabel.models import build_model
 
 STUDENTS = ("lvvit", "vit")
 SIDE = 64  # pixels of the images
-TEACHER_SIDE = 48  # of the views that teach the CNN: smaller than what it labels (FixRes, 1906.06423)
+TEACHER_SIDE = 48  # of the CNN's training: smaller than what it labels (FixRes, 1906.06423)
 FEW = 10  # one label of so many is kept
 # the options that decide a result, which every record keeps
 DECIDING = (
