@@ -305,6 +305,54 @@ def test_the_usual_recipe_starts_from_weights_where_there_are_any(
     assert chosen() == ("finetune", "pretrained")  # a run that goes on keeps its own
 
 
+def test_weights_in_a_folder_say_which_model_they_are_of(data: Path, tmp_path: Path) -> None:
+    begun = recipes.get("small")
+    begun = dataclasses.replace(begun, model=dataclasses.replace(begun.model, in_chans=4))
+    run, folder = tmp_path / "run", tmp_path / "timm"
+    for place in (run, folder):
+        place.mkdir()
+    (run / "recipe.yaml").write_text(to_yaml(begun))
+    written = {
+        "architecture": "vit_tiny_patch16_224",
+        "model_args": {"depth": 2, "img_size": [48, 32], "num_classes": 3, "in_chans": 3},
+        "pretrained_cfg": {"input_size": [3, 48, 32], "mean": [0.5] * 3, "std": [0.5] * 3},
+    }
+    (folder / "config.json").write_text(json.dumps(written))
+
+    def model(weights: Path, **choices: Any) -> Any:
+        return train_recipe(data=str(data / "images"), weights=str(weights), **choices).model
+
+    expected = dataclasses.replace(begun.model, weights=str(run), drop_path=0.1)
+    assert model(run) == expected  # so do its checkpoints, and where the model is named
+    assert model(run, model="lvvit_t") == expected
+    assert model(run, recipe="finetune").image_size == 224
+    assert model(run, model="resnet18").kwargs == {}
+    found = model(folder)
+    assert (found.name, found.kwargs) == ("vit_tiny_patch16_224", {"depth": 2})
+    assert (found.image_size, found.in_chans, found.mean) == ((48, 32), 3, None)
+
+
+def test_another_model_is_built_without_the_arguments_of_the_recipes_own(data: Path) -> None:
+    def kwargs(recipe: str, model: str, *settings: str) -> dict[str, Any]:
+        where = str(data / "images")
+        made = train_recipe(data=where, recipe=recipe, model=model, settings=settings)
+        return made.model.kwargs
+
+    assert kwargs("small", "lvvit_t")["patch_size"] == 8
+    assert kwargs("small", "test_vit") == {}
+    assert kwargs("small", "lvvit_t", "model.name=test_vit", "model.kwargs.depth=1") == {"depth": 1}
+    assert kwargs("relabel_resnet50", "resnet18") == {"heads": "class"}  # of the method
+
+
+def test_a_model_without_stochastic_depth_trains_by_the_usual_recipes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe = recipes.get("starter")
+    model = dataclasses.replace(recipe.model, name="ghostnet_050", image_size=64)
+    student.create_student(dataclasses.replace(recipe, model=model), 3)
+    assert "no branch of ghostnet_050 can be dropped" in capsys.readouterr().err
+
+
 def test_what_is_chosen_by_an_option_is_in_the_recipe(data: Path) -> None:
     recipe = train_recipe(
         data=str(data / "images"), split="val", val_split="train", lr=1e-4, max_steps=3,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["train", "train_recipe", "usual_recipe"]
 
 _HOLDOUT = 0.1  # of the training images, where the data has no validation part
+_OF_ANY_MODEL = ("heads",)  # of a recipe's `model.kwargs`; others are those of its own model
 _WARMUP = 0.1  # of another number of epochs than the recipe's: the longest warm-up
 
 
@@ -93,6 +94,8 @@ def train_recipe(
 
     Without one it is `finetune` where there are weights to start from: those that `weights` names, or
     the model's pretrained ones where they can be had; else `starter`, from random weights.
+    `weights` in a folder say which model they are of, and without a recipe its image size. Another
+    model than theirs, or the recipe's, is built without the arguments of that one (`model.kwargs`).
     `settings` are further ones, "section.key=value". What follows from them is said: the learning
     rate at another batch size (by the rule `scale`), and the warm-up of another number of epochs, at
     most a tenth of them.
@@ -100,6 +103,7 @@ def train_recipe(
     """
     begun = _begun(Path(output))
     base = _find(recipe if recipe is not None else usual_recipe(model, weights, begun))
+    base = _started(base, weights, sized=recipe is None)
     chosen = _located(base, data, split, val, val_split, begun)
     if batch_size is not None and batch_size != chosen.schedule.batch_size:
         before = chosen
@@ -109,32 +113,33 @@ def train_recipe(
                 f"batch size {before.schedule.batch_size} -> {batch_size}: learning rate"
                 f" {before.optimizer.lr:.3g} -> {chosen.optimizer.lr:.3g} (--scale {scale})"
             )
-    chosen = override(
-        chosen,
-        [
-            *_given("model.name", model),
-            *_given("model.image_size", image_size),
-            *_given("model.in_chans", in_chans),
-            *_given("data.channels", list(channels) or None),
-            *_given("model.weights", weights),
-            *_given("data.labels", _one_or_all(labels)),
-            *_given("model.freeze", freeze),
-            *_given("data.workers", workers),
-            *_given("data.cache", cache),
-            *_given("supervision.kind", supervision),
-            *_given("supervision.online", online or None),
-            *_given("mixing.kind", mix),
-            *_given("schedule.epochs", epochs),
-            *_given("schedule.max_steps", max_steps),
-            *_given("schedule.patience", patience),
-            *_given("optimizer.lr", lr),
-            *_given("engine.device", device),
-            *_given("engine.device_batch", device_batch),
-            *_given("engine.precision", None if dtype is None else PRECISION[dtype]),
-            *_given("seed", seed),
-            *settings,
-        ],
-    )
+    texts = [
+        *_given("model.name", model),
+        *_given("model.image_size", image_size),
+        *_given("model.in_chans", in_chans),
+        *_given("data.channels", list(channels) or None),
+        *_given("model.weights", weights),
+        *_given("data.labels", _one_or_all(labels)),
+        *_given("model.freeze", freeze),
+        *_given("data.workers", workers),
+        *_given("data.cache", cache),
+        *_given("supervision.kind", supervision),
+        *_given("supervision.online", online or None),
+        *_given("mixing.kind", mix),
+        *_given("schedule.epochs", epochs),
+        *_given("schedule.max_steps", max_steps),
+        *_given("schedule.patience", patience),
+        *_given("optimizer.lr", lr),
+        *_given("engine.device", device),
+        *_given("engine.device_batch", device_batch),
+        *_given("engine.precision", None if dtype is None else PRECISION[dtype]),
+        *_given("seed", seed),
+        *settings,
+    ]
+    located, chosen = chosen, override(chosen, texts)
+    if chosen.model.name != base.model.name:
+        kept = {key: value for key, value in base.model.kwargs.items() if key in _OF_ANY_MODEL}
+        chosen = override(_with_model(located, kwargs=kept), texts)
     if any(text.startswith("schedule.warmup_epochs=") for text in settings):
         return chosen
     return _warmed_up(chosen, base, begun)
@@ -186,6 +191,32 @@ def _find(recipe: str | Recipe) -> Recipe:
     if isinstance(recipe, Recipe):
         return recipe
     return read_recipe(recipe) if recipe.endswith((".yaml", ".yml")) else recipes.get(recipe)
+
+
+def _started(recipe: Recipe, weights: str | None, sized: bool) -> Recipe:
+    """The recipe with the model that the weights of a folder are of, and (`sized`) its image size."""
+    from tokenlabel.runs.start import start_of
+
+    start = None if weights is None else start_of(weights)
+    if start is None:
+        return recipe
+    size = start.image_size if sized and start.image_size else recipe.model.image_size
+    recipe = _with_model(
+        recipe,
+        name=start.name,
+        kwargs=start.kwargs,
+        image_size=size,
+        in_chans=start.in_chans,
+        mean=start.mean,
+        std=start.std,
+    )
+    return dataclasses.replace(
+        recipe, data=dataclasses.replace(recipe.data, channels=start.channels)
+    )
+
+
+def _with_model(recipe: Recipe, **values: Any) -> Recipe:
+    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, **values))
 
 
 def _begun(output: Path) -> Recipe | None:

@@ -77,11 +77,14 @@ def train(
             list`, or a YAML file. Default: `finetune` if there are weights to start from
             (--weights, or the model's pretrained weights), else `starter`, which trains from random
             weights.
-        model: the model to train: any timm name, or lvvit_t, lvvit_s, ...
-        image_size: side of the training images in pixels.
+        model: the model to train: any timm name, or lvvit_t, lvvit_s, ... (default: that of --weights,
+            if they are in a folder, else the recipe's).
+        image_size: side of the training images in pixels (default: the recipe's; without --recipe,
+            that of the model in the folder --weights).
         in_chans: number of input channels: 3 for RGB, 1 for grayscale.
         channels: channels of the images to use, numbered from 0 (default: all).
-        weights: initial weights: a checkpoint file, a run folder, or `pretrained` for timm's own.
+        weights: initial weights: a run folder, a folder written by timm or `tokenlabel export`, a
+            checkpoint file (with --model), or `pretrained` for timm's own.
         freeze: `backbone` trains only the heads: a linear probe of --weights.
         annotator: timm name (or folder) of the classifier that labels the images first. It must
             know the classes of the data (`tokenlabel teach` trains one).
@@ -145,7 +148,7 @@ def _report(done: TrainResult) -> None:
     if recipe.model.num_classes == 0:  # it has learned words: its body is for other images
         say(
             "next: train on labeled images from its weights: tokenlabel train --data DATA"
-            f" --model {recipe.model.name} --supervision labels --weights {quote(str(done.folder))}"
+            f" --supervision labels --weights {quote(str(done.folder))}"
         )
         return
     say_next(

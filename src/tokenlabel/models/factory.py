@@ -42,6 +42,7 @@ def build_model(
     pretrained: bool = False,
     checkpoint: str | Path | None = None,
     any_size: bool = False,
+    drop_path: float = 0.0,
     **timm_arguments: Any,
 ) -> nn.Module:
     """A model, with random weights, timm's pretrained ones or those of a file.
@@ -55,6 +56,7 @@ def build_model(
     - `pretrained`: timm's weights of that name (downloaded once), or the folder's.
     - `checkpoint`: a file of weights instead (see `load_weights`).
     - `any_size`: let the model take images of any size that its stride divides, where it can.
+    - `drop_path`: rate of stochastic depth, of models that have it.
 
     Raises InputError where there is no such model, where it refuses its arguments, and where weights
     are missing, cannot be downloaded or do not fit.
@@ -63,6 +65,8 @@ def build_model(
     optional: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
     if any_size:
         optional |= {"dynamic_img_size": True, "strict_img_size": False}
+    if drop_path:
+        optional["drop_path_rate"] = drop_path
     create = _function(name)
     if create is None:
         create = _timm_entry(name)

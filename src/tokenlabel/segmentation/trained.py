@@ -42,13 +42,12 @@ def create_segmenter(
     """The recipe's model; `fresh` gives its backbone the weights that training starts from."""
     choice = recipe.model
     options = choice.arguments
-    if choice.drop_path:
-        options["drop_path_rate"] = choice.drop_path
     backbone: Any = build_model(
         choice.backbone,
         any_size=True,
         img_size=_whole_patches(choice.backbone, recipe.augment.crop, options),
         pretrained=fresh and choice.weights == "pretrained",
+        drop_path=choice.drop_path,
         **options,
     )
     Preprocessing.of_timm(backbone).require_channels(choice.in_chans)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from tokenlabel.data.augment import Augmentation
@@ -230,9 +231,6 @@ class StudentSpec:
 def create_student(recipe: Recipe, num_classes: int) -> DenseModel:
     """The student as training starts with it. Raises InputError for what cannot be built."""
     model = recipe.model
-    options = model.arguments
-    if model.drop_path:
-        options["drop_path_rate"] = model.drop_path
     torch.manual_seed(recipe.seed)
     student = create_model(
         model.name,
@@ -240,8 +238,11 @@ def create_student(recipe: Recipe, num_classes: int) -> DenseModel:
         img_size=model.image_size,
         token_classes=model.token_classes,
         pretrained=model.weights == "pretrained",
-        **options,
+        drop_path=model.drop_path,
+        **model.arguments,
     )
+    if model.drop_path and not any(isinstance(part, DropPath) for part in student.modules()):
+        console.print(f"no branch of {model.name} can be dropped: model.drop_path changes nothing")
     if model.weights is not None and model.weights != "pretrained":
         fresh = load_weights(student, saved_weights(model.weights))
         if fresh:

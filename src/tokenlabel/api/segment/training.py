@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from tokenlabel.choices import PRECISION, Arithmetic, Device
-from tokenlabel.errors import InputError
 from tokenlabel.runs.recipe_file import override, read_recipe
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.segmentation.recipe import (
@@ -18,7 +17,6 @@ from tokenlabel.segmentation.recipe import (
     SegmentationModelChoice,
     SegmentationRecipe,
 )
-from tokenlabel.text import read_json
 
 if TYPE_CHECKING:
     from tokenlabel.training.callbacks import Callback
@@ -26,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Choices", "compose_recipe", "find_recipe", "train"]
 
 _FROZEN_VIEWS = 4  # of each image, whose features are kept
-# arguments of a student that are gone from here, or have a name of their own
-_NOT_BACKBONE = ("img_size", "in_chans", "num_classes", "global_pool", "heads")
+# arguments of a student's heads, which are gone from here
+_NOT_BACKBONE = ("global_pool", "heads")
 
 
 class Choices(TypedDict, total=False):
@@ -127,49 +125,22 @@ def find_recipe(recipe: str | SegmentationRecipe) -> SegmentationRecipe:
 
 def _start(weights: str | None) -> dict[str, Any]:
     """The weights to start from and, where their folder names it, the backbone that they are of."""
-    from tokenlabel.runs.open import holds_run, open_run
+    from tokenlabel.runs.start import start_of
 
     if weights is None:
         return {}
-    folder = Path(weights)
-    if holds_run(folder):
-        try:
-            recipe = open_run(folder).recipe
-        except InputError as error:
-            raise InputError(f"{folder} holds no run of `tokenlabel train`: {error}") from None
-        student = recipe.model
-        name, arguments = student.name, student.kwargs
-        same = {
-            "model.in_chans": student.in_chans,
-            "model.mean": student.mean,
-            "model.std": student.std,
-            "data.channels": recipe.data.channels,
-        }
-    elif (folder / "config.json").is_file():
-        written = read_json(folder / "config.json", kind=dict)
-        name, arguments = written.get("architecture"), written.get("model_args", {})
-        same = _input_of(written.get("pretrained_cfg"))
-        if not isinstance(name, str) or not isinstance(arguments, dict):
-            raise InputError(
-                f"{folder / 'config.json'} names no timm model: give a folder of `tokenlabel train`"
-                " or `tokenlabel export`, or a file of weights"
-            )
-    else:
+    start = start_of(weights)
+    if start is None:
         return {"model.weights": weights}
-    kept = {key: value for key, value in arguments.items() if key not in _NOT_BACKBONE}
-    return {"model.weights": weights, "model.backbone": name, "model.kwargs": kept, **same}
-
-
-def _input_of(config: Any) -> dict[str, Any]:
-    """Channels, mean and std that a timm folder's configuration names, of other images than RGB."""
-    try:
-        channels = config["input_size"][0]
-        mean, std = config["mean"], config["std"]
-    except (TypeError, KeyError, IndexError):
-        return {}
-    if channels == 3:
-        return {}
-    return {"model.in_chans": channels, "model.mean": mean, "model.std": std}
+    return {
+        "model.weights": weights,
+        "model.backbone": start.name,
+        "model.kwargs": {k: v for k, v in start.kwargs.items() if k not in _NOT_BACKBONE},
+        "model.in_chans": start.in_chans,
+        "model.mean": start.mean,
+        "model.std": start.std,
+        "data.channels": start.channels,
+    }
 
 
 def _text(path: str | Path | None) -> str | None:
