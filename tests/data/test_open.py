@@ -55,6 +55,35 @@ def test_a_data_set_with_a_training_part_only_has_no_validation(make: type, tmp_
         open_images(root, part="val")
 
 
+def test_parts_in_a_folder_of_their_own_are_parts(make: type, tmp_path: Path) -> None:
+    """As archives are often packed and unpacked: `tar cf photos.tar photos`."""
+    files = ["set/v1/train/cat/1.png", "set/v1/val/cat/2.png", "set/v1/read.me", "docs/read.me"]
+    for place in (
+        make.write_files(tmp_path / "a", files),
+        make.write_tar(tmp_path / "a.tar", files),
+    ):
+        source = open_images(str(place), part="train")
+        assert (source.found.part, source.keys) == ("train", ["cat/1.png"])
+        assert open_images(str(place), part="val").keys == ["cat/2.png"]
+        with pytest.raises(InputError, match="it holds train, val"):
+            open_images(str(place), "set")
+    classes = ["set/cat/1.png", "set/dog/2.png"]
+    one = ["cat/train/1.png", "cat/val/2.png"]  # folders of images, not of classes
+    for name, files in (("b", classes), ("c", one)):
+        folder = make.write_files(tmp_path / name, files)
+        archive = make.write_tar(tmp_path / f"{name}.tar", files)
+        for place in (folder, archive):
+            assert (source := open_images(str(place), part="train")).keys == files
+            assert source.found.part is None
+    stray = ["set/train/cat/1.png", "set/val/cat/2.png", "stray.png"]
+    for place in (
+        make.write_files(tmp_path / "d", stray),
+        make.write_tar(tmp_path / "d.tar", stray),
+    ):
+        with pytest.raises(InputError, match=r"also stray\.png beside them"):
+            open_images(str(place), part="train")
+
+
 def test_folders_of_one_name_are_one_class_and_that_is_said(make: type, tmp_path: Path) -> None:
     source = open_source(str(make.write_files(tmp_path, ["a/x/1.png", "b/x/1.png", "b/y/1.png"])))
     assert source.class_names == ("x", "y")

@@ -29,7 +29,14 @@ from tokenlabel.data.reading import read_patiently
 from tokenlabel.data.shard_index import index_file, made_once, scan_shard, shard_indexes
 from tokenlabel.data.shards import classify_by_note
 from tokenlabel.data.source import UNLABELED, Found, Listing
-from tokenlabel.data.splits import Part, choose_part, file_part, parts_among, top_folders
+from tokenlabel.data.splits import (
+    Part,
+    choose_part,
+    file_part,
+    parts_among,
+    top_folders,
+    wrapper_of,
+)
 from tokenlabel.data.survey import Survey, spread_indices
 from tokenlabel.data.tar import unpacked
 from tokenlabel.data.walk import is_array, is_visible, kept_arrays, sift
@@ -215,9 +222,10 @@ def _source(
         choose_part((), split, part, where)  # shards have no parts within: a split is refused
         places = list(images.values())
     else:
-        tops = top_folders(images)
+        base = wrapper_of(images)
+        tops = top_folders(path.removeprefix(base) for path in images)
         inner = choose_part(parts_among(tops), split, part, where, tops)
-        base = f"{inner}/" if inner else ""
+        base += f"{inner}/" if inner else ""
         within = [path.removeprefix(base) for path in images if path.startswith(base)]
         found = classify_by_folder(within, where)
         places = [images[base + key] for key in found.keys]

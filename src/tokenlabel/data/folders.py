@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from tokenlabel.data.classes import classify_by_folder
@@ -11,10 +12,12 @@ from tokenlabel.data.names import check_key
 from tokenlabel.data.ranges import files_version
 from tokenlabel.data.reading import read_patiently
 from tokenlabel.data.source import Found, Listing
-from tokenlabel.data.splits import Part, choose_part, named_like_a_part, parts_among
+from tokenlabel.data.splits import Part, choose_part, holds_parts, named_like_a_part, parts_among
 from tokenlabel.data.walk import entries_of, is_image, is_visible, walk
 
 __all__ = ["FolderSource", "holds_images", "open_folder"]
+
+_DEEPEST = 8  # folders around the parts; links may lead in circles
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class FolderSource(Listing):
 
 def open_folder(root: Path, split: str | None, part: Part | None) -> Listing:
     """The images below `root` or its part, classed by the folder that holds them."""
+    root = _unwrapped(root)
     folders = _visible_folders(root)
     parts = parts_among(_top_folders(root, folders))
     chosen = choose_part(parts, split, part, str(root), folders)
@@ -46,6 +50,25 @@ def open_folder(root: Path, split: str | None, part: Part | None) -> Listing:
 def holds_images(folder: Path) -> bool:
     """Whether an image lies in a folder or below it."""
     return any(True for _ in walk(folder, Counter()))
+
+
+def _unwrapped(root: Path) -> Path:
+    """As `splits.wrapper_of`: the one folder in `root` that holds the parts; else `root`."""
+    inner = root
+    for _ in range(_DEEPEST):
+        here = inner
+        held = (name for name in _visible_folders(here) if holds_images(here / name))
+        folders = list(islice(held, 2))
+        if len(folders) != 1 or named_like_a_part(folders[0]) or _is_flat(inner):
+            break
+        inner = inner / folders[0]
+        if holds_parts(_top_folders(inner, _visible_folders(inner))):
+            return inner
+    return root
+
+
+def _is_flat(folder: Path) -> bool:
+    return any(is_visible(e.name) and is_image(e.name) and e.is_file() for e in entries_of(folder))
 
 
 def _visible_folders(root: Path) -> list[str]:

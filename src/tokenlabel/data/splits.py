@@ -15,9 +15,11 @@ __all__ = [
     "Part",
     "choose_part",
     "file_part",
+    "holds_parts",
     "named_like_a_part",
     "parts_among",
     "top_folders",
+    "wrapper_of",
 ]
 
 
@@ -80,6 +82,24 @@ def parts_among(tops: Mapping[str, frozenset[str]]) -> tuple[str, ...]:
         others = [tops[top] for top in tops if top not in usual]
         parts = bool(nested) and all(tops[nested[0]] & other for other in others)
     return tuple(ordered(tops)) if parts and tops else ()
+
+
+def holds_parts(tops: Mapping[str, frozenset[str]]) -> bool:
+    """Whether top folders are parts in which class folders lie."""
+    return any(tops[part] for part in parts_among(tops))
+
+
+def wrapper_of(paths: Collection[str]) -> str:
+    """The folder around the parts: "photos/" of "photos/train/cat/1.jpg"; "" where there is none."""
+    base, tops = "", top_folders(paths)
+    while len(tops) == 1 and all(tops.values()) and not parts_among(tops):
+        base += f"{next(iter(tops))}/"
+        if not all(path.startswith(base) for path in paths):
+            break
+        tops = top_folders(path.removeprefix(base) for path in paths)
+        if holds_parts(tops):
+            return base
+    return ""
 
 
 def choose_part(
