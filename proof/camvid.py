@@ -4,7 +4,7 @@
     for part in training validation; do tar xf CAMVID/$part.tar -C runs/camvid-data; done
     cp CAMVID/classes.json runs/camvid-data
     OMP_NUM_THREADS=1 python proof/camvid.py --data runs/camvid-data [--workers 6] [--seeds 0 1 2]
-        [--pretrained FILE] [--set KEY=VALUE ...] [--with-tokens RUN ... --without RUN ...]
+        [--pretrained FILE] [--set KEY=VALUE ...] [--with-tokens RUN ... --without RUN ... [--of-masks]]
 
 The data are training and validation scenes in ADE20K's layout (images/, annotations/, classes.json).
 Three arms train with the recipe `camvid_cpu` for the same number of updates: on all 367 masks, on every
@@ -13,7 +13,9 @@ arm. With `--pretrained`, weights of EfficientNet-Lite0 from ImageNet, there are
 network, which stays as it is, learns the 46 masks, and its soft labels teach the small network. Given
 students of `tokenlabel train` or `export`, one per seed and side, these students and the same
 network from random weights are fine-tuned, and probed with a frozen backbone, with the recipe
-`camvid_transfer`. Every network is evaluated once, at the end of its schedule.
+`camvid_transfer`. With `--of-masks`, so is a student that learned nothing but token labels of the
+training scenes' masks, which is trained first. Every network is evaluated once, at the end of its
+schedule.
 
 `--workers` runs are trained in parallel, on the GPU if there is one; the remaining cores load images. On
 one core a run of the first kind takes ten minutes, one of the second 5 (frozen: 3). Finished runs
@@ -28,6 +30,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +45,7 @@ from tokenlabel.api.annotate import annotate
 from tokenlabel.api.segment.comparison import compared
 from tokenlabel.api.segment.evaluation import measure
 from tokenlabel.api.segment.training import Choices, compose_recipe
+from tokenlabel.api.train import train
 from tokenlabel.compare.comparison import markdown, plus_minus
 from tokenlabel.compare.plan import Job, make_records
 from tokenlabel.compare.record import Record
@@ -67,12 +71,19 @@ LARGE_NETWORK = (
     "model.freeze=true", "augment.views=8",
 )  # fmt: skip
 TOKENS, LABELS, RANDOM = "token labels", "labels only", "random weights"
-PAIRS = [(arm, other) for arm in TEACHERS for other in (FEW, FULL)]
-PAIRS += [(TOKENS, LABELS), (LABELS, RANDOM)]  # whose differences are shown
+OF_MASKS = "token labels of masks"
+PAIRS = [(arm, other) for arm in TEACHERS for other in (FEW, FULL)]  # whose differences are shown
+PAIRS += [(TOKENS, LABELS), (LABELS, RANDOM), (OF_MASKS, RANDOM), (OF_MASKS, TOKENS)]
 WAYS = {
     "fine-tuned": (),
     "frozen": ("model.freeze=true", "augment.views=4", "model.head=linear4"),
 }
+# of the student of masks: crops of an eighth to a half of a scene
+STUDENT: dict[str, Any] = {
+    "recipe": "cifar10_lvvit", "image_size": 64, "epochs": 40, "batch_size": 16, "scale": "sqrt",
+    "device_batch": 16, "mix": "none", "workers": 0, "cache": "ram",
+    "settings": ["augment.scale=[0.1, 0.5]"],
+}  # fmt: skip
 COMMON = ("engine.device=auto", "data.val_split=null", "trackers=[]")
 
 
@@ -185,6 +196,9 @@ def main() -> None:
         "--with-tokens", nargs="+", default=[], help="students (LV-ViT, ViT), one per seed"
     )
     parser.add_argument("--without", nargs="+", default=[], help="their equals without tokens")
+    parser.add_argument(
+        "--of-masks", action="store_true", help="also a student of token labels of masks"
+    )
     parser.add_argument("--match", default="", help="make only runs whose name this finds")
     options = parser.parse_args()
     loaders = max((os.cpu_count() or 1) // options.workers - 1, 0)
@@ -197,8 +211,18 @@ def main() -> None:
         arm: [Run(arm, seed, data, settings, start) for seed in options.seeds]
         for arm, (data, start) in arms.items()
     }
-    starts = {way: students(options, settings, way) for way in WAYS if options.with_tokens}
-    tables = [runs, *starts.values()]
+    students = {}
+    if options.with_tokens:
+        students = {TOKENS: options.with_tokens, LABELS: options.without, RANDOM: options.without}
+    if options.of_masks:
+        students[OF_MASKS] = [student_of_masks(options.data)] * len(options.seeds)
+    tables = [runs]
+    for way in WAYS:
+        sides = {}
+        for arm, starts in students.items():
+            pairs = zip(options.seeds, starts, strict=True)
+            sides[arm] = [Run(arm, seed, options.data, settings, of, way) for seed, of in pairs]
+        tables.append(sides)
     # seed by seed; those on few masks are made by those that learn from their labels
     jobs = [
         run.checked()
@@ -228,18 +252,16 @@ def said(record: Record) -> None:
     sys.stdout.flush()
 
 
-def students(
-    options: argparse.Namespace, settings: tuple[str, ...], way: str
-) -> dict[str, list[Run]]:
-    """The runs of each start, trained in one way."""
-    starts = {TOKENS: options.with_tokens, LABELS: options.without, RANDOM: options.without}
-    return {
-        arm: [
-            Run(arm, seed, options.data, settings, start, way)
-            for seed, start in zip(options.seeds, students, strict=True)
-        ]
-        for arm, students in starts.items()
-    }
+def student_of_masks(data: Path) -> str:
+    """An LV-ViT that learned the token labels of the training scenes' masks, and nothing else."""
+    scenes, masks, classes = (
+        str(data / path) for path in ("images/training", "annotations/training", "classes.json")
+    )
+    store, student = WORK / "labels-of-masks", WORK / "student-of-masks"
+    spec = {"kind": "masks", "folder": masks, "classes": classes, "first_value": 1}
+    annotate(data=scenes, output=store, annotator=spec | {"ignored_values": [0]})
+    train(data=scenes, labels=str(store), output=student, **STUDENT)
+    return str(student)
 
 
 def with_few_masks(data: Path) -> Path:
@@ -316,10 +338,13 @@ def counts(run: Run) -> SegmentationCounts:
 
 
 def keep(runs: Sequence[Run]) -> None:
-    """The best network in half precision, with its recipe, its classes and a card."""
+    """The best network in half precision, with its recipe, its classes and a card; no other."""
     run = max(runs, key=lambda run: run.job.record().score, default=None)
     if run is None or not run.folder.exists():
         return  # a record that came with the code
+    for other in runs:
+        if other is not run:
+            shutil.rmtree(WEIGHTS / f"camvid-{other.name}", ignore_errors=True)
     opened, record = open_run(run.folder, SegmentationRecipe), run.job.record()
     target = WEIGHTS / f"camvid-{run.name}"
     target.mkdir(parents=True, exist_ok=True)

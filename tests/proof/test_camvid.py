@@ -47,16 +47,17 @@ def test_masks_and_students_to_tables_and_weights(desk: Path) -> None:
     student = str(next((ROOT / "proof" / "weights").glob("cifar10-*-vit-labels-*")))
     command = [
         sys.executable, str(ROOT / "proof" / "camvid.py"), "--data", "camvid", "--workers", "2",
-        "--seeds", "0", "--with-tokens", student, "--without", student, "--set", *TINY,
+        "--seeds", "0", "--with-tokens", student, "--without", student, "--of-masks", "--set", *TINY,
     ]  # fmt: skip
     done = subprocess.run(command, cwd=desk, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     records = [json.loads(file.read_text()) for file in (desk / "proof/camvid").glob("*.json")]
-    assert len(records) == 3 + 2 * 3
+    assert len(records) == 3 + 2 * 4
     assert {len(record["details"]["scenes"]) for record in records} == {2}
     page = (desk / "docs" / "segmentation.md").read_text()
     assert "| 46 masks + soft labels - 46 masks, seeds 0 |" in page
     assert "| token labels - labels only, seeds 0 |" in page
+    assert "| token labels of masks - random weights, seeds 0 |" in page
     assert page.count("<!-- made by proof/camvid.py -->") == 1
     (kept,) = (desk / "proof" / "weights").glob("camvid-367-masks-0")
     segment.predict(
