@@ -69,8 +69,9 @@ class _Speed(ProgressColumn):
         self.unit = unit
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} {self.unit}/s" if speed else "")
+        # rich's own speed counts the moments between calls, which come by the batch
+        seconds = task.finished_time or task.elapsed
+        return Text(f"{task.completed / seconds:,.0f} {self.unit}/s" if seconds else "")
 
 
 class _Note(ProgressColumn):

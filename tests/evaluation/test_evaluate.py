@@ -37,7 +37,9 @@ from tokenlabel.export.card import model_card
 from tokenlabel.models import DenseModel, arithmetic
 from tokenlabel.runs.open import Run, open_run
 from tokenlabel.runs.recipe import Data, Recipe
+from tokenlabel.runs.recipe_file import to_yaml
 from tokenlabel.supervision import METHODS
+from tokenlabel.training.teach_recipe import TeachData, TeachRecipe
 
 WNIDS = ImageNetInfo("imagenet-1k").label_names()
 SIZE = 32
@@ -438,16 +440,44 @@ def test_the_headline_is_the_methods_own_rule(kind: str, tmp_path: Path) -> None
         assert follows == (published if recorded == "nonsense" else recorded)
 
 
-def test_what_training_held_out_is_what_is_judged(tmp_path: Path) -> None:
-    folder = write_images(tmp_path / "flat", [f"{c}/{i}.png" for c in "ab" for i in range(10)])
-    trained, held = holdout(open_source(str(folder)), 0.2, HOLDOUT_SEED)
-    (tmp_path / "run").mkdir()
-    facts = {"classes": ["a", "b"], "images_fingerprint": source_fingerprint(trained)}
-    (tmp_path / "run" / "environment.json").write_text(json.dumps(facts))
-    run = Run(tmp_path / "run", Recipe(data=Data(holdout=0.2)))
+@pytest.mark.parametrize("part", [None, "train"])
+@pytest.mark.parametrize("taught", [False, True])
+def test_what_training_held_out_is_what_is_judged(
+    part: str | None, taught: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    below = "" if part is None else f"{part}/"
+    write_images(folder, [f"{below}{c}/{i}.png" for c in "ab" for i in range(10)])
+    trained, held = holdout(open_source(str(folder), part), 0.2, HOLDOUT_SEED)
+    place = tmp_path / "run"
+    place.mkdir()
+    facts = {
+        "classes": ["a", "b"],
+        "images_fingerprint": source_fingerprint(trained),
+        "images_found": trained.found.as_dict(),
+    }
+    (place / "environment.json").write_text(json.dumps(facts))
+    data: Any = {"train": str(folder), "holdout": 0.2}
+    recipe: Any = TeachRecipe(data=TeachData(**data)) if taught else Recipe(data=Data(**data))
+    (place / "recipe.yaml").write_text(to_yaml(recipe))
+    run = None if taught else Run(place, recipe)
     model: Any = None  # what is judged does not depend on it
     shown = Preprocessing((32, 32), 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3)
-    judged = Classifier(model, shown, ("a", "b"), has_tokens=False, run=run)
-    assert judged_images(str(folder), None, judged).keys == held.keys
-    write_images(tmp_path / "flat", ["a/new.png"])
-    assert len(judged_images(str(folder), None, judged)) == 21  # other images than the run's
+    origin = {"checkpoint": str(tmp_path)}
+    judged = Classifier(model, shown, ("a", "b"), has_tokens=False, facts=origin, run=run)
+    source, note = judged_images(str(folder), None, judged)
+    assert (source.keys, note) == (held.keys, None)
+    if part is not None:  # all of it, where it is asked for
+        assert len(judged_images(str(folder), part, judged)[0]) == 20
+    write_images(folder, [f"{below}a/new.png"])  # other images than the run's
+    if part is None:
+        source, note = judged_images(str(folder), None, judged)
+        assert len(source) == 21
+        assert "were changed after the training" in str(note)
+    else:
+        with pytest.raises(
+            InputError, match="has no validation part, and its images are not those"
+        ):
+            judged_images(str(folder), None, judged)
+    copy = write_images(tmp_path / "other", [f"{c}/1.png" for c in "ab"])
+    assert judged_images(str(copy), None, judged)[1] is None

@@ -7,6 +7,7 @@ import torch
 
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore, LabelStoreWriter
+from tokenlabel.labels.average import average
 from tokenlabel.labels.maintain import diff, merge, verify
 
 
@@ -92,3 +93,20 @@ def test_a_merge_keeps_what_was_left_out_and_goes_on(tmp_path, make_map, monkeyp
     monkeypatch.setattr(LabelStore, "payload", lambda s, k: payload(s, k) if k != "0" else 1 / 0)
     merge(stores, tmp_path / "d")  # what is done is not done again
     assert LabelStore(tmp_path / "d").manifest == whole
+
+
+def test_labels_of_turned_and_unturned_images_are_not_joined(tmp_path, make_map) -> None:
+    def store(name: str, **decode: object) -> LabelStore:
+        with LabelStoreWriter(
+            tmp_path / name, num_classes=20, dataset={"decode": decode}
+        ) as writer:
+            writer.add(name, make_map(0))
+        return LabelStore(tmp_path / name)
+
+    turned, plain = store("a", orientation="apply"), store("b")
+    for join in (merge, average):
+        with pytest.raises(InputError, match="differ in orientation: apply and ignore"):
+            join([turned, plain], tmp_path / "joined")
+    other = store("c", orientation="apply", integers=[0, 4095])
+    merge([turned, other], tmp_path / "joined")  # what they share is kept where others differ
+    assert LabelStore(tmp_path / "joined").manifest.orientation == "apply"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -12,6 +13,8 @@ from accelerate.utils import broadcast_object_list
 from tokenlabel.choices import Arithmetic, Benchmark, Device
 from tokenlabel.data.open import HOLDOUT_SEED, holdout, open_images
 from tokenlabel.data.source import ImageSource, read_by, require_labels, source_fingerprint
+from tokenlabel.data.splits import NoSuchPartError
+from tokenlabel.errors import InputError
 from tokenlabel.evaluation.benchmarks import Answers, answers
 from tokenlabel.evaluation.classifier import Classifier
 from tokenlabel.evaluation.evaluator import evaluate_source
@@ -22,8 +25,10 @@ from tokenlabel.evaluation.results import EvalResult, claim_results, write_resul
 from tokenlabel.models.arithmetic import name_of
 from tokenlabel.output import TOKEN_SHARE
 from tokenlabel.pictures.confusion import draw_confusion
-from tokenlabel.runs.open import WhichWeights
+from tokenlabel.runs.open import Run, WhichWeights, holds_run, open_run
 from tokenlabel.supervision import Rule
+from tokenlabel.training.taught import RUN
+from tokenlabel.training.teach_recipe import TeachRecipe
 
 __all__ = ["evaluate"]
 
@@ -61,8 +66,10 @@ def evaluate(
     classifier.require_classes()
     if output is not None:  # before the work; the folder of a run is ours
         claim_results(Path(output))
-    source = _images(str(data), split, classifier)
+    source, changed = _images(str(data), split, classifier)
     right = answers(source, classifier.class_names, benchmark, real_labels)
+    if changed is not None:
+        right = dataclasses.replace(right, notes=(changed, *right.notes))
     classifier.model.to(processes.device)
     classifier = classifier.in_arithmetic(dtype, batch=batch_size, images=len(source))
     agreed = broadcast_object_list([classifier.dtype])[0]  # the first process's, however it fell
@@ -92,20 +99,49 @@ def evaluate(
     return result
 
 
-def _images(data: str, split: str | None, classifier: Classifier) -> ImageSource:
-    """The images to judge.
+def _images(data: str, split: str | None, classifier: Classifier) -> tuple[ImageSource, str | None]:
+    """The images to judge, and what a reader should know of them.
 
-    Of a data set without parts from which the run held images out of its training, those alone.
+    Where no `split` is asked for: of the images that others were held out of in training, those.
     """
-    source = open_images(data, split, "val", orientation=classifier.orientation)
-    source, run = read_by(source, classifier.decode_rules), classifier.run
-    share = 0.0 if run is None else run.recipe.data.holdout
-    if run is None or source.found.part is not None or run.recipe.data.val or not share:
-        return source
+    run = _trained_by(classifier) if split is None else None
+    part = None if run is None else run.facts.get("images_found", {}).get("part")
+    try:
+        source = open_images(data, split, "val", orientation=classifier.orientation)
+    except NoSuchPartError:
+        if part is None:
+            raise
+        source = open_images(data, part, "val", orientation=classifier.orientation)
+    source = read_by(source, classifier.decode_rules)
+    if run is None or source.found.part != part:
+        return source, None
+    share = run.recipe.data.holdout
     trained, held = holdout(require_labels(source, data), share, HOLDOUT_SEED)
-    if source_fingerprint(trained) != run.facts.get("images_fingerprint"):
-        return source
-    return held
+    if source_fingerprint(trained) == run.facts.get("images_fingerprint"):
+        return held, None
+    if part is not None:
+        raise InputError(
+            f"{data} has no validation part, and its images are not those that some were held out of in"
+            " training: name a part with --split"
+        )
+    if Path(data).resolve() != Path(run.recipe.data.train).resolve():
+        return source, None
+    return source, (
+        f"the images of {data} were changed after the training, which held {share:.0%} of them out:"
+        " all are judged, also those that were trained on"
+    )
+
+
+def _trained_by(classifier: Classifier) -> Run[Any] | None:
+    """The run that held images out of its training: the model's own, or that of `teach`."""
+    run: Run[Any] | None = classifier.run
+    if run is not None:
+        return run if run.recipe.data.holdout and not run.recipe.data.val else None
+    taught = Path(classifier.facts["checkpoint"]) / RUN
+    if not holds_run(taught):
+        return None
+    run = open_run(taught, TeachRecipe)
+    return run if run.recipe.data.holdout and run.recipe.data.folds == 1 else None
 
 
 def _result(

@@ -8,7 +8,6 @@ from pathlib import Path
 from PIL import Image
 
 from tokenlabel.data.decode import decode_picture, image_size
-from tokenlabel.data.matching import orientation_of
 from tokenlabel.data.open import announce, open_images
 from tokenlabel.data.source import (
     has_classes,
@@ -58,7 +57,7 @@ def show_words(
 ) -> Image.Image:
     """What visual words of a store are like on the images at `data`; see `word_sheet`."""
     store = LabelStore(labels)
-    source = open_images(data, split, "train", orientation=orientation_of(store.manifest))
+    source = open_images(data, split, "train", orientation=store.manifest.orientation)
     place = {key: index for index, key in enumerate(source.keys)}
 
     def pixels(key: str) -> Pixels:
@@ -75,7 +74,7 @@ def labels_health(
     Labels of classes need images with classes; visual words tell more of images that have some.
     """
     store = LabelStore(labels)
-    source = open_images(data, split, "train", orientation=orientation_of(store.manifest))
+    source = open_images(data, split, "train", orientation=store.manifest.orientation)
     if not store.manifest.words:
         source = require_labels(source, data)
     elif not has_classes(source):

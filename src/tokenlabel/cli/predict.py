@@ -38,10 +38,12 @@ def predict(
     dtype: Arithmetic = "auto",
     output: Path | None = None,
     overwrite: bool = False,
-) -> None:
+) -> int:
     """Predict the classes of your pictures, as a table or a file.
 
     tokenlabel predict photos --checkpoint runs/train --output predictions.csv
+
+    Pictures that cannot be read are listed; the exit code is then 3.
 
     Predicts by the class token, or by the class token and the best patch tokens combined, depending on
     how the model was trained.
@@ -71,13 +73,15 @@ def predict(
     given = {**locals()}
     from tokenlabel.api.predict import predict as run
 
-    _print(run(**given))
+    result = run(**given)
+    _print(result)
     name = model if checkpoint is None else checkpoint.name
     say_next(
         "export",
         *(("--checkpoint", checkpoint), ("--model", model)),
         ("--output", f"{name}-exported"),
     )
+    return 3 if result.unreadable else 0
 
 
 def _print(result: Predictions) -> None:
@@ -97,10 +101,14 @@ def _print(result: Predictions) -> None:
         )
     console.print(table)
     total, unreadable = len(result.predictions), result.unreadable
+    note = "" if result.file else ": write them with --output predictions.csv"
     if total > _SHOWN:
-        note = "" if result.file else ": write them with --output predictions.csv"
         print(f"the first {_SHOWN} of {total:,} images{note}")
     if unreadable:
         print(f"{len(unreadable):,} of {total:,} not read: {unreadable[0].error}")
+        for found in unreadable[1:_SHOWN]:
+            print(f"  {found.error}")
+        if len(unreadable) > _SHOWN:
+            print(f"  and {len(unreadable) - _SHOWN} more{note}")
     if result.file is not None:
         print(f"written to {result.file}")

@@ -41,7 +41,6 @@ def view(
     """
     from functools import partial
 
-    from tokenlabel.data.matching import orientation_of
     from tokenlabel.data.open import announce, open_images
     from tokenlabel.evaluation.load import load_classifier
     from tokenlabel.labels import LabelStore
@@ -54,7 +53,7 @@ def view(
         student = load_classifier(checkpoint, model, weights=weights)
         student.require_classes()
     store = LabelStore(labels)
-    source = open_images(data, split, "train", orientation=orientation_of(store.manifest))
+    source = open_images(data, split, "train", orientation=store.manifest.orientation)
     announce(source, data)
     catalog = Catalog(source, store)
     if student is not None and student.num_classes == len(catalog.source.class_names):

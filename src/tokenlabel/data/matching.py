@@ -7,14 +7,13 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenlabel.choices import Orientation
 from tokenlabel.data.rules import DecodeRules
 from tokenlabel.data.source import UNLABELED, ImageSource, Subset
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
 from tokenlabel.labels.manifest import Manifest
 
-__all__ = ["check_orientation", "in_classes_of", "labeled_samples", "orientation_of"]
+__all__ = ["check_orientation", "in_classes_of", "labeled_samples"]
 
 
 def labeled_samples(source: ImageSource, labels: LabelStore) -> NDArray[np.int64]:
@@ -63,14 +62,9 @@ def in_classes_of(
     )
 
 
-def orientation_of(manifest: Manifest) -> Orientation:
-    """Whether EXIF orientations were applied to the images that labels were made of."""
-    return DecodeRules.of_dict(manifest.dataset.get("decode", {})).orientation
-
-
 def check_orientation(rules: DecodeRules, manifest: Manifest) -> None:
     """Raises InputError where images are turned otherwise than those that the labels were made of."""
-    made = orientation_of(manifest)
+    made = manifest.orientation
     if made != rules.orientation:
         raise InputError(
             f"the labels were made with EXIF orientation {made!r}, the images are read with"

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from tokenlabel.errors import InputError
 from tokenlabel.labels.label_map import LabelMap
-from tokenlabel.labels.maintain import require_same_classes
+from tokenlabel.labels.maintain import require_same
 from tokenlabel.labels.store import LabelStore
 from tokenlabel.labels.writer import LabelStoreWriter
 
@@ -34,7 +34,7 @@ def average(
     if len(stores) < 2:
         raise InputError("name at least two label stores to average")
     first, *others = stores
-    require_same_classes(stores, "num_classes", "class_names", "vocabulary_sha256")
+    require_same(stores, "num_classes", "class_names", "vocabulary_sha256", "orientation")
     if not any(all(key in other for other in others) for key in first):
         raise InputError(f"{first.location} and {others[0].location} label no image together")
     written = 0

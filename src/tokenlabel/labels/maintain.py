@@ -25,7 +25,7 @@ from tokenlabel.labels.shard import ShardWriter, shard_name
 from tokenlabel.labels.store import LabelStore
 from tokenlabel.labels.writer import begin, complete
 
-__all__ = ["Difference", "diff", "merge", "require_same_classes", "verify"]
+__all__ = ["Difference", "diff", "merge", "require_same", "verify"]
 
 
 def verify(store: LabelStore) -> list[str]:
@@ -60,18 +60,21 @@ def merge(stores: Sequence[LabelStore], output: Path, *, overwrite: bool = False
     InputError where stores do not fit or share a key.
     """
     first = stores[0]
-    require_same_classes(stores, "num_classes", "class_names", "codec", "vocabulary_sha256")
+    require_same(stores, "num_classes", "class_names", "codec", "vocabulary_sha256", "orientation")
     for number, store in enumerate(stores):
         for other in stores[number + 1 :]:
             if (key := next((key for key in other if key in store), None)) is not None:
                 raise InputError(f"{store.location} and {other.location} both label {key!r}")
     size = first.manifest.shard_size
+    dataset = _joined([store.manifest.dataset for store in stores])
+    if first.manifest.orientation == "apply":  # also where stores decoded otherwise unlike
+        dataset = {"decode": {"orientation": "apply"}, **dataset}
     settings = Manifest(
         num_classes=first.num_classes,
         class_names=first.manifest.class_names,
         codec=first.manifest.codec,
         shard_size=size,
-        dataset=_joined([store.manifest.dataset for store in stores]),
+        dataset=dataset,
         annotator=_joined([store.manifest.annotator for store in stores]),
         vocabulary_sha256=first.manifest.vocabulary_sha256,
     )
@@ -120,7 +123,7 @@ def _joined(descriptions: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {**alike, "merged": list(descriptions)}
 
 
-def require_same_classes(stores: Sequence[LabelStore], *settings: str) -> None:
+def require_same(stores: Sequence[LabelStore], *settings: str) -> None:
     """Raises InputError that names the first of `settings` in which the stores differ."""
     first, *others = stores
     for other in others:
@@ -155,7 +158,7 @@ def diff(first: LabelStore, second: LabelStore, *, sample: int | None = None) ->
     """
     known = None not in (first.manifest.class_names, second.manifest.class_names)
     names = ("class_names",) if known else ()
-    require_same_classes([first, second], "num_classes", "vocabulary_sha256", *names)
+    require_same([first, second], "num_classes", "vocabulary_sha256", *names)
     shared = [key for key in first if key in second]
     chosen = shared
     if sample is not None and sample < len(shared):

@@ -77,6 +77,13 @@ class Manifest(_Strict):
         return self.class_names
 
     @property
+    def orientation(self) -> Literal["ignore", "apply"]:
+        """Whether EXIF orientations were applied to the images that the labels were made of."""
+        decode = self.dataset.get("decode")
+        applied = isinstance(decode, dict) and decode.get("orientation") == "apply"
+        return "apply" if applied else "ignore"
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All but the results: what must agree for two runs to write one store."""
         return self.model_dump(

@@ -32,7 +32,7 @@ from tokenlabel.training.teach_recipe import TeachRecipe
 
 __all__ = ["Taught", "best_temperature", "teach"]
 
-_RUN = "run"  # in a taught model's folder: the folder of its run
+RUN = "run"  # in a taught model's folder: the folder of its run
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ def teach(
     something else.
     """
     folder = Path(output)
-    begun = (folder / _RUN / "recipe.yaml").is_file()
-    if folder.is_dir() and not begun and {path.name for path in folder.iterdir()} - {_RUN}:
+    begun = (folder / RUN / "recipe.yaml").is_file()
+    if folder.is_dir() and not begun and {path.name for path in folder.iterdir()} - {RUN}:
         raise InputError(f"{folder} is not empty: remove it, or choose another output folder")
     spec = ClassifierSpec(recipe)
-    done = fit(spec.recipe, spec, folder / _RUN, callbacks=callbacks, allow_changed=allow_changed)
+    done = fit(spec.recipe, spec, folder / RUN, callbacks=callbacks, allow_changed=allow_changed)
     kind = "val" if recipe.ema.decay is None else "ema"
     taught = Taught(
         folder,
