@@ -467,7 +467,9 @@ def test_what_training_held_out_is_what_is_judged(
     judged = Classifier(model, shown, ("a", "b"), has_tokens=False, facts=origin, run=run)
     source, note = judged_images(str(folder), None, judged)
     assert (source.keys, note) == (held.keys, None)
-    if part is not None:  # all of it, where it is asked for
+    if part is not None:
+        assert judged_images(str(folder / part), None, judged)[0].keys == held.keys
+        # all of it, where it is asked for
         assert len(judged_images(str(folder), part, judged)[0]) == 20
     write_images(folder, [f"{below}a/new.png"])  # other images than the run's
     if part is None:

@@ -353,6 +353,15 @@ def test_a_model_without_stochastic_depth_trains_by_the_usual_recipes(
     assert "no branch of ghostnet_050 can be dropped" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("size", "choice"), [((64, 50), "choose 48 or 64"), (10, "choose 16")])
+def test_patches_must_divide_the_image(size: Any, choice: str) -> None:
+    recipe = recipes.get("starter")
+    values = {"name": "vit_tiny_patch16_224", "kwargs": {"depth": 1}, "image_size": size}
+    model = dataclasses.replace(recipe.model, **values)
+    with pytest.raises(InputError, match=f"is no multiple of the model's patches of 16 .*{choice}"):
+        student.create_student(dataclasses.replace(recipe, model=model), 3)
+
+
 def test_what_is_chosen_by_an_option_is_in_the_recipe(data: Path) -> None:
     recipe = train_recipe(
         data=str(data / "images"), split="val", val_split="train", lr=1e-4, max_steps=3,

@@ -113,13 +113,13 @@ def _images(data: str, split: str | None, classifier: Classifier) -> tuple[Image
             raise
         source = open_images(data, part, "val", orientation=classifier.orientation)
     source = read_by(source, classifier.decode_rules)
-    if run is None or source.found.part != part:
+    if run is None or source.found.part not in (None, part):
         return source, None
     share = run.recipe.data.holdout
     trained, held = holdout(require_labels(source, data), share, HOLDOUT_SEED)
     if source_fingerprint(trained) == run.facts.get("images_fingerprint"):
         return held, None
-    if part is not None:
+    if source.found.part is not None:
         raise InputError(
             f"{data} has no validation part, and its images are not those that some were held out of in"
             " training: name a part with --split"

@@ -20,6 +20,7 @@ from tokenlabel.evaluation.classifier import (
     without_classes,
 )
 from tokenlabel.models import DenseModel, build_from, create_model, load_weights
+from tokenlabel.runs.folds import holds_folds, member_folder
 from tokenlabel.runs.open import WhichWeights, open_run
 from tokenlabel.text import read_json
 
@@ -63,6 +64,9 @@ def load_classifier(
         found = _of_timm_folder(Path(checkpoint), size)
     elif not Path(checkpoint).exists():
         raise InputError(f"no checkpoint at {checkpoint}: give a run's folder or a file of weights")
+    elif holds_folds(checkpoint):
+        one = member_folder(Path(checkpoint), 0)
+        raise InputError(f"{checkpoint} holds several classifiers: give one of them, such as {one}")
     elif Path(checkpoint).is_dir():
         found = _of_run(Path(checkpoint), weights, size)
     elif model is None:

@@ -25,8 +25,10 @@ __all__ = [
     "image_shape",
     "on_meta",
     "patch_embedding",
+    "patch_size",
     "probe",
     "require_tokens",
+    "require_whole_patches",
 ]
 
 
@@ -149,6 +151,23 @@ def patch_embedding(backbone: nn.Module) -> nn.Module | None:
     if isinstance(embed, nn.Module) and not isinstance(embed, nn.ModuleList):
         return embed
     return stem if isinstance(stem, PatchEmbed) else None
+
+
+def patch_size(backbone: nn.Module) -> tuple[int, int]:
+    """(height, width) in pixels of what becomes a first token; (1, 1) without a patch embedding."""
+    height, width = to_2tuple(getattr(patch_embedding(backbone), "patch_size", 1))
+    return height, width
+
+
+def require_whole_patches(backbone: nn.Module) -> None:
+    """Raise InputError where patches leave a rest of the image: tokens would not be where labels are."""
+    for side, length in zip(image_shape(backbone)[1:], patch_size(backbone), strict=True):
+        if side % length:
+            below = side // length * length
+            raise InputError(
+                f"an image size of {side} is no multiple of the model's patches of {length} pixels:"
+                f" choose {f'{below} or ' if below else ''}{below + length}"
+            )
 
 
 def on_meta(module: nn.Module) -> Any:

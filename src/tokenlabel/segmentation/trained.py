@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers import to_2tuple
 
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.rules import AS_STORED, DecodeRules
 from tokenlabel.errors import InputError
 from tokenlabel.models import build_model, load_weights
 from tokenlabel.models.freeze import freeze_backbone
-from tokenlabel.models.layout import patch_embedding
+from tokenlabel.models.layout import patch_size
 from tokenlabel.runs.open import open_run, saved_weights
 from tokenlabel.runs.recipe_file import override
 from tokenlabel.segmentation.checkpoints import load_segmentation_weights
@@ -73,8 +72,7 @@ def _whole_patches(
 ) -> tuple[int, int]:
     """The crop with sides that the backbone's patches divide, as images are padded to it."""
     with torch.device("meta"):
-        embedding = patch_embedding(build_model(backbone, any_size=True, **options))
-    height, width = to_2tuple(getattr(embedding, "patch_size", 1))
+        height, width = patch_size(build_model(backbone, any_size=True, **options))
     return crop[0] + -crop[0] % height, crop[1] + -crop[1] % width
 
 

@@ -24,6 +24,7 @@ from tokenlabel.evaluation.load import load_classifier
 from tokenlabel.labels import LabelMap, LabelStore
 from tokenlabel.models import DenseModel, create_model, load_weights
 from tokenlabel.models.freeze import freeze_backbone
+from tokenlabel.models.layout import require_whole_patches
 from tokenlabel.pictures.answers import Answered, answer_sheet
 from tokenlabel.progress import console
 from tokenlabel.runs.open import saved_weights
@@ -241,6 +242,7 @@ def create_student(recipe: Recipe, num_classes: int) -> DenseModel:
         drop_path=model.drop_path,
         **model.arguments,
     )
+    require_whole_patches(student.backbone)
     if model.drop_path and not any(isinstance(part, DropPath) for part in student.modules()):
         console.print(f"no branch of {model.name} can be dropped: model.drop_path changes nothing")
     if model.weights is not None and model.weights != "pretrained":
