@@ -353,12 +353,11 @@ def test_a_model_without_stochastic_depth_trains_by_the_usual_recipes(
     assert "no branch of ghostnet_050 can be dropped" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("size", "choice"), [((64, 50), "choose 48 or 64"), (10, "choose 16")])
-def test_patches_must_divide_the_image(size: Any, choice: str) -> None:
+def test_patches_must_divide_the_image() -> None:
     recipe = recipes.get("starter")
-    values = {"name": "vit_tiny_patch16_224", "kwargs": {"depth": 1}, "image_size": size}
+    values: Any = {"name": "vit_tiny_patch16_224", "kwargs": {"depth": 1}, "image_size": (64, 50)}
     model = dataclasses.replace(recipe.model, **values)
-    with pytest.raises(InputError, match=f"is no multiple of the model's patches of 16 .*{choice}"):
+    with pytest.raises(InputError, match=r"of the model's patches of 16 .* choose 48 or 64"):
         student.create_student(dataclasses.replace(recipe, model=model), 3)
 
 

@@ -166,7 +166,7 @@ def require_whole_patches(backbone: nn.Module) -> None:
             below = side // length * length
             raise InputError(
                 f"an image size of {side} is no multiple of the model's patches of {length} pixels:"
-                f" choose {f'{below} or ' if below else ''}{below + length}"
+                f" choose {below} or {below + length}"
             )
 
 
