@@ -9,8 +9,12 @@ import pytest
 from PIL import Image
 
 from tokenlabel.errors import InputError
-from tokenlabel.runs.recipe import Data
+from tokenlabel.runs.recipe import Data, Recipe, Schedule
+from tokenlabel.supervision import GroundTruth
+from tokenlabel.training.classifier import ClassifierSpec
 from tokenlabel.training.images import training_images
+from tokenlabel.training.student import StudentSpec
+from tokenlabel.training.teach_recipe import TeachData, TeachRecipe
 
 
 def write_images(root: Path, *keys: str) -> str:
@@ -59,3 +63,20 @@ def test_a_share_is_held_out_where_there_is_no_validation_part(tmp_path: Path) -
     again = training_images(Data(train=place, holdout=0.1))[1]
     assert again is not None
     assert again.keys == held_out.keys
+
+
+def test_a_classifier_needs_two_classes(tmp_path: Path) -> None:
+    """Of one class it is right about all images, and has learned nothing."""
+    one = write_images(tmp_path / "one", "cat/1.png", "cat/2.png")
+    flat = write_images(tmp_path / "flat", "1.png", "2.png")
+    with pytest.raises(InputError, match="are all of one class, 'cat': give one folder for each"):
+        ClassifierSpec(TeachRecipe(data=TeachData(train=one)))
+    with pytest.raises(InputError, match="have no classes: give one folder for each"):
+        ClassifierSpec(TeachRecipe(data=TeachData(train=flat)))
+    recipe = Recipe(
+        data=Data(train=one),
+        supervision=GroundTruth(),
+        schedule=Schedule(batch_size=2, epochs=1, warmup_epochs=0, cooldown_epochs=0),
+    )
+    with pytest.raises(InputError, match="are all of one class, 'cat'"):
+        StudentSpec(recipe)

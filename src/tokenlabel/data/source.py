@@ -30,6 +30,7 @@ __all__ = [
     "classes_of",
     "has_classes",
     "read_by",
+    "require_classes",
     "require_labels",
     "source_fingerprint",
     "without_classes",
@@ -289,6 +290,22 @@ def require_labels(source: ImageSource, where: str) -> ImageSource:
     missing = len(source) - len(kept)
     left_out = Counter(source.found.left_out) + Counter({"without a class": missing})
     return replace(subset, found=replace(subset.found, left_out=dict(left_out)))
+
+
+def require_classes(source: ImageSource, where: str) -> ImageSource:
+    """As `require_labels`, for images to train on: raises InputError where all have one class, too."""
+    source = require_labels(source, where)
+    if len(source.class_names) > 1 or source.several is not None:
+        return source
+    fault = (
+        f"are all of one class, {source.class_names[0]!r}"
+        if has_classes(source)
+        else "have no classes"
+    )
+    raise InputError(
+        f"the images of {where} {fault}: give one folder for each class, or a .csv list with a column"
+        " 'label'"
+    )
 
 
 def has_classes(source: ImageSource) -> bool:

@@ -20,7 +20,7 @@ from tokenlabel.data.folds import folds_of
 from tokenlabel.data.inputs import Normalize, Preprocessing
 from tokenlabel.data.loader import train_loader
 from tokenlabel.data.open import HOLDOUT_SEED, announce, holdout, open_images
-from tokenlabel.data.source import ImageSource, Subset, require_labels
+from tokenlabel.data.source import ImageSource, Subset, require_classes
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import class_titles
 from tokenlabel.evaluation.evaluator import Judged, evaluate_classifier
@@ -51,7 +51,7 @@ class ClassifierSpec:
         data = recipe.data
         if not data.train:
             raise InputError("data.train is empty: name the folder of the images")
-        source = require_labels(open_images(data.train, data.train_split, "train"), data.train)
+        source = require_classes(open_images(data.train, data.train_split, "train"), data.train)
         source = of_channels(source, recipe.model.in_chans, data.channels)
         self.held_out: ImageSource | None = None
         if data.folds > 1:

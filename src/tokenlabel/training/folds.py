@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokenlabel.data.folds import folds_of
 from tokenlabel.data.open import open_images
-from tokenlabel.data.source import require_labels
+from tokenlabel.data.source import require_classes
 from tokenlabel.files import claim_folder
 from tokenlabel.progress import console, first_process
 from tokenlabel.runs.folds import holds_folds, member_folder, write_folds
@@ -36,7 +36,7 @@ def teach_folds(
     Raises InputError where the images cannot be divided so, before anything is written.
     """
     data, callbacks = recipe.data, list(callbacks)
-    source = require_labels(open_images(data.train, data.train_split, "train"), data.train)
+    source = require_classes(open_images(data.train, data.train_split, "train"), data.train)
     folds = folds_of(source, data.train, data.folds, data.group)
     folder = claim_folder(Path(output), ours=holds_folds) if first_process() else Path(output)
     done = []

@@ -18,7 +18,7 @@ from tokenlabel.data.batch import Batch
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.loader import loader_workers, train_loader
 from tokenlabel.data.samples import Targets
-from tokenlabel.data.source import ImageSource, without_classes
+from tokenlabel.data.source import ImageSource, require_classes, without_classes
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.load import load_classifier
 from tokenlabel.labels import LabelMap, LabelStore
@@ -278,6 +278,8 @@ def _num_classes(recipe: Recipe, source: ImageSource) -> int:
             f"{len(source)} images do not fill one batch of {recipe.schedule.batch_size}:"
             " choose a smaller schedule.batch_size"
         )
+    if source.class_names:
+        require_classes(source, recipe.data.train)
     found, wanted = len(source.class_names), recipe.model.num_classes
     if wanted not in (None, found):
         raise InputError(
