@@ -106,8 +106,15 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tree, tmp_path) -> 
 
 
 def test_ids_beyond_the_classes_are_refused(tree) -> None:
-    with pytest.raises(InputError, match="names class"):
+    with pytest.raises(InputError, match=r"names class \d+, which is none of 10"):
         read_released(tree / "cat" / "0.pt", Box(), 10)
+
+
+def test_ids_that_float16_does_not_hold_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "0.pt"
+    torch.save(torch.full((2, 1, 2, 2), 2050.0).half(), file)
+    with pytest.raises(InputError, match="names class 2050, which may be another"):
+        read_released(file, Box(), 5000)
 
 
 def test_export_and_import_are_inverse(tree, tmp_path) -> None:

@@ -106,6 +106,17 @@ def test_mistakes_of_the_caller(tmp_path, write_store, make_map) -> None:
         LabelStoreWriter(tmp_path / "b", num_classes=20)
 
 
+def test_a_damaged_finished_shard_is_named(tmp_path: Path, make_map) -> None:
+    writer = LabelStoreWriter(tmp_path, num_classes=20, shard_size=2)
+    for number in range(3):
+        writer.add(str(number), make_map())
+    writer.__exit__(KeyboardInterrupt)
+    shard = tmp_path / "shard-00000.tll"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"shard-00000.tll is damaged: .*; delete it"):
+        LabelStoreWriter(tmp_path, num_classes=20, shard_size=2)
+
+
 def _write(folder: Path, maps: list[LabelMap]) -> None:
     with LabelStoreWriter(folder, num_classes=20, shard_size=16) as writer:
         for number, label_map in enumerate(maps):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tokenlabel.errors import InputError
-from tokenlabel.runs.recipe import Data, Recipe, Schedule
+from tokenlabel.runs.recipe import Data, Engine, Recipe, Schedule
 from tokenlabel.supervision import GroundTruth
+from tokenlabel.training.batches import update_batches
 from tokenlabel.training.classifier import ClassifierSpec
 from tokenlabel.training.images import training_images
+from tokenlabel.training.ranks import Ranks
 from tokenlabel.training.student import StudentSpec
 from tokenlabel.training.teach_recipe import TeachData, TeachRecipe
 
@@ -80,3 +84,21 @@ def test_a_classifier_needs_two_classes(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="are all of one class, 'cat'"):
         StudentSpec(recipe)
+
+
+def test_classes_of_one_image_hold_out_none(tmp_path: Path) -> None:
+    place = write_images(tmp_path, "ant/1.png", "bee/1.png", "cat/1.png")
+    with pytest.raises(InputError, match=r"no class of .* has two images"):
+        training_images(Data(train=place, holdout=0.1))
+    assert training_images(Data(train=place, holdout=0.0))[1] is None
+
+
+def test_images_that_fill_passes_but_no_update_are_refused() -> None:
+    """As where a store left so many out that 90 are left, for updates of three passes of 32."""
+    recipe = Recipe(schedule=Schedule(batch_size=96), engine=Engine(device="cpu", device_batch=32))
+
+    def make(**_: Any) -> Any:
+        return SimpleNamespace(order=SimpleNamespace(samples=range(90)))
+
+    with pytest.raises(InputError, match="90 images do not fill one batch of 96"):
+        update_batches(make, recipe=recipe, workers=0, ranks=Ranks(recipe.engine))

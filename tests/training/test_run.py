@@ -504,6 +504,9 @@ def test_curves_are_drawn_from_whatever_was_measured(tmp_path: Path) -> None:
     page = (tmp_path / "curves.html").read_text()
     assert "&lt;b&gt;" in page
     assert "http" not in page.replace("http://www.w3.org", "")
+    (tmp_path / "curves.png").unlink()
+    curves.draw_curves([{"update": 1, "val/map": 0.5}, {"update": 2, "val/knn": 0.4}], tmp_path, "")
+    assert (tmp_path / "curves.png").exists()  # of students that have no top-1
 
 
 def test_class_weights_keep_the_scale_of_the_loss(tmp_path: Path) -> None:

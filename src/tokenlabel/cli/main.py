@@ -164,6 +164,11 @@ _RESUMED = (
     "annotate",
     "teach",
     "compare",
+    "pack",
+    "labels import",
+    "labels merge",
+    "labels average",
+    "labels pull",
     "segment train",
 )  # go on after Ctrl-C
 

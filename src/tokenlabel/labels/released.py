@@ -35,6 +35,7 @@ ExtentRule = Literal["center-crop", "whole"]
 _LARGEST_EXACT_ID = 2048
 _MOST_BYTES = 1 << 26  # of one label file; the published ones have 8192
 _MOST_CELLS = 4096  # along a side
+_AHEAD = 256  # label files that are read before their turn
 _LEAST_REST = 1e-6  # probability outside the K classes, to keep logits finite
 
 Sample = tuple[str, tuple[int, int]]  # key, (height, width) of the image
@@ -88,8 +89,15 @@ def read_released(path: Path, extent: Box, num_classes: int) -> LabelMap:
     classes = ids.long()
     if not (scores.isfinite().all() and (classes == ids).all()):
         raise InputError(f"{path} is damaged: scores are not finite or ids are not whole numbers")
-    if classes.min() < 0 or classes.max() >= min(num_classes, _LARGEST_EXACT_ID + 1):
-        raise InputError(f"{path} names class {int(classes.max())}, beyond {num_classes} classes")
+    count = min(num_classes, _LARGEST_EXACT_ID + 1)
+    if classes.min() < 0 or classes.max() >= count:
+        wrong = int(classes[(classes < 0) | (classes >= count)][0])
+        why = (
+            f"is none of {num_classes}"
+            if not 0 <= wrong < num_classes
+            else f"may be another: float16 holds ids up to {_LARGEST_EXACT_ID} exactly"
+        )
+        raise InputError(f"{path} names class {wrong}, which {why}")
     return LabelMap(scores, classes, None, extent, num_classes)
 
 
@@ -267,11 +275,11 @@ def _label_file(key: str) -> str:
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int = 256
+    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T]
 ) -> Iterator[R]:
-    """`pool.map` that keeps only `ahead` results waiting."""
+    """`pool.map` that keeps only some results waiting."""
     rest = iter(items)
-    waiting = [pool.submit(function, item) for item in islice(rest, ahead)]
+    waiting = [pool.submit(function, item) for item in islice(rest, _AHEAD)]
     while waiting:
         yield waiting.pop(0).result()
         waiting.extend(pool.submit(function, item) for item in islice(rest, 1))

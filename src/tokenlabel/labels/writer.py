@@ -13,6 +13,7 @@ from tokenlabel.labels import index as index_file
 from tokenlabel.labels.codec import Codec, encode
 from tokenlabel.labels.index_writer import IndexWriter
 from tokenlabel.labels.label_map import LabelMap
+from tokenlabel.labels.manifest import FILE_NAME as MANIFEST_FILE
 from tokenlabel.labels.manifest import FORMAT_VERSION, LeftOut, Manifest, ShardInfo
 from tokenlabel.labels.shard import BrokenRecord, ShardWriter, lock_of, scan, shard_name
 from tokenlabel.labels.vocabulary import FILE_NAME as VOCABULARY_FILE
@@ -23,7 +24,7 @@ __all__ = ["LabelStoreWriter", "begin", "complete", "is_store_folder"]
 
 def is_store_folder(folder: Path) -> bool:
     """Whether a folder holds a label store, or the beginnings of one, and nothing else."""
-    ours = {"manifest.json", index_file.FILE_NAME, VOCABULARY_FILE, "README.md"}
+    ours = {MANIFEST_FILE, index_file.FILE_NAME, VOCABULARY_FILE, "README.md"}
     return all(
         path.name in ours or path.name.startswith((".", "shard-")) for path in folder.iterdir()
     )
@@ -35,7 +36,7 @@ def begin(folder: Path, settings: Manifest, *, overwrite: bool = False) -> Manif
     Raises InputError where the folder holds other settings or something else; `overwrite` puts the
     store beside what is there.
     """
-    if not (folder / "manifest.json").exists():
+    if not (folder / MANIFEST_FILE).exists():
         claim_folder(folder, overwrite=overwrite, ours=is_store_folder)
         settings.save(folder)
         return settings
@@ -168,7 +169,8 @@ class LabelStoreWriter:
         self._written: set[str] = set()
         self._number = 0
         while (finished := self.folder / shard_name(self._number)).exists():
-            self._from_before |= {r.key for _, _, r in scan(memoryview(finished.read_bytes()))}
+            labeled, _, left_out = _contents(finished, finished.read_bytes())
+            self._from_before.update(labeled, (sample.key for sample in left_out))
             self._number += 1
         self._shard: ShardWriter | None = None
         if not self.manifest.complete:
@@ -187,11 +189,6 @@ class LabelStoreWriter:
             )
         if self._is_new(key):
             self._open_shard(key).append(key, encode(label_map, self.manifest.codec))
-
-    def add_payload(self, key: str, payload: bytes) -> None:
-        """Write a map as another store of the same codec and classes holds it."""
-        if self._is_new(key):
-            self._open_shard(key).append(key, payload)
 
     def leave_out(self, key: str, reason: str) -> None:
         """Note that a sample has no label, and why."""

@@ -16,6 +16,8 @@ _PANELS: dict[str, tuple[str, ...]] = {
     "training loss": ("loss", "class", "token", "decode", "auxiliary"),
     "validation top-1": ("val/top1", "ema/top1"),
     "validation mean IoU": ("val/miou", "ema/miou"),
+    "validation mean average precision": ("val/map", "ema/map"),
+    "validation nearest neighbors": ("val/knn", "ema/knn"),
     "validation loss": ("val/loss", "ema/loss"),
     "learning rate": ("lr",),
     "images per second": ("images_per_second",),

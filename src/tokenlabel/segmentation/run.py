@@ -119,11 +119,6 @@ class SegmentationSpec:
             soft=self.soft,
             features=self._features(ranks),
         )
-        if not batches.updates_per_epoch:
-            raise InputError(
-                f"{self._scenes} images do not fill one batch of {recipe.schedule.batch_size}:"
-                " choose a smaller schedule.batch_size"
-            )
         self.loader, self.device = batches.loader, ranks.device
         return batches
 

@@ -10,10 +10,17 @@ from tokenlabel.data.batch import Batch
 from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.loader import Loader, eval_loader
 from tokenlabel.data.source import ImageSource, source_fingerprint
+from tokenlabel.errors import InputError
 from tokenlabel.runs.recipe import BaseRecipe
 from tokenlabel.training.ranks import Ranks, accumulation
 
-__all__ = ["LoaderBatches", "held_out_batches", "image_facts", "update_batches"]
+__all__ = [
+    "LoaderBatches",
+    "held_out_batches",
+    "image_facts",
+    "require_a_batch",
+    "update_batches",
+]
 
 B = TypeVar("B")
 
@@ -42,11 +49,24 @@ def update_batches(
     ranks: Ranks,
     **options: Any,
 ) -> LoaderBatches[B]:
-    """This rank's share of the training batches of `make`, a loader of `content` and `options`."""
+    """This rank's share of the training batches of `make`, a loader of `content` and `options`.
+
+    Raises InputError where its images do not fill one update.
+    """
     passes = accumulation(recipe, ranks.count, ranks.device_batch)
     size = recipe.schedule.batch_size // ranks.count // passes
     loader = make(*content, batch_size=size, seed=recipe.seed, **_shared(ranks, workers), **options)
+    require_a_batch(len(loader.order.samples), recipe)
     return LoaderBatches(loader, passes)
+
+
+def require_a_batch(images: int, recipe: BaseRecipe) -> None:
+    """Raises InputError where so many images do not fill one update."""
+    if images < recipe.schedule.batch_size:
+        raise InputError(
+            f"{images} images do not fill one batch of {recipe.schedule.batch_size}: choose a smaller"
+            " schedule.batch_size"
+        )
 
 
 def held_out_batches(

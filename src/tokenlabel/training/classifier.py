@@ -35,6 +35,7 @@ from tokenlabel.training.batches import (
     image_facts,
     update_batches,
 )
+from tokenlabel.training.images import hold_out
 from tokenlabel.training.loop import Validation
 from tokenlabel.training.ranks import Ranks
 from tokenlabel.training.sheets import first_samples
@@ -57,7 +58,7 @@ class ClassifierSpec:
         if data.folds > 1:
             source, self.held_out = _without_fold(source, data)
         elif data.holdout:
-            source, self.held_out = holdout(source, data.holdout, HOLDOUT_SEED)
+            source, self.held_out = hold_out(source, data.holdout, data.train)
         if len(source) < 2:
             raise InputError(f"{len(source)} images are too few to teach a classifier")
         if recipe.temperature and self.held_out is None:

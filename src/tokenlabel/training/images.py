@@ -15,7 +15,7 @@ from tokenlabel.data.source import (
 from tokenlabel.errors import InputError
 from tokenlabel.runs.recipe import Data
 
-__all__ = ["training_images"]
+__all__ = ["hold_out", "training_images"]
 
 
 def training_images(data: Data, in_chans: int = 3) -> tuple[ImageSource, ImageSource | None]:
@@ -40,11 +40,22 @@ def training_images(data: Data, in_chans: int = 3) -> tuple[ImageSource, ImageSo
         announce(held_out, data.val)
         return source, held_out
     if data.holdout:
-        source, held = holdout(source, data.holdout, HOLDOUT_SEED)
+        source, held = hold_out(source, data.holdout, data.train)
         announce(source, data.train)
         return source, held
     announce(source, data.train)
     return source, None
+
+
+def hold_out(source: ImageSource, share: float, location: str) -> tuple[ImageSource, ImageSource]:
+    """`holdout` with the seed of all runs. Raises InputError where it would hold out nothing."""
+    kept, held = holdout(source, share, HOLDOUT_SEED)
+    if not len(held):
+        raise InputError(
+            f"no class of {location} has two images, so that none can be held out to measure the"
+            " accuracy: set the holdout to 0, or give other images for that"
+        )
+    return kept, held
 
 
 def _without_classes(source: ImageSource, data: Data) -> tuple[ImageSource, ImageSource | None]:
