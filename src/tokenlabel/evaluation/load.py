@@ -22,9 +22,10 @@ from tokenlabel.evaluation.classifier import (
 from tokenlabel.models import DenseModel, build_from, create_model, load_weights
 from tokenlabel.runs.folds import holds_folds, member_folder
 from tokenlabel.runs.open import WhichWeights, open_run
+from tokenlabel.runs.recipe import Recipe
 from tokenlabel.text import read_json
 
-__all__ = ["TOKENS_TAUGHT", "TOKEN_HEAD_FILE", "load_classifier"]
+__all__ = ["TOKENS_TAUGHT", "TOKEN_HEAD_FILE", "load_classifier", "student_inputs"]
 
 TOKEN_HEAD_FILE = "token_head.safetensors"
 """In a timm folder: the token head of a student whose backbone has none of its own."""
@@ -89,11 +90,10 @@ def _of_run(folder: Path, weights: WhichWeights, size: tuple[int, int] | None) -
     run = open_run(folder)
     recipe, class_names, file = run.recipe, run.class_names, run.weights(weights)
     spec = recipe.model
-    trained_size = to_2tuple(spec.image_size)
     student = create_model(
         spec.name,
         len(class_names),
-        img_size=size or trained_size,
+        img_size=size or spec.image_size,
         token_classes=spec.token_classes,
         **spec.arguments,
     )
@@ -101,13 +101,7 @@ def _of_run(folder: Path, weights: WhichWeights, size: tuple[int, int] | None) -
     taught = recipe.supervision.teaches_tokens or student.heads == "tokens"
     return Classifier(
         student,
-        dataclasses.replace(
-            Preprocessing.of_timm(student.backbone),
-            image_size=trained_size,
-            crop_pct=recipe.augment.crop_pct,
-            interpolation="bicubic",  # this and the next as in the run's own validation
-            fit="crop",
-        ),
+        student_inputs(recipe, student),
         class_names,
         has_tokens=taught and student.tokens_name_classes,
         facts={
@@ -119,6 +113,17 @@ def _of_run(folder: Path, weights: WhichWeights, size: tuple[int, int] | None) -
             RULE: run.recorded.get(RULE),
         },
         run=run,
+    )
+
+
+def student_inputs(recipe: Recipe, student: DenseModel) -> Preprocessing:
+    """What a run's student is shown, in the run's validation as later on."""
+    return dataclasses.replace(
+        Preprocessing.of_timm(student.backbone),
+        image_size=to_2tuple(recipe.model.image_size),
+        crop_pct=recipe.augment.crop_pct,
+        interpolation="bicubic",
+        fit="crop",
     )
 
 

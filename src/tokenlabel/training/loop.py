@@ -20,6 +20,7 @@ from tokenlabel.runs.recipe import BaseRecipe
 from tokenlabel.runs.results import read_metrics
 from tokenlabel.training.callbacks import Callback
 from tokenlabel.training.diagnosis import NO_CAUSE, culprits, keep_batch
+from tokenlabel.training.selection import Selection
 from tokenlabel.training.signals import Preempted, StopRequest, killed_named
 from tokenlabel.training.trainer import Trainer, Update
 from tokenlabel.training.window import Window
@@ -64,10 +65,7 @@ class Loop:
         full = recipe.schedule.course(self.per_epoch).total
         self.planned = min(full, recipe.schedule.max_steps or full)
         self.total = self.planned
-        self.best = -1.0
-        self.measures: dict[str, float] = {}
-        self.recorded: dict[str, Any] = {}  # beside the best weights, by their measures
-        self.stale = 0  # validations since the best one
+        self.selection = Selection(recipe)
         self.seconds = 0.0  # of training, over all continuations
         self.saved_at = time.monotonic()
         self.window = Window()  # since the last line of the metrics file
@@ -150,15 +148,9 @@ class Loop:
         if last or not (epoch + 1) % self.recipe.validate_every:
             best = False
             if self.validation is not None:
-                self.measures = measures = self._validate()
+                measures = self._validate()
                 self._log({"update": self.trainer.updates, "epoch": epoch + 1, **measures})
-                kept = _of_kept_weights(measures)
-                score = kept[self.recipe.measure]
-                best = score > self.best
-                if best:
-                    self.recorded = self.recipe.recorded(kept)
-                self.best = max(score, self.best)
-                self.stale = 0 if best else self.stale + 1
+                best = self.selection.judge(measures)
             self._save(best=best)
         losses = self._means(self.of_epoch.close()[0])
         seconds = self.seconds + self.window.total_seconds
@@ -173,7 +165,7 @@ class Loop:
                     "epochs": -(-self.total // self.per_epoch),
                     "lr": self.trainer.lr,
                     "measure": self.recipe.measure,
-                    "best": None if self.best < 0 else self.best,
+                    "best": self.selection.best,
                     "seconds_left": left,
                 }
             )
@@ -181,13 +173,11 @@ class Loop:
 
     def _lose_patience(self) -> None:
         """End here where validation has not improved for as long as the recipe waits."""
-        patience = self.recipe.schedule.patience
-        if patience is None or self.stale < patience or self.trainer.updates == self.total:
+        if not self.selection.hopeless or self.trainer.updates == self.total:
             return
         if self.ranks.first:
-            console.print(
-                f"stopped early: no better {self.recipe.measure} in {self.stale} validations"
-            )
+            stale = self.selection.stale
+            console.print(f"stopped early: no better {self.recipe.measure} in {stale} validations")
         self.total = self.trainer.updates
 
     def _validate(self) -> dict[str, float]:
@@ -223,11 +213,8 @@ class Loop:
         if self.ranks.first:
             state["progress"] |= {
                 "windows": windows,
-                "best": self.best,
-                "stale": self.stale,
-                "measures": self.measures,
-                "recorded": self.recorded,
                 "seconds": self.seconds + self.window.total_seconds,
+                **self.selection.state(),
             }
             self.folder.checkpoints.save(state, self.trainer.updates, best=best)
         self.ranks.wait()
@@ -238,10 +225,7 @@ class Loop:
         self.ranks.wait()  # all have read before any writes
         if state is not None:
             self.trainer.load(state)
-            self.best = state["progress"]["best"]
-            self.stale = state["progress"].get("stale", 0)  # unknown to older versions
-            self.measures = state["progress"]["measures"]
-            self.recorded = state["progress"].get("recorded", {})  # unknown to older versions
+            self.selection.load(state["progress"])
             self.seconds = state["progress"]["seconds"]
             # of older checkpoints, and of other numbers of ranks, what was not yet logged is lost
             windows = state["progress"].get("windows", [])
@@ -307,9 +291,9 @@ class Loop:
             "updates": self.trainer.updates,
             "skipped": self.trainer.skipped,
             "seconds": self.seconds + self.window.total_seconds,
-            f"best_{self.recipe.measure}": self.best if self.validation is not None else None,
-            "measures": self.measures,
-            **self.recorded,
+            f"best_{self.recipe.measure}": self.selection.best,
+            "measures": self.selection.measures,
+            **self.selection.recorded,
             "stopped_early": self.total < self.planned,
             "checkpoint": f"checkpoints/step-{self.trainer.updates:08d}",
             "best_checkpoint": None if best is None else f"checkpoints/{best.name}",
@@ -321,9 +305,3 @@ class Loop:
             self.folder.finish(results)  # last: a run that is killed before does all of this again
         self.ranks.wait()
         return results
-
-
-def _of_kept_weights(measures: Mapping[str, float]) -> dict[str, float]:
-    """The measures of the weights' average, or of the weights where no average is kept."""
-    which = "ema/" if any(name.startswith("ema/") for name in measures) else "val/"
-    return {n.removeprefix(which): value for n, value in measures.items() if n.startswith(which)}

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch
-from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.data.loader import loader_workers, train_loader
 from tokenlabel.data.samples import Targets
 from tokenlabel.data.source import ImageSource, require_classes, without_classes
 from tokenlabel.errors import InputError
-from tokenlabel.evaluation.load import load_classifier
+from tokenlabel.evaluation.load import load_classifier, student_inputs
 from tokenlabel.labels import LabelMap, LabelStore
 from tokenlabel.models import DenseModel, create_model, load_weights
 from tokenlabel.models.freeze import freeze_backbone
@@ -34,6 +33,7 @@ from tokenlabel.training.batches import (
     LoaderBatches,
     held_out_batches,
     image_facts,
+    require_a_batch,
     update_batches,
 )
 from tokenlabel.training.callbacks import Callback
@@ -83,6 +83,7 @@ class StudentSpec:
         self.source, self.held_out = training_images(recipe.data, recipe.model.in_chans)
         if recipe.model.num_classes == 0:
             self.source = without_classes(self.source)
+        require_a_batch(len(self.source), recipe)
         self.num_classes = _num_classes(recipe, self.source)
         self.recipe = dataclasses.replace(
             recipe,
@@ -116,13 +117,14 @@ class StudentSpec:
         recipe = self.recipe
         _leave_cores_to_loaders(recipe, ranks)
         self.student = create_student(recipe, self.num_classes)
-        self.settings = _preprocessing(recipe, self.student)
+        self.settings = student_inputs(recipe, self.student)  # its normalization holds for all
+        self.settings.require_channels(recipe.model.in_chans)
         self.task = TokenLabelingTask(
             self.student,
             recipe.supervision,
             recipe.mixing,
             num_classes=self.num_classes,
-            image_size=_image_size(recipe),
+            image_size=self.settings.image_size,
             seed=recipe.seed,
             total_epochs=recipe.total_epochs,
             mean=self.settings.mean,
@@ -273,11 +275,6 @@ def _check(recipe: Recipe, annotator: object) -> None:
 
 
 def _num_classes(recipe: Recipe, source: ImageSource) -> int:
-    if len(source) < recipe.schedule.batch_size:
-        raise InputError(
-            f"{len(source)} images do not fill one batch of {recipe.schedule.batch_size}:"
-            " choose a smaller schedule.batch_size"
-        )
     if source.class_names:
         require_classes(source, recipe.data.train)
     found, wanted = len(source.class_names), recipe.model.num_classes
@@ -288,29 +285,11 @@ def _num_classes(recipe: Recipe, source: ImageSource) -> int:
     return found
 
 
-def _image_size(recipe: Recipe) -> tuple[int, int]:
-    size = recipe.model.image_size
-    return (size, size) if isinstance(size, int) else size
-
-
 def _leave_cores_to_loaders(recipe: Recipe, ranks: Ranks) -> None:
     """On a CPU, a thread that shares its core with a loader makes all others wait for it."""
     if ranks.device.type == "cpu":
         own = (os.cpu_count() or 1) // ranks.count - loader_workers(recipe.data.workers)
         torch.set_num_threads(max(1, min(torch.get_num_threads(), own)))
-
-
-def _preprocessing(recipe: Recipe, student: DenseModel) -> Preprocessing:
-    """What the student is shown at the end and by validation; its normalization holds for all."""
-    settings = Preprocessing.of_timm(student.backbone)
-    settings.require_channels(recipe.model.in_chans)
-    return dataclasses.replace(
-        settings,
-        image_size=_image_size(recipe),
-        crop_pct=recipe.augment.crop_pct,
-        interpolation="bicubic",
-        fit="crop",
-    )
 
 
 def _class_weights(recipe: Recipe, source: ImageSource, num_classes: int) -> Tensor | None:

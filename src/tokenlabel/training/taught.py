@@ -105,14 +105,7 @@ def _export(checkpoint: Path, taught: Taught, held_out: ImageSource | None) -> N
             str(aside),
             model_config=config,
             safe_serialization=True,
-            data_config={
-                "input_size": (settings.channels, *settings.image_size),
-                "crop_pct": settings.crop_pct,
-                "crop_mode": "squash",
-                "interpolation": settings.interpolation,
-                "mean": settings.mean,
-                "std": settings.std,
-            },
+            data_config=settings.for_timm(),
         )
         for name in ("model.safetensors", "config.json"):
             if (folder / name).is_file() and filecmp.cmp(aside / name, folder / name, False):
