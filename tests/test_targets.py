@@ -41,11 +41,6 @@ def test_the_class_target_is_the_first_row() -> None:
     torch.testing.assert_close(target.class_target(), target.dense()[:, 0])
 
 
-def test_scaling_is_label_smoothing() -> None:
-    target = random_target(3, 4)
-    torch.testing.assert_close(target.scaled(0.9, 0.1 / 9).dense(), target.dense() * 0.9 + 0.1 / 9)
-
-
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 @pytest.mark.parametrize("batch", [1, 3, 4])
 def test_mixed_targets_blend_where_both_exist(kind: str, batch: int) -> None:

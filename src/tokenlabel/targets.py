@@ -39,13 +39,7 @@ class TokenTarget:
 
     def first(self, count: int) -> TokenTarget:
         """The targets of the first `count` images."""
-        return replace(
-            self,
-            classes=self.classes[:count],
-            excess=self.excess[:count],
-            residual=self.residual[:count],
-            mask=self.mask[:count],
-        )
+        return self._each(lambda tensor: tensor[:count])
 
     def dense(self) -> Tensor:
         """The distributions themselves, [B, T, C], class token first: the slow reference."""
@@ -57,17 +51,6 @@ class TokenTarget:
         """The class token's distribution, dense: [B, C]."""
         full = self.residual[:, :1].expand(-1, self.num_classes).clone()
         return full.scatter_add_(1, self.classes, self.excess[:, 0])
-
-    def scaled(self, factor: float, offset: float) -> TokenTarget:
-        """`factor * t + offset` for every class: label smoothing, in whichever convention."""
-        return TokenTarget(
-            classes=self.classes,
-            excess=self.excess * factor,
-            residual=self.residual * factor + offset,
-            mask=self.mask,
-            grid=self.grid,
-            num_classes=self.num_classes,
-        )
 
     def weighted(self, weights: Tensor) -> TokenTarget:
         """Every target of image b times `weights[b]`, [B]: its losses are weighted so."""

@@ -63,14 +63,13 @@ def read_json(
     where: str = "",
     *,
     kind: type[Any] | None = None,
-    limit: int = _JSON_LIMIT,
 ) -> Any:
     """The value of a JSON file, or of bytes or text; `kind`: the type it must have.
 
     Raises InputError that names `where` (by default the file) and the line.
     """
     where = where or (str(source) if isinstance(source, Path) else "JSON text")
-    text = read_text(source, where, limit=limit)
+    text = read_text(source, where)
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

@@ -31,14 +31,14 @@ from tokenlabel.errors import InputError
 from tokenlabel.evaluation.benchmarks import answers
 from tokenlabel.evaluation.classifier import Classifier
 from tokenlabel.evaluation.load import load_classifier
-from tokenlabel.evaluation.metrics import ClassificationCounts, accepted_label, predictions
+from tokenlabel.evaluation.metrics import ClassificationCounts, accepted_label, prediction
 from tokenlabel.evaluation.results import EvalResult
 from tokenlabel.export.card import model_card
 from tokenlabel.models import DenseModel, arithmetic
 from tokenlabel.runs.open import Run, open_run
 from tokenlabel.runs.recipe import Data, Recipe
 from tokenlabel.runs.recipe_file import to_yaml
-from tokenlabel.supervision import METHODS
+from tokenlabel.supervision import METHODS, Rule
 from tokenlabel.training.teach_recipe import TeachData, TeachRecipe
 
 WNIDS = ImageNetInfo("imagenet-1k").label_names()
@@ -86,12 +86,13 @@ def test_counts_are_those_of_a_plain_loop(weights: Path, images: Path, tmp_path:
     classifier = load_classifier(weights, "lvvit_t")
     assert classifier.preprocessing.image_size == (SIZE, SIZE)
     source = open_source(str(images))
-    right = dict.fromkeys(("class", "token", "fused"), 0)
+    right: dict[Rule, int] = dict.fromkeys(("class", "token", "fused"), 0)
     for i, label in enumerate(source.labels):
         pixels = np.asarray(Image.open(images / source.keys[i]).convert("RGB"))
         with torch.no_grad():
             output = classifier.output(classifier.preprocessing.pixels(pixels)[None])
-        for rule, scores in predictions(output).items():
+        for rule in right:
+            scores = prediction(output, rule)
             right[rule] += int(WNIDS[int(scores.argmax())] == source.class_names[label])
     for rule, count in right.items():
         assert results.rules[rule]["top1"] == count / 11

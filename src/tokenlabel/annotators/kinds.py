@@ -59,12 +59,10 @@ def spec_type(kind: str) -> type[AnnotatorSpec]:
     return spec
 
 
-def read_spec(
-    value: str | Mapping[str, Any] | AnnotatorSpec, where: str = "annotator"
-) -> AnnotatorSpec:
+def read_spec(value: str | Mapping[str, Any] | AnnotatorSpec) -> AnnotatorSpec:
     """A spec of what a recipe or a command line holds: a classifier's name, or `kind` and options.
 
-    Raises InputError, beginning with `where`, for options that the kind does not have.
+    Raises InputError for options that the kind does not have.
     """
     if isinstance(value, str):
         value = {"model": value}
@@ -78,7 +76,7 @@ def read_spec(
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"]))
-        raise InputError(f"{where}: {place}: {fault['msg']}") from None
+        raise InputError(f"annotator: {place}: {fault['msg']}") from None
     return found
 
 

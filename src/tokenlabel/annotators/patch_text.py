@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenlabel.annotators.cells import CellScores
+from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
 
-__all__ = ["PatchTextScores", "patch_grid"]
+__all__ = ["PatchTextScores", "patch_grid", "tower_inputs"]
 
 
 class PatchTextScores(nn.Module):
@@ -74,6 +75,18 @@ class PatchTextScores(nn.Module):
             patches = patches @ visual.proj
         rows, cols = visual.grid_size
         return patches.reshape(len(images), rows, cols, -1)
+
+
+def tower_inputs(visual: Any) -> Preprocessing:
+    """What the image tower of an open_clip model is shown."""
+    settings = visual.preprocess_cfg
+    return Preprocessing(
+        image_size=tuple(visual.image_size),
+        crop_pct=1.0,
+        mean=tuple(settings["mean"]),
+        std=tuple(settings["std"]),
+        interpolation="bilinear" if settings["interpolation"] == "bilinear" else "bicubic",
+    )
 
 
 def patch_grid(visual: Any, size: tuple[int, int]) -> tuple[int, int]:

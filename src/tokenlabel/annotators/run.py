@@ -31,6 +31,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.files import Locked, claim_folder, locked, short_of_space
 from tokenlabel.labels import Codec, LabelMap
 from tokenlabel.labels.codec import encode
+from tokenlabel.labels.manifest import FILE_NAME as MANIFEST_FILE
 from tokenlabel.labels.manifest import Manifest
 from tokenlabel.labels.shard import ShardWriter, shard_name
 from tokenlabel.labels.vocabulary import FILE_NAME as VOCABULARY_FILE
@@ -136,7 +137,7 @@ def _begin(
     codec: Codec,
 ) -> Manifest:
     """Find out what is left open, words of a vocabulary too, and write it down for all processes."""
-    begun = Manifest.load(folder) if (folder / "manifest.json").exists() else None
+    begun = Manifest.load(folder) if (folder / MANIFEST_FILE).exists() else None
     if isinstance(annotator, Network):
         annotator.settle_arithmetic(_arithmetic(begun), len(source))
     vocabulary = None
@@ -265,7 +266,7 @@ def _prefetch(
 
 
 def _is_store(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("manifest.json", VOCABULARY_FILE))
+    return any((folder / name).is_file() for name in (MANIFEST_FILE, VOCABULARY_FILE))
 
 
 def _shard_size(samples: int, batch_size: int) -> int:

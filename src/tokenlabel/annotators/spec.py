@@ -77,9 +77,9 @@ class Network:
             return self.image_size, self.image_size
         if self.size_factor == 1:
             return test_size
-        height, width = (
-            max(round(side * self.size_factor / multiple), 1) * multiple for side in test_size
-        )
+        from tokenlabel.data.inputs import to_multiple
+
+        height, width = (to_multiple(side * self.size_factor, multiple) for side in test_size)
         return height, width
 
     def running(self, device: torch.device | None) -> Running:

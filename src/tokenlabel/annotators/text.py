@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic.dataclasses import dataclass
@@ -51,26 +51,17 @@ def text_annotator(
 ) -> ImageAnnotator:
     """The annotator of an open_clip model that is built already."""
     from tokenlabel.annotators.image_model import ImageAnnotator, weights_hash
-    from tokenlabel.annotators.patch_text import PatchTextScores, patch_grid
-    from tokenlabel.data.inputs import Preprocessing
+    from tokenlabel.annotators.patch_text import PatchTextScores, patch_grid, tower_inputs
 
-    settings, own = model.visual.preprocess_cfg, tuple(model.visual.image_size)
-    multiple = own[0] // patch_grid(model.visual, own)[0]
-    size = spec.network.input_size(own, multiple)
+    own = tower_inputs(model.visual)
+    multiple = own.image_size[0] // patch_grid(model.visual, own.image_size)[0]
+    size = spec.network.input_size(own.image_size, multiple)
     side = spec.network.window
     model = _resized(model, spec, (side, side) if side else size)
     return ImageAnnotator(
         PatchTextScores(model, _text_features(model, tokenizer, class_names, spec.prompts)),
         len(class_names),
-        Preprocessing(
-            image_size=size,
-            crop_pct=1.0,
-            mean=tuple(settings["mean"]),
-            std=tuple(settings["std"]),
-            fit=spec.network.fit,
-            multiple=multiple,
-            interpolation="bilinear" if settings["interpolation"] == "bilinear" else "bicubic",
-        ),
+        replace(own, image_size=size, fit=spec.network.fit, multiple=multiple),
         class_names=class_names,
         origin={
             "kind": "image-text model",

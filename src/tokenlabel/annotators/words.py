@@ -146,16 +146,7 @@ class WordsSpec:
 
 def _clip_inputs(network: Any) -> Preprocessing | None:
     """What the image tower of an open_clip model is shown; None of other models."""
-    from tokenlabel.data.inputs import Preprocessing
+    from tokenlabel.annotators.patch_text import tower_inputs
 
     visual = getattr(network, "visual", None)
-    settings = getattr(visual, "preprocess_cfg", None)
-    if visual is None or settings is None:
-        return None
-    return Preprocessing(
-        image_size=tuple(visual.image_size),
-        crop_pct=1.0,
-        mean=tuple(settings["mean"]),
-        std=tuple(settings["std"]),
-        interpolation="bilinear" if settings["interpolation"] == "bilinear" else "bicubic",
-    )
+    return None if getattr(visual, "preprocess_cfg", None) is None else tower_inputs(visual)

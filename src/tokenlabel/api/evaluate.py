@@ -26,7 +26,7 @@ from tokenlabel.models.arithmetic import name_of
 from tokenlabel.output import TOKEN_SHARE
 from tokenlabel.pictures.confusion import draw_confusion
 from tokenlabel.runs.open import Run, WhichWeights, holds_run, open_run
-from tokenlabel.supervision import Rule
+from tokenlabel.supervision import RULES, Rule
 from tokenlabel.training.taught import RUN
 from tokenlabel.training.teach_recipe import TeachRecipe
 
@@ -159,9 +159,7 @@ def _result(
         published = published_top1(facts["model"], settings.image_size, settings.crop_pct)
     return EvalResult(
         rule=classifier.rule,
-        rules={
-            rule: counts[rule].summary() for rule in ("class", "token", "fused") if rule in counts
-        },
+        rules={rule: counts[rule].summary() for rule in RULES if rule in counts},
         images=found.total,
         left_out=right.left_out,
         notes=(*right.notes, *_absent(found, classifier.titles(), right)),

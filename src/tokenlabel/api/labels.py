@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -10,6 +10,7 @@ from PIL import Image
 from tokenlabel.data.decode import decode_picture, image_size
 from tokenlabel.data.open import announce, open_images
 from tokenlabel.data.source import (
+    ImageSource,
     has_classes,
     require_labels,
     source_fingerprint,
@@ -58,12 +59,7 @@ def show_words(
     """What visual words of a store are like on the images at `data`; see `word_sheet`."""
     store = LabelStore(labels)
     source = open_images(data, split, "train", orientation=store.manifest.orientation)
-    place = {key: index for index, key in enumerate(source.keys)}
-
-    def pixels(key: str) -> Pixels:
-        return decode_picture(source.read(place[key]), key, source.rules)
-
-    return word_sheet(store, source.keys, pixels, words)
+    return word_sheet(store, source.keys, _pixels_of(source), words)
 
 
 def labels_health(
@@ -80,12 +76,13 @@ def labels_health(
     elif not has_classes(source):
         source = without_classes(source)
     announce(source, data)
-    place = {key: index for index, key in enumerate(source.keys)}
-    truth = dict(zip(source.keys, source.labels, strict=True))
-
-    def pixels(key: str) -> Pixels:
-        return decode_picture(source.read(place[key]), key, source.rules)
-
+    truth, pixels = dict(zip(source.keys, source.labels, strict=True)), _pixels_of(source)
     if store.manifest.words:
         return check_words(store, source.keys, truth, pixels, sample=sample)
     return check_health(store, truth, source.class_names, pixels, sample=sample)
+
+
+def _pixels_of(source: ImageSource) -> Callable[[str], Pixels]:
+    """The image of a key, as people see it."""
+    place = {key: index for index, key in enumerate(source.keys)}
+    return lambda key: decode_picture(source.read(place[key]), key, source.rules)

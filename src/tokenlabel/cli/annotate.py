@@ -13,12 +13,11 @@ import tyro
 
 from tokenlabel.annotators.kinds import spec_type
 from tokenlabel.choices import Codec, Orientation
-from tokenlabel.cli.said import say, say_next
+from tokenlabel.cli.said import SOME_LEFT_OUT, say, say_next
 
 if TYPE_CHECKING:
     from tokenlabel.labels.manifest import Manifest
 
-_UNREADABLE_EXIT_CODE = 3
 _SHOWN = 20
 _FLAT = (tyro.conf.OmitArgPrefixes, tyro.conf.arg(name=""))
 
@@ -122,4 +121,4 @@ def _report(output: Path, manifest: Manifest, images: Sequence[tuple[str, str | 
     if rules.channels != 3:
         same = [("--in-chans", rules.channels), rules.chosen and ("--channels", *rules.chosen)]
     say_next("train", *images, ("--labels", output), *same)
-    return _UNREADABLE_EXIT_CODE if left_out else 0
+    return SOME_LEFT_OUT if left_out else 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from tokenlabel.cli.said import say, say_next
+from tokenlabel.cli.said import SOME_LEFT_OUT, say, say_next
 
 __all__ = [
     "average",
@@ -125,7 +125,7 @@ def average(
     left = len(Manifest.load(output).left_out)
     say(f"{output}: {count} labels{f', {left} left out' if left else ''}")
     _train_next(output)
-    return 3 if left else 0
+    return SOME_LEFT_OUT if left else 0
 
 
 def diff(*, first: str, second: str, sample: int | None = None) -> None:
@@ -245,7 +245,7 @@ def import_labels(
         f" labels{by_stem}; {found.extra} label files belong to no image"
     )
     say_next("labels", "health", ("--labels", output), ("--data", data), ("--split", split))
-    return 3 if found.missing else 0
+    return SOME_LEFT_OUT if found.missing else 0
 
 
 def export_labels(*, labels: str, output: Path, overwrite: bool = False) -> None:

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 
 from tokenlabel.progress import first_process
 
-__all__ = ["left_out", "say", "say_next"]
+__all__ = ["SOME_LEFT_OUT", "left_out", "say", "say_next"]
+
+SOME_LEFT_OUT = 3
+"""The exit code where the work is done, but for some images."""
 
 
 def say(line: str) -> None:

@@ -51,15 +51,13 @@ class Plan:
     """Arms, the baseline first and the one in question last, each trained with every seed.
 
     `run` trains and judges one of them. Seeds are paired: a seed gives every arm the same first
-    weights and the same order of images. Records are kept in `folder`. `workers` runs are made at a
-    time, each in a process of its own that has its share of the processor's cores.
+    weights and the same order of images. Records are kept in `folder`.
     """
 
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     run: Callable[[str, int], Record]
     folder: Path
-    workers: int = 1
 
 
 def compare(plan: Plan, made: Callable[[Record], object] | None = None) -> Comparison:
@@ -76,13 +74,16 @@ def compare(plan: Plan, made: Callable[[Record], object] | None = None) -> Compa
         for seed in plan.seeds
         for arm in plan.arms
     ]
-    return Comparison(plan.arms, tuple(make_records(jobs, plan.workers, made)))
+    return Comparison(plan.arms, tuple(make_records(jobs, made=made)))
 
 
 def make_records(
     jobs: Sequence[Job], workers: int = 1, made: Callable[[Record], object] | None = None
 ) -> list[Record]:
-    """The records of all jobs, in order; those that are missing are made, `workers` at a time."""
+    """The records of all jobs, in order; those that are missing are made, `workers` at a time.
+
+    Several are made each in a process of its own, which has its share of the processor's cores.
+    """
     missing = [job for job in jobs if not job.file.exists()]
     for job in jobs:
         if job not in missing:

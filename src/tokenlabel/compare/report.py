@@ -9,9 +9,9 @@ from typing import Any
 
 from tokenlabel.compare.comparison import Comparison, plus_minus
 from tokenlabel.compare.record import Record
-from tokenlabel.compare.training import RULES
 from tokenlabel.files import write_atomically
 from tokenlabel.pictures.page import figure_png, image_tag, page, table
+from tokenlabel.supervision import RULES
 
 __all__ = ["arms_table", "curves", "facts_table", "runs_table", "write_report"]
 

@@ -13,12 +13,10 @@ from tokenlabel.compare.record import Record
 from tokenlabel.runs.open import open_run
 from tokenlabel.runs.recipe import BaseRecipe
 from tokenlabel.runs.results import read_metrics
-from tokenlabel.supervision import Rule
+from tokenlabel.supervision import RULES, Rule
 from tokenlabel.training.callbacks import Callback
 
-__all__ = ["RULES", "Training", "accuracies", "spelled"]
-
-RULES: tuple[Rule, ...] = ("class", "token", "fused")
+__all__ = ["Training", "accuracies", "spelled"]
 
 
 @dataclass(frozen=True)

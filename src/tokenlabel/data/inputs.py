@@ -115,6 +115,17 @@ class Preprocessing:
             fit="squash" if config["crop_mode"] == "squash" else "crop",
         )
 
+    def for_timm(self) -> dict[str, Any]:
+        """The same as timm writes it down beside weights; `of_timm` reads it."""
+        return {
+            "input_size": (self.channels, *self.image_size),
+            "crop_pct": self.crop_pct,
+            "crop_mode": "squash" if self.fit == "squash" else "center",
+            "interpolation": self.interpolation,
+            "mean": self.mean,
+            "std": self.std,
+        }
+
     def fitted(self, fit: Fit) -> Preprocessing:
         """The same with another `fit`; `squash` and `keep` then show the whole image."""
         crop_pct = self.crop_pct if fit == "crop" else 1.0

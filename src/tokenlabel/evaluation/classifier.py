@@ -29,7 +29,7 @@ from tokenlabel.models.arithmetic import autocast, chosen_arithmetic
 from tokenlabel.output import TOKEN_SHARE, DenseOutput
 from tokenlabel.runs.open import Run
 from tokenlabel.runs.recipe import Recipe
-from tokenlabel.supervision import Rule
+from tokenlabel.supervision import RULES, Rule
 
 __all__ = [
     "DECODE",
@@ -76,9 +76,7 @@ class Classifier:
     def rules(self) -> tuple[Rule, ...]:
         """The rules of prediction that it has. Where images may have several classes, token scores,
         which compete with each other, say nothing about each."""
-        return (
-            ("class", "token", "fused") if self.has_tokens and not self.multi_label else ("class",)
-        )
+        return RULES if self.has_tokens and not self.multi_label else ("class",)
 
     @property
     def multi_label(self) -> bool:

@@ -22,7 +22,6 @@ __all__ = [
     "accepted_label",
     "fixed",
     "prediction",
-    "predictions",
     "unfixed",
 ]
 
@@ -36,12 +35,6 @@ def prediction(output: DenseOutput, rule: Rule, weight: float = TOKEN_SHARE) -> 
     if rule == "class":
         return output.logits
     return output.tokens.amax((1, 2)) if rule == "token" else fuse(output, weight)
-
-
-def predictions(output: DenseOutput, weight: float = TOKEN_SHARE) -> dict[Rule, Tensor]:
-    """Class scores [B, C] by each of the three rules."""
-    rules: tuple[Rule, ...] = ("class", "token", "fused")
-    return {rule: prediction(output, rule, weight) for rule in rules}
 
 
 def accepted_label(logits: Tensor, accepted: Tensor) -> Tensor:
@@ -164,10 +157,6 @@ class ClassificationCounts:
             self.loss,
         )
 
-    def add(self, other: ClassificationCounts) -> None:
-        for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
-            mine += theirs
-
     @property
     def total(self) -> int:
         return int(self.images.sum())
@@ -190,10 +179,6 @@ class ClassificationCounts:
         """Expected calibration error over 15 equal bins of confidence, in [0, 1]."""
         gap = (self.bin_confidence - self.bin_correct * _ONE).abs().sum()
         return unfixed(gap) / max(self.total, 1)
-
-    def per_class_accuracy(self) -> Tensor:
-        """Top-1 of each true class, [C]; NaN where a class has no image."""
-        return self.correct / self.images
 
     def table(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """See `Counts.table`: how many images, how many right, and what the class is taken for."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -38,15 +37,7 @@ def export_timm(
     size = sum(t.numel() * t.element_size() for t in classifier.model.state_dict().values())
     if (fault := short_of_space(folder, size)) is not None:  # timm's writer does not say it
         raise InputError(fault)
-    settings, rules = classifier.preprocessing, classifier.decode_rules
-    data_config: dict[str, Any] = {
-        "input_size": (settings.channels, *settings.image_size),
-        "crop_pct": settings.crop_pct,
-        "crop_mode": "squash" if settings.fit == "squash" else "center",
-        "interpolation": settings.interpolation,
-        "mean": settings.mean,
-        "std": settings.std,
-    }
+    rules = classifier.decode_rules
     with replacing_folder(folder) as draft:
         save_for_hf(
             _answering(classifier),
@@ -58,7 +49,7 @@ def export_timm(
                 **({RULE: classifier.rule} if len(classifier.rules) > 1 else {}),
                 **({} if rules.usual else {DECODE: rules.as_dict()}),
             },
-            data_config=data_config,
+            data_config=classifier.preprocessing.for_timm(),
             safe_serialization=True,
         )
         head = classifier.model.aux_head

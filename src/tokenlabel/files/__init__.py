@@ -12,6 +12,7 @@ from tokenlabel.files.writing import permit as permit
 from tokenlabel.files.writing import replacing as replacing
 from tokenlabel.files.writing import replacing_folder as replacing_folder
 from tokenlabel.files.writing import scratch as scratch
+from tokenlabel.files.writing import sha256_of as sha256_of
 from tokenlabel.files.writing import short_of_space as short_of_space
 from tokenlabel.files.writing import sync as sync
 from tokenlabel.files.writing import write_atomically as write_atomically

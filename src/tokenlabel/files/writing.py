@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import hashlib
 import io
 import os
 import re
@@ -30,6 +31,7 @@ __all__ = [
     "replacing",
     "replacing_folder",
     "scratch",
+    "sha256_of",
     "short_of_space",
     "sync",
     "write_atomically",
@@ -109,6 +111,12 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in NO_SPACE | NO_ACCESS:
             raise InputError(explained(error, path, 0)) from error
         raise
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 (hex) of a file's bytes, whatever its size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:
@@ -243,8 +251,6 @@ _umask()  # asked once, before there are threads: asking sets it for a moment
 @functools.cache
 def _host() -> str:
     """Eight digits for this machine, or for this container's list of processes."""
-    import hashlib
-
     try:
         space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
+from tokenlabel.geometry.overlap import Span
 from tokenlabel.geometry.view import View, pixel_centers
 
 __all__ = ["GRAY", "Color", "Interpolation", "Pixels", "render"]
@@ -31,9 +32,6 @@ _PIL_FILTERS = {
 _SHARPNESS = 1.25  # scale before a warp: nearest to warping first and resizing then, of 1 to 2
 _ROUNDING = 1 / 256  # of gray levels, in float32
 _WHOLE_PIXELS = 1e-6  # what lies this near to a pixel edge lies on it
-
-Span = tuple[float, float]
-"""From where to where along one axis, in pixels."""
 
 
 def render(

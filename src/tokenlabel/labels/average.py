@@ -7,11 +7,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tokenlabel.errors import InputError
 from tokenlabel.labels.label_map import LabelMap
-from tokenlabel.labels.maintain import require_same
+from tokenlabel.labels.maintain import coarse_planes, require_same
 from tokenlabel.labels.store import LabelStore
 from tokenlabel.labels.writer import LabelStoreWriter
 
@@ -92,8 +91,7 @@ def mean_map(maps: Sequence[LabelMap], top_k: int | None = None) -> LabelMap:
 
 def _planes(label_map: LabelMap, palette: Tensor, grid: tuple[int, int]) -> Tensor:
     """Probabilities [P, h, w] of the palette's classes, averaged over the cells of a coarser grid."""
-    named = label_map.probabilities()
-    outside = (1 - named.sum(0)).clamp(min=0) / max(label_map.num_classes - label_map.k, 1)
-    planes = outside.expand(len(palette), *label_map.grid).clone()
-    planes.scatter_(0, torch.searchsorted(palette, label_map.classes), named)
-    return F.adaptive_avg_pool2d(planes, grid)
+    outside = (1 - label_map.probabilities().sum(0)).clamp(min=0) / max(
+        label_map.num_classes - label_map.k, 1
+    )
+    return coarse_planes(label_map, palette, grid, outside)

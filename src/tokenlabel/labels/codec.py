@@ -23,7 +23,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from tokenlabel.choices import Codec
-from tokenlabel.geometry import Box
+from tokenlabel.geometry.box import WHOLE, Box
 from tokenlabel.labels.label_map import LabelMap
 
 __all__ = ["Codec", "decode", "encode"]
@@ -39,7 +39,6 @@ _MOST_BYTES = 1 << 28  # of one unpacked label; a map of 512 x 512 cells, top 10
 _MAGIC = zstandard.FRAME_HEADER  # labels leave it out
 # log-probability by the steps lost from 1; losing all stands for what rounds to 0, never for 0
 _LOG_PROBABILITY = (2 * np.log(np.maximum(255 - np.arange(256), 0.25) / _STEPS)).astype(np.float32)
-_WHOLE = Box()
 
 Array = NDArray[Any]
 
@@ -69,7 +68,7 @@ def encode(label_map: LabelMap, codec: Codec) -> bytes:
     palette, slots = np.unique(label_map.classes.cpu().numpy(), return_inverse=True)
     slots = slots.astype(_slot_dtype(len(palette))).reshape(label_map.scores.shape)
     flags, extent = 0, b""
-    if label_map.extent != _WHOLE:
+    if label_map.extent != WHOLE:
         flags, extent = _HAS_EXTENT, _EXTENT.pack(*label_map.extent.as_tuple())
     if codec == "compact":
         body = _pack_roots(label_map, slots)
@@ -97,7 +96,7 @@ def decode(payload: bytes | memoryview, codec: Codec, num_classes: int) -> Label
 
 def _decode(data: bytes | memoryview, codec: Codec, num_classes: int) -> LabelMap:
     flags, k, h, w, size = _HEAD.unpack_from(data)
-    at, extent = _HEAD.size, _WHOLE
+    at, extent = _HEAD.size, WHOLE
     if flags & _HAS_EXTENT:
         extent = Box(*_EXTENT.unpack_from(data, at))
         at += _EXTENT.size

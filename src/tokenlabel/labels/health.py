@@ -22,6 +22,7 @@ __all__ = [
     "Health",
     "Pixels",
     "check_health",
+    "mean_entropy",
     "orientation_fits",
     "orientation_warning",
     "sampled",
@@ -160,7 +161,7 @@ def check_health(
         agreement.append(float(_whole_map_class(label, probability) == truth[key]))
         cells.append(float((label.classes == truth[key]).any(0).float().mean()))
         mass.append(float(probability.sum(0).clamp(max=1).mean()))
-        entropy.append(_entropy(label, probability))
+        entropy.append(mean_entropy(label) / max(math.log(label.num_classes), 1e-12))
         named.update(torch.unique(label.classes[0]).tolist())
         if pixels is not None:
             for name, fit in orientation_fits(label, pixels(key)).items():
@@ -218,13 +219,13 @@ def _whole_map_class(label: LabelMap, probability: Tensor) -> int:
     return int(classes[mass.argmax()])
 
 
-def _entropy(label: LabelMap, probability: Tensor) -> float:
-    """Mean over cells, the mass outside the K classes spread evenly; 1 for a uniform cell."""
-    outside = label.num_classes - label.k
+def mean_entropy(label: LabelMap) -> float:
+    """Mean over cells, in nats; the mass outside the K classes counts as spread evenly."""
+    probability, outside = label.probabilities(), label.num_classes - label.k
     named = -(probability * probability.clamp(min=1e-12).log()).sum(0)
     rest = (1 - probability.sum(0)).clamp(min=0)
     unnamed = -rest * (rest.clamp(min=1e-12) / max(outside, 1)).log() if outside else 0.0
-    return float((named + unnamed).mean()) / max(math.log(label.num_classes), 1e-12)
+    return float((named + unnamed).mean())
 
 
 def orientation_fits(label: LabelMap, pixels: Pixels) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import zlib
 from collections import Counter
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from tokenlabel.columns import Texts
 from tokenlabel.errors import InputError
+from tokenlabel.files import sha256_of
 from tokenlabel.labels.index import ENTRY, HEAD, MAGIC, hash_of
 
 __all__ = ["IndexWriter"]
@@ -75,8 +75,7 @@ class IndexWriter:
                 starts.write(np.array([before], "<u4").tobytes())
             self._copy("starts", out)
             self._copy("texts", out)
-        with path.open("rb") as written:
-            return hashlib.file_digest(written, "sha256").hexdigest()
+        return sha256_of(path)
 
     def _file(self, name: str) -> IO[bytes]:
         if name not in self._files:

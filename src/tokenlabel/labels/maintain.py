@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tokenlabel.errors import InputError
-from tokenlabel.files import inside
+from tokenlabel.files import inside, sha256_of
 from tokenlabel.labels.index import FILE_NAME as INDEX_FILE
 from tokenlabel.labels.label_map import LabelMap
 from tokenlabel.labels.manifest import Manifest
@@ -25,7 +24,7 @@ from tokenlabel.labels.shard import ShardWriter, shard_name
 from tokenlabel.labels.store import LabelStore
 from tokenlabel.labels.writer import begin, complete
 
-__all__ = ["Difference", "diff", "merge", "require_same", "verify"]
+__all__ = ["Difference", "coarse_planes", "diff", "merge", "require_same", "verify"]
 
 
 def verify(store: LabelStore) -> list[str]:
@@ -42,7 +41,7 @@ def verify(store: LabelStore) -> list[str]:
             continue  # fetching compares the checksum
         if not path.exists():
             damage.append(f"{name} is missing")
-        elif _sha256(path) != sha256:
+        elif sha256_of(path) != sha256:
             damage.append(f"{name}: its checksum does not match the manifest")
     for key in store:
         try:
@@ -194,23 +193,23 @@ def _difference(a: LabelMap, b: LabelMap) -> tuple[Tensor, Tensor]:
     """
     grid = (min(a.grid[0], b.grid[0]), min(a.grid[1], b.grid[1]))
     palette = torch.unique(torch.cat([a.classes.flatten(), b.classes.flatten()]))
-    p, q = (_planes(label, palette, grid) for label in (a, b))
+    p, q = (coarse_planes(label, palette, grid) for label in (a, b))
     distance = ((p - q).abs().sum(0) + (p.sum(0) - q.sum(0)).abs()) / 2
     if a.grid == b.grid:
         return a.classes[0] == b.classes[0], distance
     return p.argmax(0) == q.argmax(0), distance
 
 
-def _planes(label: LabelMap, palette: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Probabilities [P, h, w] of the palette's classes, averaged over the cells of a coarser grid."""
-    planes = torch.zeros(len(palette), *label.grid)
+def coarse_planes(
+    label: LabelMap, palette: Tensor, grid: tuple[int, int], absent: Tensor | float = 0.0
+) -> Tensor:
+    """Probabilities [P, h, w] of the palette's classes, averaged over the cells of a coarser grid.
+
+    `absent` [H, W] is that of a class which is not among a cell's K.
+    """
+    planes = torch.zeros(len(palette), *label.grid) + absent
     planes.scatter_(0, torch.searchsorted(palette, label.classes), label.probabilities())
     return F.adaptive_avg_pool2d(planes, grid)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _short(value: object) -> str:

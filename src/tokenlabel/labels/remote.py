@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from tokenlabel.errors import InputError
-from tokenlabel.files import cache_folder, inside, replacing
+from tokenlabel.files import cache_folder, inside, replacing, sha256_of
 
 __all__ = ["StoreFiles"]
 
@@ -30,9 +30,9 @@ class StoreFiles:
     def path_of(self, name: str, *, sha256: str | None = None) -> Path:
         """A file's local path. Raises InputError if a fetched file does not have the checksum."""
         path = inside(self._folder, name, links=True)
-        if self._remote and not (sha256 and path.exists() and _sha256(path) == sha256):
+        if self._remote and not (sha256 and path.exists() and sha256_of(path) == sha256):
             self._fetch(name, path)
-            if sha256 and _sha256(path) != sha256:
+            if sha256 and sha256_of(path) != sha256:
                 path.unlink()
                 raise InputError(f"{self._location}/{name} is damaged: its checksum does not match")
         return path
@@ -50,8 +50,3 @@ class StoreFiles:
             raise
         except Exception as error:  # each kind of storage raises its own
             raise InputError(f"cannot read {url}: {' '.join(str(error).split())}") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

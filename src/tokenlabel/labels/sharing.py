@@ -38,7 +38,7 @@ def push(folder: Path, destination: str) -> Manifest:
             for name in progress.track(names, task_id=task):
                 files.put_file(str(inside(folder, name, links=True)), f"{root.rstrip('/')}/{name}")
         files.pipe_file(f"{root.rstrip('/')}/README.md", store_card(manifest).encode())
-        files.put_file(str(folder / "manifest.json"), f"{root.rstrip('/')}/manifest.json")
+        files.put_file(str(folder / MANIFEST_FILE), f"{root.rstrip('/')}/{MANIFEST_FILE}")
     except Exception as error:  # each kind of storage raises its own
         reason = " ".join(str(error).split())
         raise InputError(f"cannot write to {destination}: {reason}") from error

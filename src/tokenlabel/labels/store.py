@@ -15,6 +15,7 @@ from tokenlabel.labels import index as index_file
 from tokenlabel.labels.codec import decode
 from tokenlabel.labels.index import open_index
 from tokenlabel.labels.label_map import LabelMap
+from tokenlabel.labels.manifest import FILE_NAME as MANIFEST_FILE
 from tokenlabel.labels.manifest import Manifest
 from tokenlabel.labels.remote import StoreFiles
 from tokenlabel.labels.shard import BrokenRecord, Record, read_record
@@ -37,7 +38,7 @@ class LabelStore:
     def __init__(self, location: str | Path) -> None:
         self._files = StoreFiles(location)
         self.location = str(location)
-        self.manifest = Manifest.load(self._files.path_of("manifest.json").parent)
+        self.manifest = Manifest.load(self._files.path_of(MANIFEST_FILE).parent)
         if not self.manifest.complete:
             raise InputError(
                 f"{location} is unfinished: run the command that was writing it again, it goes on"

@@ -28,7 +28,7 @@ from tokenlabel.pictures.sheet import (
 
 __all__ = ["Answered", "answer_sheet", "spread"]
 
-_COLUMNS = 6  # of pictures
+_COUNT, _COLUMNS = 12, 6  # images, and columns of pictures
 _RIGHT, _WRONG = "#1a7f37", "#c62828"
 
 
@@ -45,14 +45,13 @@ def answer_sheet(
     preprocessing: Preprocessing,
     images: ImageSource,
     titles: Sequence[str],
-    count: int = 12,
 ) -> Image.Image:
     """Some images as the model sees them, with its answers in green and red, and their classes.
 
     `answer` takes uint8 images [B, 3, h, w]; they are spread evenly over `images`, whose classes are
     called `titles`. Beside each image stand the model's token predictions, where it has any.
     """
-    chosen = spread(len(images), count)
+    chosen = spread(len(images), _COUNT)
     pixels = [
         preprocessing.pixels(decode_image(images.read(i), images.keys[i], images.rules))
         for i in chosen

@@ -22,6 +22,7 @@ _GOLDEN_ANGLE = np.pi * (3 - 5**0.5)  # keeps any run of successive hues apart
 _LIGHTNESS = (0.66, 0.52, 0.80)  # of successive classes in Oklab: similar hues differ in lightness
 _CHROMA = 0.19
 _FIRST_HUE = 0.5  # radians: class 0 is red
+_LEAST = 0.02  # of a picture that a class fills to be seen in it
 
 # what people expect of scenes; ADE20K's and Cityscapes' palettes agree on most of these
 _BY_NAME = {
@@ -79,25 +80,22 @@ def hex_colors(num_classes: int, names: Sequence[str] = ()) -> list[str]:
     return ["#{:02x}{:02x}{:02x}".format(*color) for color in whole.tolist()]
 
 
-def visible_classes(
-    label_maps: Sequence[LabelMap], limit: int = 10, least: float = 0.02
-) -> list[int]:
+def visible_classes(label_maps: Sequence[LabelMap], limit: int = 10) -> list[int]:
     """The classes that can be seen in maps of one set of classes (see `visible_cells`)."""
     count = label_maps[0].num_classes if label_maps else 0
     best = [(found.classes[0], found.probabilities()[0]) for found in label_maps]
-    return visible_cells(best, count, limit, least)
+    return visible_cells(best, count, limit)
 
 
 def visible_cells(
     pictures: Sequence[tuple[Tensor, Tensor]],
     num_classes: int,
     limit: int = 10,
-    least: float = 0.02,
 ) -> list[int]:
     """The classes that can be seen in pictures of cells [h, w], each with a class and its share.
 
     A class is as visible as its cells are many and sure: the mean of its share over all cells, 0
-    where another class is drawn. The most visible first, at most `limit`; none below `least` in
+    where another class is drawn. The most visible first, at most `limit`; none of less than 2 % in
     every picture.
     """
     mass = np.zeros(num_classes)
@@ -107,7 +105,7 @@ def visible_cells(
         np.add.at(one, classes.numpy(), sure / sure.size)
         mass = np.maximum(mass, one)
     order = np.argsort(-mass, kind="stable")[:limit]
-    return [int(c) for c in order if mass[c] >= least] or [int(c) for c in order[:1]]
+    return [int(c) for c in order if mass[c] >= _LEAST] or [int(c) for c in order[:1]]
 
 
 def _srgb(lightness: Colors, a: Colors, b: Colors) -> Colors:

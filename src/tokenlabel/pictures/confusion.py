@@ -8,8 +8,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from tokenlabel.files import replacing
+from tokenlabel.files import write_atomically
 from tokenlabel.pictures.overlay import literal
+from tokenlabel.pictures.page import figure_png
 
 __all__ = ["draw_confusion"]
 
@@ -35,5 +36,4 @@ def draw_confusion(file: Path, confusion: Tensor, names: Sequence[str]) -> None:
         axes.set_xticks(range(len(shown)), shown, rotation=90)
         axes.set_yticks(range(len(shown)), shown)
     figure.colorbar(picture, label="share of the true class's images", shrink=0.8)
-    with replacing(file) as aside:
-        figure.savefig(aside, dpi=120, format="png")
+    write_atomically(file, figure_png(figure))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenlabel.files import replacing
+from tokenlabel.files import write_atomically
 from tokenlabel.labels.health import Health
 from tokenlabel.labels.word_health import WordHealth
+from tokenlabel.pictures.page import figure_png
 
 __all__ = ["draw_health"]
 
@@ -35,8 +36,7 @@ def draw_health(health: Health | WordHealth, folder: Path) -> list[Path]:
         axes.set(yscale="log")
         figure.suptitle("Share of the cells of each word, the fullest first", fontsize=11)
         paths.append(folder / "words.png")
-        with replacing(paths[-1]) as aside:
-            figure.savefig(aside, dpi=120, format="png")
+        write_atomically(paths[-1], figure_png(figure))
     for name, title in _TITLES.items() if isinstance(health, Health) else ():
         figure = Figure(figsize=(6, 3), layout="constrained")
         axes = figure.subplots()
@@ -45,8 +45,7 @@ def draw_health(health: Health | WordHealth, folder: Path) -> list[Path]:
         axes.set(ylabel="images", xlim=(0, 1))
         figure.suptitle(title, fontsize=11)
         paths.append(folder / f"{name}.png")
-        with replacing(paths[-1]) as aside:
-            figure.savefig(aside, dpi=120, format="png")
+        write_atomically(paths[-1], figure_png(figure))
     if health.orientation:
         figure = Figure(figsize=(6, 3), layout="constrained")
         axes = figure.subplots()
@@ -54,6 +53,5 @@ def draw_health(health: Health | WordHealth, folder: Path) -> list[Path]:
         axes.invert_yaxis()
         figure.suptitle("Color variance that the labels explain, per orientation", fontsize=11)
         paths.append(folder / "orientation.png")
-        with replacing(paths[-1]) as aside:
-            figure.savefig(aside, dpi=120, format="png")
+        write_atomically(paths[-1], figure_png(figure))
     return paths

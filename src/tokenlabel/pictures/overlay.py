@@ -14,6 +14,8 @@ from tokenlabel.pictures.colors import Colors, class_colors
 
 __all__ = ["draw_heat", "draw_label_map", "draw_legend", "legend_columns", "literal", "shortened"]
 
+_GLOW = 0.85  # opacity of the greatest value
+
 
 def draw_label_map(
     axes: Any,
@@ -35,13 +37,12 @@ def draw_heat(
     image: NDArray[np.uint8],
     values: NDArray[np.floating[Any]],
     extent: Box,
-    strength: float = 0.85,
 ) -> None:
     """Image [H, W, 3] dimmed, under cells [h, w] in [0, 1] that glow with their value."""
     import matplotlib
 
     cells = np.array(matplotlib.colormaps["inferno"](values))
-    cells[..., 3] = strength * (0.35 + 0.65 * values)
+    cells[..., 3] = _GLOW * (0.35 + 0.65 * values)
     _draw_cells(axes, image, cells, extent)
 
 

@@ -53,7 +53,7 @@ class Row:
     answer: str | None = None  # the student's, in words
 
 
-def write_pictures(file: Path, rows: Sequence[Row], title: str = "Label maps") -> None:
+def write_pictures(file: Path, rows: Sequence[Row]) -> None:
     """Write `file`: a .png of all rows below each other, or a self-contained .html page."""
     suffix = file.suffix.lower()
     if suffix not in (".png", ".html"):
@@ -65,7 +65,7 @@ def write_pictures(file: Path, rows: Sequence[Row], title: str = "Label maps") -
             f"<h2>{html.escape(row.name)}</h2>{image_tag(figure_png(figure, _DPI), row.name)}"
             for row, figure in zip(rows, figures, strict=True)
         ]
-        content = page(title, *parts).encode()
+        content = page("Label maps", *parts).encode()
     else:
         content = _stacked(figures)
     write_atomically(file, content)

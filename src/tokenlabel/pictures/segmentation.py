@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from tokenlabel.files import replacing
+from tokenlabel.files import replacing, write_atomically
 from tokenlabel.geometry.render import Pixels
 from tokenlabel.pictures.colors import class_colors
 from tokenlabel.pictures.overlay import literal
+from tokenlabel.pictures.page import figure_png
 from tokenlabel.pictures.sheet import (
     MARGIN,
     caption,
@@ -32,6 +33,7 @@ __all__ = ["Masked", "draw_class_table", "mask_sheet", "overlay", "save_legend",
 
 _LISTED, _LEAST = 24, 0.002  # classes of a legend at most; the share of a picture that can be seen
 _LARGEST = 320  # pixels of a sheet's pictures
+_STRENGTH = 0.5  # of the colors over an image
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,10 @@ def save_mask(values: NDArray[np.uint8] | NDArray[np.uint16], file: Path) -> Non
 
 
 def overlay(
-    image: Pixels,
-    labels: NDArray[np.int16],
-    colors: NDArray[np.float64],
-    file: Path,
-    strength: float = 0.5,
+    image: Pixels, labels: NDArray[np.int16], colors: NDArray[np.float64], file: Path
 ) -> None:
     """Write the image [H, W, C] under its labels' colors [C, 3], in [0, 1], as a PNG."""
-    _save(_overlaid(image, labels, colors, strength), file)
+    _save(_overlaid(image, labels, colors), file)
 
 
 def mask_sheet(pictures: Sequence[Masked], names: Sequence[str]) -> Image.Image:
@@ -89,12 +87,10 @@ def _picture(image: Pixels) -> Image.Image:
     return picture_of(torch.from_numpy(image).permute(2, 0, 1))
 
 
-def _overlaid(
-    image: Pixels, labels: NDArray[np.int16], colors: NDArray[np.float64], strength: float = 0.5
-) -> Image.Image:
+def _overlaid(image: Pixels, labels: NDArray[np.int16], colors: NDArray[np.float64]) -> Image.Image:
     """An image under its labels' colors, darker where there is none."""
-    painted = (np.concatenate([colors, np.zeros((1, 3))]) * 255 * strength).astype(np.float32)
-    mixed = np.asarray(_picture(image)) * np.float32(1 - strength) + painted[labels]
+    painted = (np.concatenate([colors, np.zeros((1, 3))]) * 255 * _STRENGTH).astype(np.float32)
+    mixed = np.asarray(_picture(image)) * np.float32(1 - _STRENGTH) + painted[labels]
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
@@ -111,8 +107,7 @@ def save_legend(names: Sequence[str], colors: NDArray[np.float64], file: Path) -
         Patch(color=color, label=literal(name)) for name, color in zip(names, colors, strict=True)
     ]
     figure.legend(handles=handles, loc="center", ncols=columns, frameon=False, fontsize=9)
-    with replacing(file) as aside:
-        figure.savefig(aside, dpi=120, format="png")
+    write_atomically(file, figure_png(figure))
 
 
 def draw_class_table(
@@ -138,8 +133,7 @@ def draw_class_table(
     axes.set(xlim=(0, 1), ylim=(-0.7, len(order) - 0.3), xlabel="share of pixels")
     axes.set_title(literal(title), fontsize=10)
     axes.legend(loc="lower right", fontsize=8)
-    with replacing(file) as aside:
-        figure.savefig(aside, dpi=120, format="png")
+    write_atomically(file, figure_png(figure))
 
 
 def _save(picture: Image.Image, file: Path) -> None:

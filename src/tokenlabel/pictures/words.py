@@ -7,19 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
-from tokenlabel.labels.health import sampled
+from tokenlabel.labels.health import Pixels, sampled
 from tokenlabel.pictures.colors import class_colors
 from tokenlabel.pictures.sheet import MARGIN, caption, row, stacked
 
 __all__ = ["Typical", "draw_words", "typical_patches", "word_sheet"]
-
-Pixels = NDArray[np.uint8]  # [H, W, 3]
 
 _PATCHES = 10  # of each word
 _CELL = (72, 72)

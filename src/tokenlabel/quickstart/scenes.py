@@ -21,6 +21,7 @@ from tokenlabel.progress import progress_bar
 __all__ = ["Scene", "SceneOptions", "compose_scene", "split_scans", "write_scenes"]
 
 BACKGROUND = 255  # mask value of pixels that belong to no digit
+_HELD_OUT = 0.3  # of the scans
 
 Scans = tuple[NDArray[np.float32], NDArray[np.int64]]  # [N, 8, 8] in [0, 1], labels [N]
 
@@ -44,7 +45,7 @@ class Scene:
     mask: NDArray[np.uint8]  # [size, size]: the digit each pixel belongs to, or BACKGROUND
 
 
-def split_scans(held_out: float = 0.3, seed: int = 0) -> tuple[Scans, Scans]:
+def split_scans() -> tuple[Scans, Scans]:
     """The digits' scans and labels, divided by class into training and held-out ones."""
     try:
         from sklearn.datasets import load_digits
@@ -57,7 +58,7 @@ def split_scans(held_out: float = 0.3, seed: int = 0) -> tuple[Scans, Scans]:
     digits = load_digits()
     images = (digits.images / 16).astype(np.float32)
     train, test, train_labels, test_labels = train_test_split(
-        images, digits.target, test_size=held_out, random_state=seed, stratify=digits.target
+        images, digits.target, test_size=_HELD_OUT, random_state=0, stratify=digits.target
     )
     return (train, train_labels), (test, test_labels)
 

@@ -8,7 +8,6 @@ be on a disk they share.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -21,6 +20,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.files import (
     inside,
     replacing_folder,
+    sha256_of,
     short_of_space,
     write_atomically,
     write_tensors,
@@ -114,7 +114,7 @@ def _write(folder: Path, state: State) -> None:
     write_torch(folder / "optimizer.pt", state["optimizer"])
     (folder / "progress.json").write_text(json.dumps(state["progress"]))
     files = sorted(folder.iterdir())
-    sums = "".join(f"{_digest(file)}  {file.name}\n" for file in files)
+    sums = "".join(f"{sha256_of(file)}  {file.name}\n" for file in files)
     (folder / _SUMS).write_text(sums)
 
 
@@ -144,13 +144,8 @@ def fault_of(folder: Path, *, weights_only: bool = False) -> str | None:
         for name, digest in digests.items():
             if weights_only and not name.endswith(".safetensors"):
                 continue
-            if _digest(folder / name) != digest:
+            if sha256_of(folder / name) != digest:
                 return f"{name} has changed"
         return None if "model.safetensors" in digests else f"{_SUMS} is empty"
     except (OSError, ValueError) as error:
         return str(error)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

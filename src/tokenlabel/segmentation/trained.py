@@ -52,8 +52,6 @@ def create_segmenter(
     Preprocessing.of_timm(backbone).require_channels(choice.in_chans)
     if fresh and choice.weights not in (None, "pretrained"):
         load_weights(backbone, saved_weights(choice.weights))
-    if recipe.engine.activation_checkpointing:
-        backbone.set_grad_checkpointing(True)
     model = SegmentationModel(
         backbone,
         num_classes,

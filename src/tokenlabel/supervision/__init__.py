@@ -19,12 +19,21 @@ from pydantic import Field
 from tokenlabel.errors import InputError
 from tokenlabel.supervision.distillation import Distillation
 from tokenlabel.supervision.labels import GroundTruth
+from tokenlabel.supervision.method import (
+    RULES,
+    Method,
+    Moment,
+    Rule,
+    Targets,
+    better_rule,
+    multi_hot,
+)
 from tokenlabel.supervision.method import Annotated as AnnotatedMethod
-from tokenlabel.supervision.method import Method, Moment, Rule, Targets, better_rule, multi_hot
 from tokenlabel.supervision.token_labels import TokenLabels
 
 __all__ = [
     "METHODS",
+    "RULES",
     "AnnotatedMethod",
     "AnyMethod",
     "Distillation",

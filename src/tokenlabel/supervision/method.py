@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from pydantic.dataclasses import dataclass
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tokenlabel.targets import TokenTarget
 
 __all__ = [
-    "Annotated", "Method", "Moment", "Needs", "Rule", "Targets", "better_rule", "multi_hot",
+    "RULES", "Annotated", "Method", "Moment", "Needs", "Rule", "Targets", "better_rule", "multi_hot",
 ]  # fmt: skip
 
 Needs = Literal["nothing", "store", "annotator"]
@@ -30,6 +30,7 @@ Needs = Literal["nothing", "store", "annotator"]
 
 Rule = Literal["class", "token", "fused"]
 """How a student predicts: by its class token, its best token of each class, or both."""
+RULES: tuple[Rule, ...] = get_args(Rule)
 
 
 class Moment(NamedTuple):

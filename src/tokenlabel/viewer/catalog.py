@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelMap, LabelStore
+from tokenlabel.labels.health import mean_entropy
 
-__all__ = ["Catalog", "Found", "Query", "Score", "disagreement", "entropy"]
+__all__ = ["Catalog", "Found", "Query", "Score", "disagreement"]
 
 Score = Callable[[int], float]
 """Of the image of an index; not a number where the image has no label."""
@@ -25,14 +26,6 @@ def disagreement(label_map: LabelMap, label: int) -> float:
     """The probability that the annotator gives to other classes than the true one: mean over cells."""
     is_it = (label_map.classes == label).float()
     return 1 - float((label_map.probabilities() * is_it).sum(0).mean())
-
-
-def entropy(label_map: LabelMap) -> float:
-    """Mean entropy of the cells, in nats; mass outside the K best counts as spread evenly."""
-    p = label_map.probabilities().double().clamp(min=1e-12)
-    rest = (1 - p.sum(0)).clamp(min=1e-12)
-    others = max(label_map.num_classes - label_map.k, 1)
-    return float((-(p * p.log()).sum(0) - rest * (rest.log() - math.log(others))).mean())
 
 
 @dataclass(frozen=True)
@@ -124,7 +117,7 @@ class Catalog:
 
     def _entropy(self, index: int) -> float:
         label_map = self.label_map(index)
-        return math.nan if label_map is None else entropy(label_map)
+        return math.nan if label_map is None else mean_entropy(label_map)
 
     def _disagreement(self, index: int) -> float:
         label_map = self.label_map(index)
