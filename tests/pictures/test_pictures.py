@@ -126,6 +126,26 @@ def test_show_writes_a_picture_and_a_page_from_a_store(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_show_turns_images_as_those_of_the_labels_and_knows_their_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6
+    for part in ("train", "val"):
+        image = tmp_path / "photos" / part / "cat" / "1.jpg"
+        image.parent.mkdir(parents=True)
+        Image.new("RGB", (90, 40)).save(image, exif=exif)
+    about = {"decode": {"orientation": "apply"}, "found": {"part": "train"}}
+    with LabelStoreWriter(tmp_path / "labels", num_classes=3, dataset=about) as writer:
+        writer.add("cat/1.jpg", certain([[0, 1], [2, 2]], Box(), 3))
+    rows: list[Row] = []
+    monkeypatch.setattr(panels, "write_pictures", lambda _file, given: rows.extend(given))
+    show(images=(tmp_path / "photos/train/cat/1.jpg",), labels=tmp_path / "labels")
+    assert rows[0].image.shape == (90, 40, 3)
+    with pytest.raises(InputError, match="it labels the part 'train', which has an image of the"):
+        show(images=(tmp_path / "photos/val/cat/1.jpg",), labels=tmp_path / "labels")
+
+
 def test_show_sets_annotator_and_student_side_by_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ import tyro
 
 if TYPE_CHECKING:
     from tokenlabel.annotators.protocol import Annotator
+    from tokenlabel.choices import Orientation
     from tokenlabel.labels import LabelMap, LabelStore
 
 __all__ = ["show"]
@@ -55,7 +57,7 @@ def show(
     """
     from tokenlabel.annotators.classifier import ClassifierSpec
     from tokenlabel.data.decode import decode_image, decode_picture
-    from tokenlabel.data.rules import AS_STORED, DecodeRules
+    from tokenlabel.data.rules import AS_STORED
     from tokenlabel.errors import InputError
     from tokenlabel.evaluation.load import load_classifier
     from tokenlabel.labels import LabelStore
@@ -89,17 +91,24 @@ def show(
     store = None if labels is None else LabelStore(labels)
     known = None if store is None else store.manifest.names
     teacher: Annotator[Any] | None = None
-    rules = AS_STORED
+    orientation: Orientation = "ignore"  # or as the labels' images, else the student's, were turned
+    if store is not None:
+        orientation = store.manifest.orientation
+    elif student is not None:
+        orientation = student.orientation
+    turned = replace(AS_STORED, orientation=orientation)
+    rules = turned
     if annotator is not None:
         built = ClassifierSpec(model=annotator, keep_classes=True).build(())
-        teacher, known, rules = built, built.class_names, DecodeRules(channels=built.channels)
+        teacher, known = built, built.class_names
+        rules = replace(turned, channels=built.channels)
     rows = []
     for path in images:
         if not path.is_file():
             raise InputError(f"no image at {path}")
         content = path.read_bytes()
-        image = decode_picture(content, str(path))
-        shown = None if student is None else student.decode(content, str(path))
+        image = decode_picture(content, str(path), turned)
+        shown = None if student is None else student.decode(content, str(path), turned)
         maps: dict[str, LabelMap] = {}
         if store is not None:
             maps["label map"] = store[_key(store, path)]
@@ -114,6 +123,7 @@ def show(
 
 def _key(store: LabelStore, path: Path) -> str:
     """The store's key that the path ends with, the longest there is."""
+    from tokenlabel.data.splits import named_like_a_part
     from tokenlabel.errors import InputError, nearest
 
     parts = path.resolve().parts
@@ -122,4 +132,11 @@ def _key(store: LabelStore, path: Path) -> str:
     if found is None:
         near = nearest(ends[-1], store.keys()[:1000])
         raise InputError(f"{store.location} has no label for {path}{near}")
+    labeled = store.manifest.dataset.get("found", {}).get("part")
+    part = parts[-found.count("/") - 2]  # where its data set lies, or the part of it
+    if labeled is not None and part != labeled and named_like_a_part(part):
+        raise InputError(
+            f"{store.location} has no label for {path}: it labels the part {labeled!r}, which has an"
+            " image of the same name"
+        )
     return found
