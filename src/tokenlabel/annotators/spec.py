@@ -86,8 +86,8 @@ class Network:
         """The same as keywords of `ImageAnnotator`, on this machine."""
         import torch
 
-        from tokenlabel.annotators.device import resolve_device
         from tokenlabel.annotators.image_model import Views
+        from tokenlabel.models.device import resolve_device
 
         return {
             "top_k": self.top_k,

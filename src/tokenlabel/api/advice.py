@@ -16,6 +16,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import class_titles, default_names
 from tokenlabel.losses import token_labeling_loss
 from tokenlabel.models import DenseModel, build_model
+from tokenlabel.models.device import resolve_device
 from tokenlabel.models.profile import measure_throughput
 
 __all__ = ["advise"]
@@ -35,7 +36,7 @@ def advise(source: ImageSource, decoded_per_second: float) -> Iterator[str]:
 
     `decoded_per_second` is how many images all processors decode. No weights are downloaded.
     """
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    device = resolve_device("auto")
     classes = len(source.class_names)
     yield f"decoding     {decoded_per_second:,.0f} images/s on all processors"
     images = torch.randn(_TRIED, 3, _SIDE, _SIDE, device=device)

@@ -10,8 +10,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
-import torch
-
 from tokenlabel.choices import Arithmetic, Device
 from tokenlabel.data.pictures import open_pictures
 from tokenlabel.errors import InputError
@@ -19,6 +17,7 @@ from tokenlabel.evaluation.classifier import Classifier
 from tokenlabel.evaluation.load import load_classifier
 from tokenlabel.evaluation.predictions import Prediction, pictures_of
 from tokenlabel.files import claim_file, replacing
+from tokenlabel.models.device import resolve_device
 from tokenlabel.progress import progress_bar
 from tokenlabel.runs.open import WhichWeights
 from tokenlabel.supervision import Rule
@@ -62,8 +61,7 @@ def load(
     found = load_classifier(
         checkpoint, model, weights=weights, image_size=image_size, crop_pct=crop_pct
     )
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    found.model.to("cpu" if device == "cpu" or accelerator is None else accelerator)
+    found.model.to(resolve_device(device))
     return found.in_arithmetic(dtype)
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from tokenlabel.data.classes import Classified, classify_by_folder
 from tokenlabel.data.decode import JPEG_MAGIC, read_header
-from tokenlabel.data.names import is_packed, stem
+from tokenlabel.data.names import is_gzipped, stem
 from tokenlabel.data.ranges import files_version, read_ranges
 from tokenlabel.data.reading import read_patiently
 from tokenlabel.data.shard_index import index_file, made_once, scan_shard, shard_indexes
@@ -179,10 +179,10 @@ def open_archives(
     temporary: list[str] = []
     try:
         plain = [unpacked(archive, temporary) for archive in archives]
-        kept = iter(shard_indexes([path for path in archives if not is_packed(path)]))
+        kept = iter(shard_indexes([path for path in archives if not is_gzipped(path)]))
         prefixes = _prefixes(archives)
         for number, archive in enumerate(archives):
-            index = scan_shard(plain[number], archive) if is_packed(archive) else next(kept)
+            index = scan_shard(plain[number], archive) if is_gzipped(archive) else next(kept)
             left_out.update(index.left_out)
             for inner, offset, size in zip(index.paths, index.offsets, index.sizes, strict=True):
                 path = prefixes[number] + inner

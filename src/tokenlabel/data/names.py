@@ -8,7 +8,15 @@ from pathlib import PurePath
 
 from tokenlabel.errors import InputError
 
-__all__ = ["ARCHIVE_ENDINGS", "check_key", "is_archive", "is_packed", "ordered", "sort_key", "stem"]
+__all__ = [
+    "ARCHIVE_ENDINGS",
+    "check_key",
+    "is_archive",
+    "is_gzipped",
+    "ordered",
+    "sort_key",
+    "stem",
+]
 
 _LONGEST = 4096  # bytes of a key; also bounds the numbers that `sort_key` reads
 ARCHIVE_ENDINGS = (".tar", ".tar.gz", ".tgz")
@@ -54,6 +62,6 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(ARCHIVE_ENDINGS)
 
 
-def is_packed(archive: str) -> bool:
+def is_gzipped(archive: str) -> bool:
     """Whether an archive is gzipped."""
     return archive.lower().endswith((".tar.gz", ".tgz"))

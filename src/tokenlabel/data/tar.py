@@ -13,7 +13,7 @@ from typing import IO, NamedTuple, cast
 
 import fsspec
 
-from tokenlabel.data.names import check_key, is_packed
+from tokenlabel.data.names import check_key, is_gzipped
 from tokenlabel.data.ranges import Ranges
 from tokenlabel.errors import InputError
 
@@ -87,7 +87,7 @@ def unpacked(archive: str, temporary: list[str]) -> str:
     Adds the file that it makes to `temporary`, for the caller to remove. Raises InputError for a
     damaged archive, and for one that grows beyond reason or beyond the disk.
     """
-    if not is_packed(archive):
+    if not is_gzipped(archive):
         return archive
     with tempfile.NamedTemporaryFile(suffix=".tar", delete=False) as plain:
         temporary.append(plain.name)

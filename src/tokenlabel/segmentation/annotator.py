@@ -57,7 +57,7 @@ class SegmenterSpec:
         class_names: Sequence[str],  # noqa: ARG002 (the network has classes of its own)
         device: torch.device | None = None,
     ) -> SegmenterAnnotator:
-        from tokenlabel.annotators.device import resolve_device
+        from tokenlabel.models.device import resolve_device
         from tokenlabel.segmentation.trained import load_segmenter
 
         place = resolve_device(str(device or self.device))

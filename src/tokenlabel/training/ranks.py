@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tokenlabel.errors import InputError
 from tokenlabel.models.arithmetic import autocast, native_arithmetic
+from tokenlabel.models.device import resolve_device
 from tokenlabel.runs.recipe import BaseRecipe, Engine
 from tokenlabel.torchrun import rank_and_world
 
@@ -63,13 +64,7 @@ class Ranks:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        kind = None
-        if engine.device != "cpu":
-            kind = torch.accelerator.current_accelerator(check_available=True)
-        self.device = torch.device("cpu")
-        if kind is not None:
-            local = int(os.environ.get("LOCAL_RANK", "0"))
-            self.device = torch.device("cuda", local) if kind.type == "cuda" else kind
+        self.device = resolve_device(engine.device)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         _, world = rank_and_world()
@@ -79,9 +74,8 @@ class Ranks:
         self.count = world
         self.rank = distributed.get_rank() if self.joined else 0
         self.precision: str = engine.precision
-        if (
-            engine.precision == "auto"
-        ):  # `fit` takes a begun run's, or tries which is quicker on a CPU
+        if engine.precision == "auto":
+            # `fit` takes a begun run's, or tries which is quicker on a CPU
             self.precision = PRECISION_OF[native_arithmetic(self.device)]
         self.device_batch: int = sys.maxsize  # images at once; `fit` finds out how many a GPU takes
         if isinstance(engine.device_batch, int):

@@ -1,4 +1,4 @@
-"""Where an annotator runs."""
+"""The device that a network runs on."""
 
 from __future__ import annotations
 
