@@ -222,8 +222,8 @@ class _TokenCrossEntropy(torch.autograd.Function):
             loss += _loss_and_gradient(logits[part], *rows, out=gradient[part])
         ctx.save_for_backward(gradient)
         ctx.spent = False
-        ctx.tokens = max(mask.numel(), 1)
-        return loss / ctx.tokens
+        ctx.tokens = tokens = max(mask.numel(), 1)
+        return loss / tokens
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -271,8 +271,8 @@ class _FusedTokenCrossEntropy(torch.autograd.Function):
                 grad_bias += flat.sum(0)
         ctx.save_for_backward(grad_features, grad_weight, grad_bias)
         ctx.dtypes = weight.dtype, None if bias is None else bias.dtype
-        ctx.tokens = max(mask.numel(), 1)
-        return loss / ctx.tokens
+        ctx.tokens = tokens = max(mask.numel(), 1)
+        return loss / tokens
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cuda")  # type: ignore[untyped-decorator]

@@ -12,11 +12,8 @@ from tokenlabel.text import read_json
 
 __all__ = ["Start", "start_of"]
 
-_OF_THE_IMAGES = (
-    "img_size",
-    "in_chans",
-    "num_classes",
-)  # in timm's folders: not of the model alone
+# in timm's folders: what depends on the images, not on the model alone
+_OF_THE_IMAGES = ("img_size", "in_chans", "num_classes")
 
 
 @dataclass(frozen=True)
