@@ -24,6 +24,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import sys
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -72,6 +73,7 @@ def main() -> None:
     parser.add_argument("--annotated", type=int, default=128, help="pixels the CNN is shown")
     parser.add_argument("--feature-weight", type=float, default=2.5, help="2.5 in the paper")
     parser.add_argument("--cache", choices=("ram", "disk", "device"), default="ram")
+    parser.add_argument("--match", default="", help="make only runs whose name this finds")
     parser.add_argument("--set", nargs="*", default=[], help="further values of the students")
     parser.add_argument("--set-camvid", nargs="*", default=[], help="the same, on CamVid")
     options = parser.parse_args()
@@ -233,7 +235,8 @@ class Bench:
         write_atomically(BYTES, json.dumps(bytes_, indent=2) + "\n")
 
     def make(self, runs: Iterable[Run]) -> None:
-        make_records([run.job for run in runs], self.options.workers, said)
+        chosen = [run.job for run in runs if re.search(self.options.match, run.name)]
+        make_records(chosen, self.options.workers, said)
 
 
 def require_same_options(options: Mapping[str, Any]) -> None:
