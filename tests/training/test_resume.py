@@ -26,6 +26,7 @@ from workbench import (
     weights,
 )
 
+from tokenlabel.errors import InputError
 from tokenlabel.runs.checkpoints import CheckpointFolder
 from tokenlabel.runs.recipe import Optimizer, Recipe
 from tokenlabel.runs.results import read_metrics
@@ -84,6 +85,20 @@ def test_kill_9_at_any_moment_leaves_the_same_weights(undisturbed: Path, tmp_pat
             kills += 1
         process.join()
     assert_same(weights(tmp_path / "run"), weights(undisturbed))
+
+
+def test_a_run_killed_before_its_recipe_was_written_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("")  # what is left, and a draft
+    (tmp_path / "recipe.yaml.0123abcd-99999-89abcdef.tmp").write_text("seed:")
+    run(
+        dataclasses.replace(RECIPE, schedule=dataclasses.replace(RECIPE.schedule, max_steps=1)),
+        tmp_path,
+    )
+    assert (tmp_path / "results.json").is_file()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds no run"):
+        run(RECIPE, tmp_path / "other")
 
 
 def test_muon_resumes_as_well(tmp_path: Path) -> None:

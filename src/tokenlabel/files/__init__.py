@@ -6,6 +6,7 @@ from tokenlabel.files.locks import locked as locked
 from tokenlabel.files.names import cache_folder as cache_folder
 from tokenlabel.files.names import claim_file as claim_file
 from tokenlabel.files.names import claim_folder as claim_folder
+from tokenlabel.files.names import contents as contents
 from tokenlabel.files.names import inside as inside
 from tokenlabel.files.writing import disk_errors as disk_errors
 from tokenlabel.files.writing import permit as permit

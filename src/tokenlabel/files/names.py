@@ -10,7 +10,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.files.locks import LOCK
 from tokenlabel.files.writing import ASIDE, explained, remove_leftovers
 
-__all__ = ["cache_folder", "claim_file", "claim_folder", "inside"]
+__all__ = ["cache_folder", "claim_file", "claim_folder", "contents", "inside"]
 
 
 def inside(folder: Path, name: str, *, links: bool = False) -> Path:
@@ -48,13 +48,12 @@ def claim_folder(
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file: name a folder")
-    if path.is_dir() and not overwrite:
-        foreign = any(not _is_aside(entry.name) for entry in os.scandir(path))
-        if foreign and not (ours is not None and ours(path)):
-            option = "" if overwrite is None else ", or say --overwrite"
-            raise InputError(
-                f"{path} is not empty and holds something else: choose another folder{option}"
-            )
+    foreign = path.is_dir() and not overwrite and contents(path)
+    if foreign and not (ours is not None and ours(path)):
+        option = "" if overwrite is None else ", or say --overwrite"
+        raise InputError(
+            f"{path} is not empty and holds something else: choose another folder{option}"
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -85,5 +84,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("TOKENLABEL_CACHE") or Path(base) / "tokenlabel")
 
 
-def _is_aside(name: str) -> bool:
-    return name == LOCK or ASIDE.search(name) is not None
+def contents(folder: Path) -> set[str]:
+    """Names in a folder, but for a lock and drafts, which a process that was killed leaves behind."""
+    names = (entry.name for entry in os.scandir(folder))
+    return {name for name in names if name != LOCK and ASIDE.search(name) is None}

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from tokenlabel.errors import InputError
-from tokenlabel.files import disk_errors, locked, write_atomically
+from tokenlabel.files import contents, disk_errors, locked, write_atomically
 from tokenlabel.runs.checkpoints import CheckpointFolder
 from tokenlabel.runs.recipe import BaseRecipe
 from tokenlabel.runs.recipe_file import differences, flat, read_recipe, to_yaml
@@ -112,7 +112,7 @@ class RunFolder:
 
     def _only_labels(self) -> bool:
         """Labels made for a run may lie in its folder before it starts."""
-        return {p.name for p in self.path.iterdir()} <= {"labels"}
+        return contents(self.path) <= {"labels"}
 
     @property
     def results(self) -> dict[str, Any] | None:
