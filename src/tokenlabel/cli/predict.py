@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from tokenlabel.choices import Arithmetic, Device
-from tokenlabel.cli.said import say_next
+from tokenlabel.cli.said import SOME_LEFT_OUT, say_next
 
 if TYPE_CHECKING:
     from tokenlabel.api.predict import Predictions
@@ -81,7 +81,7 @@ def predict(
         *(("--checkpoint", checkpoint), ("--model", model)),
         ("--output", f"{name}-exported"),
     )
-    return 3 if result.unreadable else 0
+    return SOME_LEFT_OUT if result.unreadable else 0
 
 
 def _print(result: Predictions) -> None:

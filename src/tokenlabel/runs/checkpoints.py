@@ -28,12 +28,13 @@ from tokenlabel.files import (
 )
 from tokenlabel.text import read_json, read_text
 
-__all__ = ["CheckpointFolder", "State", "fault_of"]
+__all__ = ["PROGRESS", "CheckpointFolder", "State", "fault_of", "is_checkpoint"]
 
 State = dict[str, Any]
 """`model` and, if any, `ema`: weights by name; `optimizer`: a state dict; `progress`: plain values."""
 
 _SUMS = "SHA256SUMS"
+PROGRESS = "progress.json"
 
 
 class CheckpointFolder:
@@ -112,7 +113,7 @@ def _write(folder: Path, state: State) -> None:
         if name in state:
             write_tensors(folder / f"{name}.safetensors", state[name])
     write_torch(folder / "optimizer.pt", state["optimizer"])
-    (folder / "progress.json").write_text(json.dumps(state["progress"]))
+    (folder / PROGRESS).write_text(json.dumps(state["progress"]))
     files = sorted(folder.iterdir())
     sums = "".join(f"{sha256_of(file)}  {file.name}\n" for file in files)
     (folder / _SUMS).write_text(sums)
@@ -127,8 +128,13 @@ def _read(folder: Path) -> State:
     return {
         **weights,
         "optimizer": torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True),
-        "progress": read_json(folder / "progress.json", kind=dict),
+        "progress": read_json(folder / PROGRESS, kind=dict),
     }
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is one of a run's checkpoints."""
+    return (folder / PROGRESS).is_file()
 
 
 def fault_of(folder: Path, *, weights_only: bool = False) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 from tokenlabel.errors import InputError
 from tokenlabel.progress import console
-from tokenlabel.runs.checkpoints import CheckpointFolder, fault_of
+from tokenlabel.runs.checkpoints import PROGRESS, CheckpointFolder, fault_of, is_checkpoint
 from tokenlabel.runs.recipe import Recipe
 from tokenlabel.runs.recipe_file import R, read_recipe
 from tokenlabel.text import read_json, read_yaml
@@ -57,7 +57,7 @@ class Run(Generic[R_co]):
     @cached_property
     def recorded(self) -> dict[str, Any]:
         """What was kept beside the checkpoint's weights (see `BaseRecipe.recorded`); {} in old ones."""
-        file = self.checkpoint / "progress.json"
+        file = self.checkpoint / PROGRESS
         found = read_json(file, kind=dict).get("recorded", {}) if file.is_file() else {}
         return found if isinstance(found, dict) else {}
 
@@ -126,7 +126,7 @@ def open_run(path: str | Path, kind: type[Any] = Recipe) -> Run[Any]:
     Raises InputError where the path holds no such run. Weights are verified when they are asked for.
     """
     path = Path(path)
-    chosen = path if (path / "progress.json").is_file() else None
+    chosen = path if is_checkpoint(path) else None
     folder = path if chosen is None else path.resolve().parent.parent
     if not holds_run(folder):
         raise InputError(f"{path} is no run: it holds no recipe.yaml")
@@ -159,7 +159,7 @@ def saved_weights(place: str | Path) -> Path:
     path = Path(place)
     if not path.is_dir():
         return path
-    step = (path / "progress.json").is_file()
+    step = is_checkpoint(path)
     if not step and not holds_run(path):
         return path / "model.safetensors"
     # weights are found without the recipe, so that runs of every kind may be started from

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenlabel.errors import InputError
+from tokenlabel.runs.checkpoints import is_checkpoint
 from tokenlabel.runs.open import holds_run, open_run
 from tokenlabel.text import read_json
 
@@ -35,7 +36,7 @@ def start_of(weights: str | Path) -> Start | None:
     Raises InputError where a folder holds another kind of run, or names no model.
     """
     folder = Path(weights)
-    if holds_run(folder) or (folder / "progress.json").is_file():  # or one of a run's checkpoints
+    if holds_run(folder) or is_checkpoint(folder):
         try:
             recipe = open_run(folder).recipe
         except InputError as error:
