@@ -54,21 +54,25 @@ def holds_images(folder: Path) -> bool:
 
 def _unwrapped(root: Path) -> Path:
     """As `splits.wrapper_of`: the one folder in `root` that holds the parts; else `root`."""
-    inner = root
+    inner = _only_folder(root)
     for _ in range(_DEEPEST):
-        here = inner
-        held = (name for name in _visible_folders(here) if holds_images(here / name))
-        folders = list(islice(held, 2))
-        if len(folders) != 1 or named_like_a_part(folders[0]) or _is_flat(inner):
+        if inner is None:
             break
-        inner = inner / folders[0]
         if holds_parts(_top_folders(inner, _visible_folders(inner))):
             return inner
+        inner = _only_folder(inner)
     return root
 
 
-def _is_flat(folder: Path) -> bool:
-    return any(is_visible(e.name) and is_image(e.name) and e.is_file() for e in entries_of(folder))
+def _only_folder(folder: Path) -> Path | None:
+    """The one folder that holds all images of a folder, unless it is named like a part."""
+    held = (name for name in _visible_folders(folder) if holds_images(folder / name))
+    names = list(islice(held, 2))
+    if len(names) != 1 or named_like_a_part(names[0]):
+        return None
+    entries = entries_of(folder)
+    beside = any(is_visible(e.name) and is_image(e.name) and e.is_file() for e in entries)
+    return None if beside else folder / names[0]
 
 
 def _visible_folders(root: Path) -> list[str]:
