@@ -342,9 +342,6 @@ def keep(runs: Sequence[Run]) -> None:
     run = max(runs, key=lambda run: run.job.record().score, default=None)
     if run is None or not run.folder.exists():
         return  # a record that came with the code
-    for other in runs:
-        if other is not run:
-            shutil.rmtree(WEIGHTS / f"camvid-{other.name}", ignore_errors=True)
     opened, record = open_run(run.folder, SegmentationRecipe), run.job.record()
     target = WEIGHTS / f"camvid-{run.name}"
     target.mkdir(parents=True, exist_ok=True)
@@ -378,6 +375,9 @@ bfloat16, from random weights.
         --recipe {recipe}
 """
     write_atomically(target / "README.md", card)
+    for other in runs:
+        if other is not run:
+            shutil.rmtree(WEIGHTS / f"camvid-{other.name}", ignore_errors=True)
 
 
 if __name__ == "__main__":
