@@ -46,12 +46,12 @@ from tokenlabel.models import build_model
 
 STUDENTS = ("lvvit", "vit")
 SIDE = 64  # pixels of the images
-TEACHER_SIDE = 48  # of the CNN's training: smaller than what it labels (FixRes, 1906.06423)
+TRUE_CLASS = "supervision.class_target=ground-truth"
 FEW = 10  # one label of so many is kept
 # the options that decide a result, which every record keeps
 DECIDING = (
-    "images", "epochs", "teacher_epochs", "words", "annotated", "patch", "feature_weight", "set",
-    "set_camvid",
+    "images", "epochs", "teacher_epochs", "taught", "words", "annotated", "patch",
+    "feature_weight", "set", "set_camvid",
 )  # fmt: skip
 
 
@@ -66,6 +66,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500, help="a class, of those to train on")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--teacher-epochs", type=int, default=8)
+    parser.add_argument(
+        "--taught", type=int, default=96, help="pixels that the CNN is taught with (FixRes: fewer)"
+    )
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--students", nargs="*", default=STUDENTS)
     parser.add_argument("--patch", type=int, default=8, help="pixels of a student's patch")
@@ -106,6 +109,8 @@ class Bench:
                 self.run(Arm.CLASSES, *place, labels=[classes]),
                 self.run(Arm.WORDS, *place, labels=[words]),
                 self.run(Arm.BOTH, *place, labels=[classes, words]),
+                self.run(Arm.CLASSES_BESIDE_TRUTH, *place, TRUE_CLASS, labels=[classes]),
+                self.run(Arm.BOTH_BESIDE_TRUTH, *place, TRUE_CLASS, labels=[classes, words]),
                 self.regression(teacher, *place),
             )
         )
@@ -176,7 +181,7 @@ class Bench:
         tl.teach(
             data=str(data), output=folder, model="resnet10t", pretrained=False,
             model_kwargs={"output_stride": 8, "channels": [64, 128, 256, 256]},
-            image_size=TEACHER_SIDE, epochs=epochs, batch_size=128, opt="muon",
+            image_size=self.options.taught, epochs=epochs, batch_size=128, opt="muon",
             lr=6e-3, holdout=0.0, dtype="auto", cache=self.options.cache, workers=self.loaders,
         )  # fmt: skip
         return folder
@@ -193,7 +198,7 @@ class Bench:
             for student in self.options.students:
                 yield student, seed
 
-    def run(self, arm: str, student: str, seed: int, **choices: Any) -> Run:
+    def run(self, arm: str, student: str, seed: int, *settings: str, **choices: Any) -> Run:
         epochs = choices.get("epochs", self.options.epochs)
         chosen = {
             "data": str(self.all), "val": str(self.val), "recipe": f"cifar10_{student}",
@@ -201,7 +206,7 @@ class Bench:
             "workers": self.loaders,
             "settings": [
                 f"model.kwargs.patch_size={self.options.patch}", f"validate_every={epochs}",
-                *self.options.set,
+                *settings, *self.options.set,
             ],
         } | choices  # fmt: skip
         return Run(arm, student, seed, self.output, chosen, self.deciding)

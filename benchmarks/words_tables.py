@@ -26,6 +26,9 @@ class Arm(StrEnum):
     CLASSES = "token labels"
     WORDS = "words"
     BOTH = "token labels and words"
+    # the class token learns the ground truth instead of a blend with the teacher's answer
+    CLASSES_BESIDE_TRUTH = "token labels, true class"
+    BOTH_BESIDE_TRUTH = "token labels and words, true class"
     FEATURES = "features"
     TENTH = "a tenth"
     TENTH_CLASSES = "a tenth, token labels"
@@ -43,7 +46,15 @@ def write_tables() -> None:
         _scores(
             "Taught by one network",
             records,
-            (Arm.LABELS, Arm.CLASSES, Arm.WORDS, Arm.BOTH, Arm.FEATURES),
+            (
+                Arm.LABELS,
+                Arm.CLASSES,
+                Arm.CLASSES_BESIDE_TRUTH,
+                Arm.WORDS,
+                Arm.BOTH,
+                Arm.BOTH_BESIDE_TRUTH,
+                Arm.FEATURES,
+            ),
         ),
         _gaps(
             records,
@@ -52,6 +63,8 @@ def write_tables() -> None:
                 (Arm.WORDS, Arm.CLASSES),
                 (Arm.BOTH, Arm.CLASSES),
                 (Arm.BOTH, Arm.WORDS),
+                (Arm.BOTH_BESIDE_TRUTH, Arm.CLASSES_BESIDE_TRUTH),
+                (Arm.BOTH_BESIDE_TRUTH, Arm.WORDS),
             ),
         ),
         _scores(

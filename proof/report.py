@@ -266,15 +266,18 @@ def small_table(records: Records, title: str, runs: list[Run]) -> list[str]:
     if not done:
         return []
     shown = list(dict.fromkeys(run.student for run in runs))
-    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    lines: dict[tuple[str, ...], dict[str, dict[int, float]]] = {}
     for run in done:
         line = (
             run.images.title,
             run.title,
             ANNOTATORS[run.by].title if run.labels else "",
         )
-        lines.setdefault(line, {})[run.student] = f"{records[run.name].score:.2f}"
-    rows = [[*line, *(cells.get(s, "-") for s in shown)] for line, cells in lines.items()]
+        by_seed = lines.setdefault(line, {}).setdefault(run.student, {})
+        by_seed[run.seed] = records[run.name].score
+    rows = [
+        [*line, *(plus_minus(cells.get(s, {})) for s in shown)] for line, cells in lines.items()
+    ]
     head = ["images", "trained with", "annotator", *(STUDENTS[s] for s in shown)]
     return [f"## {title.replace('-', ' ').capitalize()}", prose(title), markdown(head, rows)]
 
