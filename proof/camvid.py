@@ -75,7 +75,7 @@ OF_MASKS = "token labels of masks"
 PAIRS = [(arm, other) for arm in TEACHERS for other in (FEW, FULL)]  # whose differences are shown
 PAIRS += [(TOKENS, LABELS), (LABELS, RANDOM), (OF_MASKS, RANDOM), (OF_MASKS, TOKENS)]
 WAYS = {
-    "fine-tuned": ("schedule.updates=1600",),  # four times the recipe's: the head is larger
+    "fine-tuned": (),
     "frozen": ("model.freeze=true", "augment.views=4", "model.head=linear4"),
 }
 # of the student of masks: crops of an eighth to a half of a scene
