@@ -78,7 +78,8 @@ WAYS = {
     "fine-tuned": (),
     "frozen": ("model.freeze=true", "augment.views=4", "model.head=linear4"),
 }
-# of the student of masks: crops of an eighth to a half of a scene
+STUDENT_OF_MASKS = WORK / "student-of-masks"
+# it is shown crops of an eighth to a half of a scene
 STUDENT: dict[str, Any] = {
     "recipe": "cifar10_lvvit", "image_size": 64, "epochs": 40, "batch_size": 16, "scale": "sqrt",
     "device_batch": 16, "mix": "none", "workers": 0, "cache": "ram",
@@ -215,7 +216,7 @@ def main() -> None:
     if options.with_tokens:
         students = {TOKENS: options.with_tokens, LABELS: options.without, RANDOM: options.without}
     if options.of_masks:
-        students[OF_MASKS] = [student_of_masks(options.data)] * len(options.seeds)
+        students[OF_MASKS] = [str(STUDENT_OF_MASKS)] * len(options.seeds)
     tables = [runs]
     for way in WAYS:
         sides = {}
@@ -224,12 +225,15 @@ def main() -> None:
             sides[arm] = [Run(arm, seed, options.data, settings, of, way) for seed, of in pairs]
         tables.append(sides)
     # seed by seed; those on few masks are made by those that learn from their labels
-    jobs = [
-        run.checked()
+    chosen = [
+        run
         for of_one_seed in zip(*(side for sides in tables for side in sides.values()), strict=True)
         for run in of_one_seed
         if run.arm not in TEACHERS.values() and re.search(options.match, run.name)
     ]
+    jobs = [run.checked() for run in chosen]
+    if any(run.arm == OF_MASKS and not run.job.file.exists() for run in chosen):
+        train_student_of_masks(options.data)
     make_records(jobs, options.workers, said)
     parts = []
     for sides in tables:
@@ -252,16 +256,15 @@ def said(record: Record) -> None:
     sys.stdout.flush()
 
 
-def student_of_masks(data: Path) -> str:
+def train_student_of_masks(data: Path) -> None:
     """An LV-ViT that learned the token labels of the training scenes' masks, and nothing else."""
     scenes, masks, classes = (
         str(data / path) for path in ("images/training", "annotations/training", "classes.json")
     )
-    store, student = WORK / "labels-of-masks", WORK / "student-of-masks"
+    store = WORK / "labels-of-masks"
     spec = {"kind": "masks", "folder": masks, "classes": classes, "first_value": 1}
     annotate(data=scenes, output=store, annotator=spec | {"ignored_values": [0]})
-    train(data=scenes, labels=str(store), output=student, **STUDENT)
-    return str(student)
+    train(data=scenes, labels=str(store), output=STUDENT_OF_MASKS, **STUDENT)
 
 
 def with_few_masks(data: Path) -> Path:

@@ -48,6 +48,7 @@ from tokenlabel.compare.record import Record, read_record
 from tokenlabel.data.names import ordered
 
 WEIGHTS = Path("proof/weights")
+BASELINES_KEPT = ("lvvit", "vit")  # all students' would be more than 16 MiB
 SCALE = RESULTS / "scale.json"
 FEW = {"cifar10": 1000, "tinyimagenet100": 100}  # images a class, where all are too many
 FIRST = (("lvvit", 4), ("vit", 4), ("resnet", 4), ("swin", 0))  # students, runs that must fit
@@ -243,11 +244,13 @@ def make_labels(labels: Labels, threads: int) -> None:
 
 
 def keep_weights(of: Images, by: str, wanted: Sequence[str]) -> None:
-    """Of each student the best seed of the strongest baseline and of token labels, as timm folders
+    """The best seed of each student's token labels, and of some strongest baselines, as timm folders
     with cards."""
     records = report.read_records()
     for student in (s for s in report.students(records, of) if s in wanted):
-        for arm in report.chosen(records, of, student, by):
+        base, ours = report.chosen(records, of, student, by)
+        kept = of.data == "cifar10" and student in BASELINES_KEPT
+        for arm in (base, ours) if kept else (ours,):
             by_seed = report.of_student(records, of, student, by).scores(arm)
             if not by_seed:
                 continue

@@ -22,10 +22,10 @@ from tokenlabel.compare.record import Record, write_record
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     "--images", "20", "--epochs", "1", "--teacher-epochs", "1", "--seeds", "1", "--students",
-    "lvvit", "--words", "8", "--annotated", "64", "--workers", "2", "--cache", "device", "--set",
-    "schedule.batch_size=8", "engine.device_batch=8", "schedule.max_steps=2",
-    "engine.precision=fp32", "--set-camvid", "schedule.updates=2", "schedule.batch_size=2",
-    "schedule.warmup_updates=1", "augment.crop=[32, 32]", "test.short_side=48",
+    "lvvit", "--words", "8", "--annotated", "64", "--taught", "48", "--workers", "2",
+    "--cache", "device", "--set", "schedule.batch_size=8", "engine.device_batch=8",
+    "schedule.max_steps=2", "engine.precision=fp32", "--set-camvid", "schedule.updates=2",
+    "schedule.batch_size=2", "schedule.warmup_updates=1", "augment.crop=[32, 32]", "test.short_side=48",
 )  # fmt: skip
 
 

@@ -149,6 +149,16 @@ def test_memory_is_counted_as_it_is_used(scenes: Path, monkeypatch: pytest.Monke
     assert kept_bytes(model, crop, 2 * 3 * 2, 5 * 2) == 2 * kept
 
 
+def test_features_that_half_precision_cannot_hold_stay_finite(scenes: Path) -> None:
+    pairs = open_pairs(scenes, "training")
+    samples = Samples(pairs, PairAugmentation(crop=(32, 48), short_side=48), 0, 1)
+    order = BatchOrder(np.arange(len(samples)), len(samples))
+    huge = torch.tensor([-1e6, 2.0, 1e6]).expand(1, 1, 1, 3)
+    (batch,) = FeatureLoader(samples, order, 0, lambda _: [huge]).epoch(0)
+    assert batch.features is not None
+    assert batch.features[0][0].flatten().tolist() == [-65504, 2, 65504]
+
+
 def test_features_beyond_the_memory_are_refused(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"features of 8,000,000,000,000 views would take"):
         train(scenes, tmp_path / "run", "augment.views=1000000000000")

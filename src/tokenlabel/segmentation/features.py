@@ -23,6 +23,7 @@ from tokenlabel.torchrun import local_world
 __all__ = ["FeatureLoader", "kept_bytes", "require_memory"]
 
 _NO_IMAGE = torch.empty(0, dtype=torch.uint8)
+_LARGEST = torch.finfo(torch.float16).max
 _SHARE = 0.8  # of the machine's memory that features and labels may take
 
 Features = Callable[[Tensor], Sequence[Tensor]]
@@ -32,7 +33,8 @@ class FeatureLoader(Loader[PairBatch]):
     """Batches with the features of their images in the place of the images.
 
     `features` maps images [1, C, H, W] from 0 to 255 to a frozen backbone's maps. They are made one
-    scene at a time, so that they do not depend on what shares a batch, and kept as float16.
+    scene at a time, so that they do not depend on what shares a batch, and kept as float16; what is
+    larger in size than float16 can say becomes its largest number.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class FeatureLoader(Loader[PairBatch]):
     @torch.no_grad()
     def _look(self, sample: Sample) -> tuple[Sample, tuple[Tensor, ...]]:
         maps = self.features(sample.image.permute(2, 0, 1)[None])
-        kept = tuple(x[0].to("cpu", torch.float16) for x in maps)
+        kept = tuple(x[0].clamp(-_LARGEST, _LARGEST).to("cpu", torch.float16) for x in maps)
         return sample._replace(image=_NO_IMAGE), kept
 
     def _batch(
