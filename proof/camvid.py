@@ -208,10 +208,12 @@ def main() -> None:
     arms = {FULL: (options.data, None), FEW: (few, None), SOFT: (few, None)}
     if options.pretrained:
         arms |= {LARGE: (few, options.pretrained), BETTER: (few, options.pretrained)}
-    runs = {
-        arm: [Run(arm, seed, data, settings, start) for seed in options.seeds]
-        for arm, (data, start) in arms.items()
-    }
+
+    def runs_of(arm: str, seeds: Sequence[int]) -> list[Run]:
+        data, start = arms[arm]
+        return [Run(arm, seed, data, settings, start) for seed in seeds]
+
+    runs = {arm: runs_of(arm, options.seeds) for arm in arms}
     students = {}
     if options.with_tokens:
         students = {TOKENS: options.with_tokens, LABELS: options.without, RANDOM: options.without}
@@ -237,12 +239,15 @@ def main() -> None:
     make_records(jobs, options.workers, said)
     parts = []
     for sides in tables:
-        made = {arm: [r for r in side if r.job.file.exists()] for arm, side in sides.items()}
-        made = {arm: side for arm, side in made.items() if side}
-        if made:
-            parts += [table(made), differences(made)]
-    for arms in ((FULL,), tuple(TEACHERS)):
-        keep([run for arm in arms for run in runs.get(arm, ()) if run.job.file.exists()])
+        done = {arm: [r for r in side if r.job.file.exists()] for arm, side in sides.items()}
+        done = {arm: side for arm, side in done.items() if side}
+        if done:
+            parts += [table(done), differences(done)]
+    # the best of all seeds that have a record, also those that are not of this call
+    seeds = sorted({int(file.stem.rpartition("-")[2]) for file in RESULTS.glob("*.json")})
+    for kept in ((FULL,), tuple(TEACHERS)):
+        made = [run for arm in kept if arm in arms for run in runs_of(arm, seeds)]
+        keep([run for run in made if run.job.file.exists()])
     before, mark, rest = PAGE.read_text().partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
     write_atomically(PAGE, before + mark + "\n\n".join(parts) + end + after)
