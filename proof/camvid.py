@@ -233,21 +233,20 @@ def main() -> None:
         for run in of_one_seed
         if run.arm not in TEACHERS.values() and re.search(options.match, run.name)
     ]
-    jobs = [run.checked() for run in chosen]
-    if any(run.arm == OF_MASKS and not run.job.file.exists() for run in chosen):
-        train_student_of_masks(options.data)
-    make_records(jobs, options.workers, said)
+    if any(run.arm == OF_MASKS for run in chosen):
+        train_student_of_masks(options.data)  # the recipes of its runs name its network
+    make_records([run.checked() for run in chosen], options.workers, said)
     parts = []
     for sides in tables:
-        done = {arm: [r for r in side if r.job.file.exists()] for arm, side in sides.items()}
-        done = {arm: side for arm, side in done.items() if side}
-        if done:
-            parts += [table(done), differences(done)]
+        made = {arm: [r for r in side if r.job.file.exists()] for arm, side in sides.items()}
+        made = {arm: side for arm, side in made.items() if side}
+        if made:
+            parts += [table(made), differences(made)]
     # the best of all seeds that have a record, also those that are not of this call
     seeds = sorted({int(file.stem.rpartition("-")[2]) for file in RESULTS.glob("*.json")})
     for kept in ((FULL,), tuple(TEACHERS)):
-        made = [run for arm in kept if arm in arms for run in runs_of(arm, seeds)]
-        keep([run for run in made if run.job.file.exists()])
+        of_all = (run for arm in kept if arm in arms for run in runs_of(arm, seeds))
+        keep([run for run in of_all if run.job.file.exists()])
     before, mark, rest = PAGE.read_text().partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
     write_atomically(PAGE, before + mark + "\n\n".join(parts) + end + after)
