@@ -235,14 +235,7 @@ class Bench:
         network = build_model(str(teacher), pretrained=True)
         stages = feature_regression.stages(network, self.options.annotated)
         size = 2 * sum(stage.numel() for stage in stages)  # in half precision
-        both = sum(found.values())
-        bytes_ = {
-            **found,
-            Arm.CLASSES_BESIDE_TRUTH: found[Arm.CLASSES],
-            Arm.BOTH: both,
-            Arm.BOTH_BESIDE_TRUTH: both,
-            Arm.FEATURES: size,
-        }
+        bytes_ = found | {Arm.BOTH: sum(found.values()), Arm.FEATURES: size}
         RESULTS.mkdir(parents=True, exist_ok=True)
         write_atomically(BYTES, json.dumps(bytes_, indent=2) + "\n")
 

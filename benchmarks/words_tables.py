@@ -17,6 +17,8 @@ BYTES = RESULTS / "bytes.json"  # of an image, by arm
 PAGE = Path("docs/words.md")
 MARKS = ("<!-- made by benchmarks/bench_words.py -->\n", "\n<!-- end -->")
 
+# the class token learns the ground truth instead of a blend with the teacher's answer
+BESIDE_TRUTH = ", true class"
 OTHER = "other data after "
 SCENES = "scenes after "
 
@@ -26,9 +28,8 @@ class Arm(StrEnum):
     CLASSES = "token labels"
     WORDS = "words"
     BOTH = "token labels and words"
-    # the class token learns the ground truth instead of a blend with the teacher's answer
-    CLASSES_BESIDE_TRUTH = "token labels, true class"
-    BOTH_BESIDE_TRUTH = "token labels and words, true class"
+    CLASSES_BESIDE_TRUTH = f"{CLASSES}{BESIDE_TRUTH}"
+    BOTH_BESIDE_TRUTH = f"{BOTH}{BESIDE_TRUTH}"
     FEATURES = "features"
     TENTH = "a tenth"
     TENTH_CLASSES = "a tenth, token labels"
@@ -102,7 +103,8 @@ def _scores(title: str, records: Sequence[Record], arms: Sequence[str]) -> str:
         values = [plus_minus(found.scores(f"{name}, {arm}")) for name in names]
         if set(values) == {"-"}:
             continue
-        size = f"{known[arm]:,.0f}" if arm in known else ""
+        labels = arm.removesuffix(BESIDE_TRUTH)
+        size = f"{known[labels]:,.0f}" if labels in known else ""
         rows.append([arm, *values, *([size] if sized else [])])
     head = [title, *names, *(["bytes an image"] if sized else [])]
     return markdown(head, rows) if len(rows) > 1 else ""

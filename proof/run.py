@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -48,7 +48,6 @@ from tokenlabel.compare.record import Record, read_record
 from tokenlabel.data.names import ordered
 
 WEIGHTS = Path("proof/weights")
-BASELINES_KEPT = ("lvvit", "vit")  # all students' would be more than 16 MiB
 SCALE = RESULTS / "scale.json"
 FEW = {"cifar10": 1000, "tinyimagenet100": 100}  # images a class, where all are too many
 FIRST = (("lvvit", 4), ("vit", 4), ("resnet", 4), ("swin", 0))  # students, runs that must fit
@@ -90,9 +89,10 @@ def main() -> None:
         make(wanted, rates, ends, options.workers)
     report.main()
     if options.weights:
-        keep_weights(cifar, "taught", list(STUDENTS))
+        # the baselines of all students would be more than 16 MiB
+        keep_weights(cifar, "taught", STUDENTS, baselines=("lvvit", "vit"))
         if tiny is not None:
-            keep_weights(tiny, "finetuned", ["lvvit"])
+            keep_weights(tiny, "finetuned", ("lvvit",))
 
 
 # -- how much there is time for --------------------------------------------------------------------
@@ -243,14 +243,15 @@ def make_labels(labels: Labels, threads: int) -> None:
     done.write_text(json.dumps(values, indent=2) + "\n")
 
 
-def keep_weights(of: Images, by: str, wanted: Sequence[str]) -> None:
-    """The best seed of each student's token labels, and of some strongest baselines, as timm folders
-    with cards."""
+def keep_weights(
+    of: Images, by: str, wanted: Collection[str], baselines: Collection[str] = ()
+) -> None:
+    """The best seed of token labels of the students `wanted`, and of the strongest baseline of
+    `baselines`, as timm folders with cards."""
     records = report.read_records()
     for student in (s for s in report.students(records, of) if s in wanted):
         base, ours = report.chosen(records, of, student, by)
-        kept = of.data == "cifar10" and student in BASELINES_KEPT
-        for arm in (base, ours) if kept else (ours,):
+        for arm in (base, ours) if student in baselines else (ours,):
             by_seed = report.of_student(records, of, student, by).scores(arm)
             if not by_seed:
                 continue

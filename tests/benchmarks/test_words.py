@@ -112,8 +112,7 @@ def test_both_parts_leave_records_and_tables(desk: Path) -> None:
     records = list((desk / "proof" / "words").glob("lvvit-*.json"))
     assert len(records) == 7 + 5 + 3 + 3  # all labels are in both parts
     assert set(json.loads((desk / "proof" / "words" / "bytes.json").read_text())) == {
-        "token labels", "token labels, true class", "words", "token labels and words",
-        "token labels and words, true class", "features",
+        "token labels", "words", "token labels and words", "features"
     }  # fmt: skip
     page = (desk / "docs" / "words.md").read_text()
     for line in (

@@ -23,7 +23,8 @@ from tokenlabel.torchrun import local_world
 __all__ = ["FeatureLoader", "kept_bytes", "require_memory"]
 
 _NO_IMAGE = torch.empty(0, dtype=torch.uint8)
-_LARGEST = torch.finfo(torch.float16).max
+_KEPT = torch.float16  # what features are kept as
+_LARGEST = torch.finfo(_KEPT).max
 _SHARE = 0.8  # of the machine's memory that features and labels may take
 
 Features = Callable[[Tensor], Sequence[Tensor]]
@@ -59,7 +60,7 @@ class FeatureLoader(Loader[PairBatch]):
     @torch.no_grad()
     def _look(self, sample: Sample) -> tuple[Sample, tuple[Tensor, ...]]:
         maps = self.features(sample.image.permute(2, 0, 1)[None])
-        kept = tuple(x[0].clamp(-_LARGEST, _LARGEST).to("cpu", torch.float16) for x in maps)
+        kept = tuple(x[0].clamp(-_LARGEST, _LARGEST).to("cpu", _KEPT) for x in maps)
         return sample._replace(image=_NO_IMAGE), kept
 
     def _batch(
@@ -77,7 +78,7 @@ def kept_bytes(model: SegmentationModel, crop: tuple[int, int], masked: int, sof
     """
     shown: SegmentationModel = on_meta(model)
     image = torch.empty(1, image_shape(model.pyramid.backbone)[0], *crop, device="meta")
-    features = sum(x.numel() for x in shown.features(image)) * torch.float16.itemsize
+    features = sum(x.numel() for x in shown.features(image)) * _KEPT.itemsize
     labels = math.prod(crop) * torch.int16.itemsize
     cells = math.prod(soft_grid(crop)) * model.num_classes * torch.float32.itemsize
     return local_world() * ((masked + soft) * (features + labels) + soft * cells)
