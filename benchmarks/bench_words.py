@@ -8,9 +8,11 @@ TINYIMAGENET is a folder with train.tar and val.tar of class folders. `mechanism
 classes, as words of its features before the head, as both, and as features by regression at three
 depths (`feature_regression.py`). `few`: a CNN taught on a tenth of the labels; its words pre-train on
 all images without classes, and the tenth fine-tunes, for as many updates as all labels get; against
-the tenth alone, against its token labels, and against all labels. Students are judged by their class
-token. Then both, and a student of random weights, are fine-tuned on CIFAR-10, where --other names it,
-and on CamVid's scenes in ADE20K's layout (see `proof/camvid.py`), where --camvid names them.
+the tenth alone, against its token labels, and against all labels. The same with words of a network that
+was pretrained elsewhere: EfficientNet-Lite0, whose weights --pretrained names. Students are judged by
+their class token. Then students of words, of all labels and of random weights are fine-tuned on
+CIFAR-10, where --other names it, and on CamVid's scenes in ADE20K's layout (see `proof/camvid.py`),
+where --camvid names them.
 
 `--workers` runs are made at a time; cores that are left over load images, unless they stay on the GPU.
 Every step goes on where it was stopped. Finished runs leave a record in `proof/words/`, with the options
@@ -48,6 +50,11 @@ STUDENTS = ("lvvit", "vit")
 SIDE = 64  # pixels of the images
 TRUE_CLASS = "supervision.class_target=ground-truth"
 FEW = 10  # one label of so many is kept
+FINE_TUNING = 2e-3  # learning rate of students that begin with weights: a third of the recipes'
+PRETRAINED = {
+    "model": "tf_efficientnet_lite0",
+    "network": {"image_size": 256},  # a thirty-second of it: as many cells as tokens
+}
 # the options that decide a result, which every record keeps
 DECIDING = (
     "images", "epochs", "teacher_epochs", "taught", "words", "annotated", "patch",
@@ -60,6 +67,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--other", type=Path, help="folder with train.tar(.gz) and val.tar(.gz)")
     parser.add_argument("--camvid", type=Path, help="folder with images/ and annotations/")
+    parser.add_argument("--pretrained", type=Path, help="weights of EfficientNet-Lite0")
     parser.add_argument("--part", choices=("mechanism", "few"), default="mechanism")
     parser.add_argument("--output", type=Path, default=Path("runs/words"))
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at a time")
@@ -98,8 +106,8 @@ class Bench:
 
     def mechanism(self) -> None:
         teacher = self.teach("cnn", self.all, self.options.teacher_epochs)
-        classes = self.annotate(Arm.CLASSES, self.all, teacher, kind="classifier")
-        words = self.annotate(Arm.WORDS, self.all, teacher, kind="words", words=self.options.words)
+        classes = self.annotate(Arm.CLASSES, self.all, "classifier", self.shown(teacher))
+        words = self.annotate(Arm.WORDS, self.all, "words", self.shown(teacher))
         self.measure(teacher)
         self.make(
             run
@@ -120,27 +128,33 @@ class Bench:
         few = listed(self.train, self.output / "few.csv", options.images // FEW, classes=True)
         plain = listed(self.train, self.output / "plain.csv", options.images, classes=False)
         teacher = self.teach("cnn-few", few, FEW * options.teacher_epochs)
-        words = self.annotate(Arm.BEFORE, plain, teacher, kind="words", words=options.words)
-        classes = self.annotate(Arm.TENTH_CLASSES, few, teacher, kind="classifier")
+        classes = self.annotate(Arm.TENTH_CLASSES, few, "classifier", self.shown(teacher))
+        words = self.annotate(Arm.BEFORE, plain, "words", self.shown(teacher))
+        stores = {(Arm.BEFORE, Arm.AFTER, Arm.FROZEN): words}
+        if options.pretrained is not None:
+            arms = (Arm.BEFORE_PRETRAINED, Arm.AFTER_PRETRAINED, Arm.FROZEN_PRETRAINED)
+            network = {**PRETRAINED, "checkpoint": str(options.pretrained)}
+            stores[arms] = self.annotate(arms[0], plain, "words", network)
         tenth = {"data": str(few), "epochs": self.as_many_updates(few)}
         first, second = [], []
         for place in self.places():
-            before = self.run(Arm.BEFORE, *place, data=str(plain), labels=[words])
             labels = self.run(Arm.LABELS, *place, supervision="labels")
-            start = {"supervision": "labels", "weights": str(before.folder)} | tenth
-            starts = {"words": before, Arm.LABELS: labels, "nothing": None}
+            starts: dict[str, Run | None] = {Arm.LABELS: labels, "nothing": None}
             first += [
-                before,
                 labels,
                 self.run(Arm.TENTH, *place, supervision="labels", **tenth),
                 self.run(Arm.TENTH_CLASSES, *place, labels=[classes], **tenth),
             ]
-            second += [
-                self.run(Arm.AFTER, *place, **start),
-                self.run(Arm.FROZEN, *place, freeze="backbone", **start),
-                *self.carried(starts, place),
-                *self.on_scenes(starts, place),
-            ]
+            for (before, after, frozen), store in stores.items():
+                start = self.run(before, *place, data=str(plain), labels=[store])
+                starts.setdefault("words", start)
+                chosen = {"supervision": "labels", "weights": str(start.folder)} | tenth
+                first.append(start)
+                second += [
+                    self.run(after, *place, lr=FINE_TUNING, **chosen),
+                    self.run(frozen, *place, freeze="backbone", **chosen),
+                ]
+            second += [*self.carried(starts, place), *self.on_scenes(starts, place)]
         self.make(first)
         self.make(second)
 
@@ -153,8 +167,9 @@ class Bench:
             for part in ("train", "val")
         )
         for name, start in starts.items():
-            weights = None if start is None else str(start.folder)
-            choices = {"data": data, "val": val, "supervision": "labels", "weights": weights}
+            choices = {"data": data, "val": val, "supervision": "labels"}
+            if start is not None:
+                choices |= {"weights": str(start.folder), "lr": FINE_TUNING}
             yield self.run(f"{OTHER}{name}", *place, **choices)
 
     def on_scenes(self, starts: Mapping[str, Run | None], place: tuple[str, int]) -> Iterator[Run]:
@@ -186,11 +201,15 @@ class Bench:
         )  # fmt: skip
         return folder
 
-    def annotate(self, arm: str, data: Path, teacher: Path, **spec: Any) -> str:
+    def shown(self, teacher: Path) -> dict[str, Any]:
+        """A taught CNN and the pixels that it is shown, as an annotator's spec says it."""
+        return {"model": str(teacher), "network": {"image_size": self.options.annotated}}
+
+    def annotate(self, arm: str, data: Path, kind: str, network: Mapping[str, Any]) -> str:
         """The labels from which an arm learns."""
         store = self.output / slug(arm)
-        spec |= {"model": str(teacher), "network": {"image_size": self.options.annotated}}
-        tl.annotate(data=str(data), output=store, annotator=spec)
+        sized = {"words": self.options.words} if kind == "words" else {}
+        tl.annotate(data=str(data), output=store, annotator={"kind": kind, **network, **sized})
         return str(store)
 
     def places(self) -> Iterator[tuple[str, int]]:

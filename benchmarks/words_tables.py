@@ -36,6 +36,9 @@ class Arm(StrEnum):
     BEFORE = "words, no labels"
     AFTER = "a tenth after words"
     FROZEN = "a tenth after words, frozen"
+    BEFORE_PRETRAINED = "words of a pretrained network, no labels"
+    AFTER_PRETRAINED = "a tenth after words of a pretrained network"
+    FROZEN_PRETRAINED = "a tenth after words of a pretrained network, frozen"
 
 
 STARTS = ("words", "nothing", Arm.LABELS)  # of students on other data
@@ -71,11 +74,26 @@ def write_tables() -> None:
         _scores(
             "Few labels",
             records,
-            (Arm.TENTH, Arm.TENTH_CLASSES, Arm.BEFORE, Arm.AFTER, Arm.FROZEN, Arm.LABELS),
+            (
+                Arm.TENTH,
+                Arm.TENTH_CLASSES,
+                Arm.BEFORE,
+                Arm.AFTER,
+                Arm.FROZEN,
+                Arm.BEFORE_PRETRAINED,
+                Arm.AFTER_PRETRAINED,
+                Arm.FROZEN_PRETRAINED,
+                Arm.LABELS,
+            ),
         ),
         _gaps(
             records,
-            ((Arm.AFTER, Arm.TENTH), (Arm.AFTER, Arm.TENTH_CLASSES), (Arm.AFTER, Arm.LABELS)),
+            (
+                (Arm.AFTER, Arm.TENTH),
+                (Arm.AFTER, Arm.TENTH_CLASSES),
+                (Arm.AFTER, Arm.LABELS),
+                (Arm.AFTER_PRETRAINED, Arm.LABELS),
+            ),
         ),
         *(
             table

@@ -20,6 +20,7 @@ SEEDS = (0, 1, 2)
 CARRIED_ON = ("cifar10", "lvvit")  # the data and the student that `camvid.py` goes on with
 SETTLED = 1.0  # points: a third seed is trained where a difference is smaller
 FULL_EPOCHS = 20
+LONG_EPOCHS = 40
 FEW_PASSES = 300_000  # images that go through a student where there are fewer
 FEW_IMAGES = 5000  # so few or fewer are validated twice, others ten times
 FEWEST_SEEN = 50_000  # images that go through an annotator, at least
@@ -79,7 +80,7 @@ class Images:
     def batch_size(self) -> int:
         """Small ones for few images, so that there are a few thousand updates."""
         if self.per_class == DATA[self.data].per_class:
-            return 256
+            return 512 if self.epochs >= LONG_EPOCHS else 256
         return 128 if self.epochs < 100 else 64
 
     @property
@@ -129,10 +130,14 @@ class Annotator:
     options: tuple[str, ...] = ()  # of `teach`; none for one that is used as it is
     pretrained: bool = False
     epochs: int = 0  # at least; few images are seen as often as it takes
+    batch_size: int | None = None  # None: that of the students
+    # pixels it labels images at: its stride times as many cells as the students have tokens
+    shown: int = 64
 
     def teach(self, images: Images, output: str) -> list[str]:
         start = ["--weights", PRETRAINED] if self.pretrained else ["--no-pretrained"]
-        data = ["--data", images.train, "--batch-size", str(images.batch_size)]
+        batch_size = self.batch_size or images.batch_size
+        data = ["--data", images.train, "--batch-size", str(batch_size)]
         epochs = max(self.epochs, FEWEST_SEEN // images.count)
         options = [*start, *self.options, "--epochs", str(epochs)]
         return ["teach", *data, "--output", output, *options]
@@ -144,12 +149,20 @@ PRETRAINED_MODEL = "tf_efficientnet_lite0"
 
 SMALL = ("resnet10t", "--model-kwargs", "output_stride", "8", "channels", "[64,128,256,256]")
 LARGE = ("resnet18", "--model-kwargs", "output_stride", "8")  # 11 M parameters
+# its first blocks keep most of the resolution of images that are enlarged three- or fourfold
+STRONG = ("resnet18", "--model-kwargs", "output_stride", "16")
 
 
 def taught(
-    title: str, *options: str, model: Sequence[str] = SMALL, side: int = 48, epochs: int = 16
+    title: str,
+    *options: str,
+    model: Sequence[str] = SMALL,
+    side: int = 48,
+    epochs: int = 16,
+    batch_size: int | None = None,
+    shown: int = 64,
 ) -> Annotator:
-    """A ResNet that keeps an eighth of its input's resolution: by default of 2.4 M parameters."""
+    """A ResNet, by default of 2.4 M parameters that keeps an eighth of its input's resolution."""
     return Annotator(
         title,
         (
@@ -157,6 +170,8 @@ def taught(
             "--holdout", "0.05", "--cache", "device", *options,
         ),
         epochs=epochs,
+        batch_size=batch_size,
+        shown=shown,
     )  # fmt: skip
 
 
@@ -169,7 +184,11 @@ ANNOTATORS = {
     "short": taught("taught for 4 epochs", epochs=4),
     "long": taught("taught for 32 epochs", epochs=32),
     "large": taught("ResNet-18, taught on the same images", model=LARGE, side=64, epochs=24),
-    "pretrained": Annotator("pretrained on ImageNet, as it is", pretrained=True),
+    "strong": taught(
+        "ResNet-18 at 96 pixels, taught on the same images",
+        model=STRONG, side=96, epochs=20, batch_size=512, shown=128,
+    ),
+    "pretrained": Annotator("pretrained on ImageNet, as it is", pretrained=True, shown=256),
     "finetuned": Annotator(
         "pretrained on ImageNet, fine-tuned on the same images",
         (
@@ -178,6 +197,7 @@ ANNOTATORS = {
         ),
         pretrained=True,
         epochs=8,
+        shown=256,
     ),
 }  # fmt: skip
 
@@ -209,11 +229,9 @@ class Labels:
         model = [self.annotator]
         if self.as_it_is:
             model = [PRETRAINED_MODEL, "--checkpoint", PRETRAINED]
-        # an eighth of 64 pixels, a thirty-second of 256: as many cells as the students have tokens
-        size = 256 if ANNOTATORS[self.by].pretrained else 64
         return [
             "annotate", "--data", self.images.train, "--output", self.store, "--model", *model,
-            "--image-size", str(size), "--flip", "--batch-size", "64",
+            "--image-size", str(ANNOTATORS[self.by].shown), "--flip", "--batch-size", "64",
         ]  # fmt: skip
 
 
@@ -245,7 +263,10 @@ class Run:
 
     @property
     def labels(self) -> Labels | None:
-        return None if ARMS[self.arm].supervision == "labels" else Labels(self.images, self.by)
+        if ARMS[self.arm].supervision == "labels":
+            return None
+        # the same for every length of training
+        return Labels(images(self.images.data, self.images.per_class), self.by)
 
     @property
     def epochs(self) -> int:
@@ -344,15 +365,30 @@ def best(of: Images, student: str, arms: Sequence[str], by: str, score: Scores) 
     return max(arms, key=lambda arm: -1.0 if scores[arm] is None else scores[arm] or 0.0)
 
 
+def long_schedule(of: Images) -> list[Run]:
+    """Every student for longer, with the labels of the most accurate annotator."""
+    return [
+        Run(of, student, arm, 0, "strong")
+        for arm in ("labels-cutmix", "tokens-mixtoken", "labels", "tokens", "distillation")
+        for student in STUDENTS
+    ]
+
+
 def annotator_table(of: Images) -> list[Run]:
-    """Annotators of other accuracy and honesty, on two students."""
+    """Annotators of other accuracy and honesty, on two students, beside ground truth."""
+    students = ("lvvit", "resnet")
     kinds = ("taught", "folds-2", "folds-5", "mse", "early", "short", "long")
-    return [Run(of, s, "tokens", 0, by) for by in kinds for s in ("resnet", "lvvit")]
+    return [Run(of, s, arm, 0) for arm in BASELINES for s in students] + [
+        Run(of, s, "tokens", 0, by) for by in kinds for s in students
+    ]
 
 
 def small_data(data: str) -> list[Run]:
     """500 and 50 images a class, the annotator taught on the same few, also in folds."""
-    choices = (("labels", 0), ("tokens", 0), ("tokens", 0, "folds-2"), ("distillation", 0))
+    choices = (
+        *((arm, 0) for arm in (*BASELINES, "distillation", "tokens", "tokens-mixtoken")),
+        ("tokens", 0, "folds-2"),
+    )
     return [
         Run(images(data, count), student, *choice)
         for count in (500, 50)
@@ -377,8 +413,10 @@ def carry_over() -> list[Run]:
     ]
 
 
+LONG = Images("cifar10", 5000, LONG_EPOCHS)
 SMALL_TABLES = {
     "annotators": annotator_table(images("cifar10", 1000)),
     "small-data": small_data("cifar10"),
     "carry-over": carry_over(),
 }
+TABLES = {"long": long_schedule(LONG), **SMALL_TABLES}  # what is run besides the stages

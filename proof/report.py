@@ -13,6 +13,7 @@ from plan import (
     ANNOTATORS,
     ARMS,
     BASELINES,
+    LONG,
     OURS,
     RESULTS,
     SEEDS,
@@ -33,6 +34,7 @@ README = Path("README.md")
 MARKS = ("<!-- made by proof/report.py -->\n", "\n<!-- end -->")
 Records = dict[str, Record]
 HEADLINES = (
+    (LONG, "strong"),
     (images("cifar10", 5000), "taught"),
     (images("cifar10", 1000), "taught"),
     (images("tinyimagenet100", 500), "finetuned"),

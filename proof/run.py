@@ -32,8 +32,8 @@ from plan import (
     DATA,
     PRETRAINED,
     RESULTS,
-    SMALL_TABLES,
     STUDENTS,
+    TABLES,
     WORK,
     Images,
     Labels,
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, help="training images a class of CIFAR-10")
     parser.add_argument("--budget", default="15h", help="wall-clock time of the runs: 10h, 90m")
     parser.add_argument("--rate", type=float, help="images/s of a run, instead of measuring it")
-    parser.add_argument("--table", choices=sorted(SMALL_TABLES), help="a small table instead")
+    parser.add_argument("--table", choices=sorted(TABLES), help="one table instead")
     parser.add_argument("--weights", action="store_true", help="keep the best seeds' weights, too")
     parser.add_argument(
         "--match", default="", help="a regular expression: only runs whose name has it"
@@ -79,7 +79,7 @@ def main() -> None:
     ends = time.monotonic() + 3600 * hours(options.budget)
     rates = dict.fromkeys(STUDENTS, options.rate) if options.rate else measured(options.workers)
     cifar = images("cifar10", options.per_class or affordable(rates, options))
-    plan = [SMALL_TABLES[options.table]] if options.table else stages(cifar, tiny, score)
+    plan = [TABLES[options.table]] if options.table else stages(cifar, tiny, score)
     for stage in plan:
         wanted = [
             run

@@ -145,7 +145,7 @@ PLAN = load(ROOT / "proof" / "plan.py")
 def planned() -> list[Any]:
     """Every run of the proof; the choices that depend on its results fall on the first arms."""
     cifar, tiny = PLAN.images("cifar10", 1000), PLAN.images("tinyimagenet100", 100)
-    stages = [*PLAN.stages(cifar, tiny, lambda run: None), *PLAN.SMALL_TABLES.values()]
+    stages = [*PLAN.stages(cifar, tiny, lambda run: None), *PLAN.TABLES.values()]
     return [run for stage in stages for run in stage]
 
 
