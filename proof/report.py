@@ -139,7 +139,7 @@ def annotators() -> Iterable[str]:
         "agreement on the images it labels",
         "gap",
     ]
-    return ["## Annotators", markdown(head, rows)]
+    return ["## Accuracy of the annotators", markdown(head, rows)]
 
 
 # -- the headline ----------------------------------------------------------------------------------
