@@ -202,6 +202,9 @@ def main() -> None:
     )
     parser.add_argument("--match", default="", help="make only runs whose name this finds")
     options = parser.parse_args()
+    given = (options.with_tokens, options.without)
+    if any(given) and any(len(side) != len(options.seeds) for side in given):
+        parser.error("--with-tokens and --without need one student for each of --seeds")
     loaders = max((os.cpu_count() or 1) // options.workers - 1, 0)
     settings = (f"data.workers={loaders}", *options.set)
     few = with_few_masks(options.data)
@@ -221,11 +224,11 @@ def main() -> None:
         students[OF_MASKS] = [str(STUDENT_OF_MASKS)] * len(options.seeds)
     tables = [runs]
     for way in WAYS:
-        sides = {}
+        table = {}
         for arm, starts in students.items():
             pairs = zip(options.seeds, starts, strict=True)
-            sides[arm] = [Run(arm, seed, options.data, settings, of, way) for seed, of in pairs]
-        tables.append(sides)
+            table[arm] = [Run(arm, seed, options.data, settings, of, way) for seed, of in pairs]
+        tables.append(table)
     # seed by seed; those on few masks are made by those that learn from their labels
     chosen = [
         run
