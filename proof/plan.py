@@ -415,8 +415,11 @@ def carry_over() -> list[Run]:
 
 LONG = Images("cifar10", 5000, LONG_EPOCHS)
 SMALL_TABLES = {
-    "annotators": annotator_table(images("cifar10", 1000)),
     "small-data": small_data("cifar10"),
     "carry-over": carry_over(),
 }
-TABLES = {"long": long_schedule(LONG), **SMALL_TABLES}  # what is run besides the stages
+TABLES = {  # what is run besides the stages; the first two are headlines of the report
+    "long": long_schedule(LONG),
+    "annotators": annotator_table(images("cifar10", 1000)),
+    **SMALL_TABLES,
+}

@@ -139,7 +139,7 @@ def annotators() -> Iterable[str]:
         "agreement on the images it labels",
         "gap",
     ]
-    return ["## Accuracy of the annotators", markdown(head, rows)]
+    return ["## Annotators", markdown(head, rows)]
 
 
 # -- the headline ----------------------------------------------------------------------------------
