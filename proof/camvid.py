@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from pages import with_tables
 from safetensors.torch import load_file
 
 from tokenlabel.api import segment
@@ -58,7 +59,6 @@ from tokenlabel.segmentation.recipe import SegmentationRecipe
 WORK = Path("runs/camvid")
 RESULTS, WEIGHTS = Path("proof/camvid"), Path("proof/weights")
 PAGE = Path("docs/segmentation.md")
-MARKS = ("<!-- made by proof/camvid.py -->\n", "\n<!-- end -->")
 EVERY = 8  # one mask of so many is kept
 SHOWN_MORE = "data.mask_repeats=7"  # with soft labels: half of a batch are scenes with masks
 GRID = (90, 120)  # cells of the soft labels: 4 pixels on a side
@@ -250,10 +250,9 @@ def main() -> None:
     for kept in ((FULL,), tuple(TEACHERS)):
         of_all = (run for arm in kept if arm in arms for run in runs_of(arm, seeds))
         keep([run for run in of_all if run.job.file.exists()])
-    before, mark, rest = PAGE.read_text().partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
-    write_atomically(PAGE, before + mark + "\n\n".join(parts) + end + after)
-    print("\n\n".join(parts))
+    tables = "\n\n".join(parts)
+    write_atomically(PAGE, with_tables(PAGE.read_text(), "camvid.py", tables))
+    print(tables)
 
 
 def said(record: Record) -> None:

@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from plan import (
+from pages import with_tables
+from plan import LONG, SMALL_TABLES, best
+from runs import (
     ANNOTATORS,
     ARMS,
     BASELINES,
-    LONG,
     OURS,
     RESULTS,
     SEEDS,
-    SMALL_TABLES,
     STUDENTS,
     Images,
     Labels,
     Run,
-    best,
     images,
 )
 
@@ -31,7 +30,6 @@ from tokenlabel.compare.comparison import markdown, plus_minus
 from tokenlabel.compare.record import read_record
 
 README = Path("README.md")
-MARKS = ("<!-- made by proof/report.py -->\n", "\n<!-- end -->")
 Records = dict[str, Record]
 HEADLINES = (
     (LONG, "strong"),
@@ -298,8 +296,7 @@ def every_run(records: Records) -> str:
 
 
 def with_summary(text: str, records: Records) -> str:
-    """The README's text with its table between `MARKS` made anew; as it is while nothing is recorded."""
-    start, end = text.index(MARKS[0]) + len(MARKS[0]), text.index(MARKS[1])
+    """The README's text with its table made anew; as it is while nothing is recorded."""
     rows = []
     for of, by in HEADLINES:
         for student in students(records, of):
@@ -314,7 +311,7 @@ def with_summary(text: str, records: Records) -> str:
         return text
     head = ["data", "student", "strongest baseline", "image-level distillation", "token labels",
             "difference"]  # fmt: skip
-    return text[:start] + markdown(head, rows) + text[end:]
+    return with_tables(text, "report.py", markdown(head, rows))
 
 
 def draw(records: Records, file: Path) -> None:

@@ -4,11 +4,11 @@
                         [--per-class N] [--budget 10h] [--table annotators]
 
 A FOLDER holds train and val, each class folders or a tar of them; FILE are weights of EfficientNet-Lite0
-from ImageNet. Every step is a command of the package (see `plan.py`); what stands is not made again.
-Finished runs leave a record in `proof/results/`, which is kept with the code. Without `--per-class` the
-number of images is chosen by the rate that is measured first, so that the runs that tell most fit into
-the budget; the choice and the rates stand in `proof/results/scale.json` and in the report. Runs that
-would not end within the budget are left out, and said.
+from ImageNet. Every step is a command of the package (see `runs.py` and `plan.py`); what stands is not
+made again. Finished runs leave a record in `proof/results/`, which is kept with the code. Without
+`--per-class` the number of images is chosen by the rate that is measured first, so that the runs that
+tell most fit into the budget; the choice and the rates stand in `proof/results/scale.json` and in the
+report. Runs that would not end within the budget are left out, and said.
 """
 
 from __future__ import annotations
@@ -27,19 +27,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import report
-from plan import (
+from plan import TABLES, stages
+from runs import (
     ANNOTATORS,
     DATA,
-    PRETRAINED,
     RESULTS,
     STUDENTS,
-    TABLES,
+    WEIGHTS,
     WORK,
     Images,
     Labels,
     Run,
     images,
-    stages,
 )
 
 from tokenlabel.compare.budget import hours, measured_rates
@@ -47,7 +46,7 @@ from tokenlabel.compare.plan import Job, make_records
 from tokenlabel.compare.record import Record, read_record
 from tokenlabel.data.names import ordered
 
-WEIGHTS = Path("proof/weights")
+KEPT = Path("proof/weights")
 SCALE = RESULTS / "scale.json"
 FEW = {"cifar10": 1000, "tinyimagenet100": 100}  # images a class, where all are too many
 FIRST = (("lvvit", 4), ("vit", 4), ("resnet", 4), ("swin", 0))  # students, runs that must fit
@@ -74,7 +73,7 @@ def main() -> None:
         if options.annotator is None:
             sys.exit("--tinyimagenet100 needs --annotator, weights of EfficientNet-Lite0")
         unpack(options.tinyimagenet100, "tinyimagenet100")
-        link(options.annotator, Path(PRETRAINED))
+        link(options.annotator, Path(WEIGHTS))
         tiny = images("tinyimagenet100", FEW["tinyimagenet100"])
     ends = time.monotonic() + 3600 * hours(options.budget)
     rates = dict.fromkeys(STUDENTS, options.rate) if options.rate else measured(options.workers)
@@ -256,7 +255,7 @@ def keep_weights(
             if not by_seed:
                 continue
             run = Run(of, student, arm, max(by_seed, key=by_seed.__getitem__), by)
-            target = WEIGHTS / run.name
+            target = KEPT / run.name
             if target.exists():
                 continue
             checkpoint = ["--checkpoint", str(run.training.folder)]

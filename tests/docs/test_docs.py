@@ -128,23 +128,14 @@ def parsed(verb: str, words: list[str]) -> dict[str, Any]:
     return given
 
 
-def load(file: Path) -> Any:
-    """A script of the repository as a module; its folder is on its path, as when it is run."""
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-PLAN = load(ROOT / "proof" / "plan.py")
+# scripts import what lies beside them
+sys.path[:0] = [str(ROOT / "proof"), str(ROOT / "docs")]
+RUNS, PLAN, REPORT, HELP = map(importlib.import_module, ("runs", "plan", "report", "verbs"))
 
 
 def planned() -> list[Any]:
     """Every run of the proof; the choices that depend on its results fall on the first arms."""
-    cifar, tiny = PLAN.images("cifar10", 1000), PLAN.images("tinyimagenet100", 100)
+    cifar, tiny = RUNS.images("cifar10", 1000), RUNS.images("tinyimagenet100", 100)
     stages = [*PLAN.stages(cifar, tiny, lambda run: None), *PLAN.TABLES.values()]
     return [run for stage in stages for run in stage]
 
@@ -156,7 +147,7 @@ def test_the_commands_of_the_proof_are_understood() -> None:
     words = [run.training.command.split()[1:] for run in runs if run.seed == 0]
     words += [labels.annotate() for labels in stores]
     words += [
-        PLAN.ANNOTATORS[labels.by].teach(labels.images, labels.annotator)
+        RUNS.ANNOTATORS[labels.by].teach(labels.images, labels.annotator)
         for labels in stores
         if not labels.as_it_is
     ]
@@ -173,11 +164,10 @@ def test_the_records_of_the_proof_are_of_its_plan() -> None:
 
 def test_the_page_of_the_proof_says_what_its_records_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    report = load(ROOT / "proof" / "report.py")
-    records = report.read_records()
-    assert report.page(records) == (ROOT / "docs" / "proof.md").read_text()
+    records = REPORT.read_records()
+    assert REPORT.page(records) == (ROOT / "docs" / "proof.md").read_text()
     readme = (ROOT / "README.md").read_text()
-    assert report.with_summary(readme, records) == readme
+    assert REPORT.with_summary(readme, records) == readme
 
 
 WEIGHTS = sorted((ROOT / "proof" / "weights").iterdir())
@@ -210,8 +200,7 @@ def test_shell_scripts_are_well_formed(page: Path) -> None:
 
 
 def test_every_verb_has_its_help_on_the_page() -> None:
-    verbs = load(ROOT / "docs" / "verbs.py")
-    page = verbs.on_page_markdown((ROOT / "docs" / "cli.md").read_text())
+    page = HELP.on_page_markdown((ROOT / "docs" / "cli.md").read_text())
     for verb in VERBS:
         _, found, section = page.partition(f"\n## {verb}\n")
         assert found

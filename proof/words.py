@@ -1,7 +1,7 @@
 """Do visual words teach as well as features, and what are they worth without labels?
 
-    python benchmarks/bench_words.py --data TINYIMAGENET --part mechanism
-    python benchmarks/bench_words.py --data TINYIMAGENET --part few --other CIFAR10 --camvid CAMVID
+    python proof/words.py --data TINYIMAGENET --part mechanism
+    python proof/words.py --data TINYIMAGENET --part few --other CIFAR10 --camvid CAMVID
     ... on a GPU: --cache device --workers 6 --set schedule.batch_size=256 engine.device_batch=256
 
 TINYIMAGENET is a folder with train.tar and val.tar of class folders. `mechanism`: one taught CNN as
@@ -9,7 +9,7 @@ classes, as words of its features before the head, as both, and as features by r
 depths (`feature_regression.py`). `few`: a CNN taught on a tenth of the labels; its words pre-train on
 all images without classes, and the tenth fine-tunes, for as many updates as all labels get; against
 the tenth alone, against its token labels, and against all labels. The same with words of a network that
-was pretrained elsewhere: EfficientNet-Lite0, whose weights --pretrained names. Students are judged by
+was pretrained elsewhere: EfficientNet-Lite0, whose weights `--pretrained` names. Students are judged by
 their class token. Then students of words, of all labels and of random weights are fine-tuned on
 CIFAR-10, where --other names it, and on CamVid's scenes in ADE20K's layout (see `proof/camvid.py`),
 where --camvid names them.
@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import feature_regression
+from networks import FINE_TUNING, PRETRAINED, SMALL, TEACHING
 from words_runs import RegressionRun, Run, ScenesRun
 from words_tables import BYTES, OTHER, RESULTS, SCENES, Arm, write_tables
 
@@ -50,11 +51,7 @@ STUDENTS = ("lvvit", "vit")
 SIDE = 64  # pixels of the images
 TRUE_CLASS = "supervision.class_target=ground-truth"
 FEW = 10  # one label of so many is kept
-FINE_TUNING = 2e-3  # learning rate of students that begin with weights: a third of the recipes'
-PRETRAINED = {
-    "model": "tf_efficientnet_lite0",
-    "network": {"image_size": 256},  # a thirty-second of it: as many cells as tokens
-}
+SHOWN = 256  # pixels to the pretrained network: a thirty-second of it are as many cells as tokens
 # the options that decide a result, which every record keeps
 DECIDING = (
     "images", "epochs", "teacher_epochs", "taught", "words", "annotated", "patch",
@@ -133,7 +130,11 @@ class Bench:
         stores = {(Arm.BEFORE, Arm.AFTER, Arm.FROZEN): words}
         if options.pretrained is not None:
             arms = (Arm.BEFORE_PRETRAINED, Arm.AFTER_PRETRAINED, Arm.FROZEN_PRETRAINED)
-            network = {**PRETRAINED, "checkpoint": str(options.pretrained)}
+            network = {
+                "model": PRETRAINED,
+                "checkpoint": str(options.pretrained),
+                "network": {"image_size": SHOWN},
+            }
             stores[arms] = self.annotate(arms[0], plain, "words", network)
         tenth = {"data": str(few), "epochs": self.as_many_updates(few)}
         first, second = [], []
@@ -194,10 +195,9 @@ class Bench:
     def teach(self, name: str, data: Path, epochs: int) -> Path:
         folder = self.output / name
         tl.teach(
-            data=str(data), output=folder, model="resnet10t", pretrained=False,
-            model_kwargs={"output_stride": 8, "channels": [64, 128, 256, 256]},
-            image_size=self.options.taught, epochs=epochs, batch_size=128, opt="muon",
-            lr=6e-3, holdout=0.0, dtype="auto", cache=self.options.cache, workers=self.loaders,
+            data=str(data), output=folder, model=SMALL.name, pretrained=False,
+            model_kwargs=SMALL.arguments, image_size=self.options.taught, epochs=epochs,
+            batch_size=128, **TEACHING, holdout=0.0, cache=self.options.cache, workers=self.loaders,
         )  # fmt: skip
         return folder
 

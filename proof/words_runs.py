@@ -1,4 +1,4 @@
-"""The runs of `bench_words.py`: students, and what becomes of them on CamVid's scenes."""
+"""The runs of `words.py`: students, and what becomes of them on CamVid's scenes."""
 
 from __future__ import annotations
 

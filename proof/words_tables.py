@@ -1,4 +1,4 @@
-"""The tables of `bench_words.py`, from the records of its runs."""
+"""The tables of `words.py`, from the records of its runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
+
+from pages import with_tables
 
 from tokenlabel.compare.comparison import Comparison, markdown, plus_minus
 from tokenlabel.compare.record import Record, read_record
@@ -15,7 +17,6 @@ from tokenlabel.files import write_atomically
 RESULTS = Path("proof/words")
 BYTES = RESULTS / "bytes.json"  # of an image, by arm
 PAGE = Path("docs/words.md")
-MARKS = ("<!-- made by benchmarks/bench_words.py -->\n", "\n<!-- end -->")
 
 # the class token learns the ground truth instead of a blend with the teacher's answer
 BESIDE_TRUTH = ", true class"
@@ -105,9 +106,7 @@ def write_tables() -> None:
         ),
     ]
     text = "\n\n".join(filter(None, tables))
-    before, mark, rest = PAGE.read_text().partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
-    write_atomically(PAGE, before + mark + text + end + after)
+    write_atomically(PAGE, with_tables(PAGE.read_text(), "words.py", text))
     print(text)
 
 

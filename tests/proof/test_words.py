@@ -1,4 +1,4 @@
-"""The benchmark of visual words runs from tars to tables, on tiny images."""
+"""The proof of visual words runs from tars to tables, on tiny images."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def desk(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "proof"))
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.usefixtures("scripts")
 def test_records_of_other_options_are_refused() -> None:
-    import bench_words
+    import words
     from words_tables import RESULTS
 
     options = {"epochs": 10, "set": ["schedule.batch_size=8"]}
@@ -75,11 +75,11 @@ def test_records_of_other_options_are_refused() -> None:
             RESULTS / f"vit-words-{seed}.json",
             Record("vit, words", seed, 1.0, details={"options": options}),
         )
-    bench_words.require_same_options(options)
+    words.require_same_options(options)
     with pytest.raises(
         SystemExit, match=r"vit-words-0.json was made with epochs=10: give the same"
     ):
-        bench_words.require_same_options(options | {"epochs": 20})
+        words.require_same_options(options | {"epochs": 20})
 
 
 @pytest.mark.usefixtures("scripts")
@@ -104,7 +104,7 @@ def test_features_are_those_of_the_size_that_is_annotated() -> None:
 def test_both_parts_leave_records_and_tables(desk: Path) -> None:
     for part in ("mechanism", "few"):
         command = [
-            sys.executable, str(ROOT / "benchmarks" / "bench_words.py"), "--data", "data", "--other",
+            sys.executable, str(ROOT / "proof" / "words.py"), "--data", "data", "--other",
             "data", "--camvid", "camvid", "--part", part, *TINY,
         ]  # fmt: skip
         done = subprocess.run(command, cwd=desk, capture_output=True, text=True)
