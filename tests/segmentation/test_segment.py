@@ -597,6 +597,29 @@ def test_faults_are_named_before_anything_is_written(scenes: Path, tmp_path: Pat
     assert not output.exists()
 
 
+def test_masks_beside_the_pictures_are_left_out(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenes, run = trained
+    pairs, output = tmp_path / "pairs", tmp_path / "out"
+    pairs.mkdir()
+    picture = Image.open(scenes / "images" / "validation" / "s0.png")
+    mask = Image.open(scenes / "annotations" / "validation" / "s0.png")
+    picture.save(pairs / "a.jpg")
+    mask.save(pairs / "a.png")
+    picture.save(pairs / "b.png")
+    mask.convert("P").save(pairs / "b_mask.png")
+    picture.save(pairs / "wine_label.png")  # whose picture is not there
+    picture.save(pairs / "b_seg.png")  # in color
+    words = ["segment", "predict", "--images", str(pairs), "--checkpoint", str(run)]
+    main([*words, "--output", str(output)], 0)
+    written = sorted(path.name for path in (output / "labels").iterdir())
+    assert written == ["a.png", "b.png", "b_seg.png", "wine_label.png"]
+    printed = capsys.readouterr().out
+    assert f"{output}: 4 images in labels/" in printed
+    assert "2 masks beside them are left out" in printed
+
+
 def test_namesakes_are_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
     for name in ("a.jpg", "a.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)

@@ -273,7 +273,8 @@ def predict(
     tokenlabel segment predict --images photos --checkpoint runs/segment
 
     Args:
-        images: a picture, or a folder of pictures.
+        images: a picture, or a folder of pictures; masks beside them (a.jpg and a.png, or a.png and
+            a_mask.png) are left out.
         checkpoint: a run folder (its best checkpoint is used), or a weights file with --recipe.
         recipe: recipe of the model in a weights file: a name or a YAML file.
         classes: file with the class names of a weights file (default: the class list beside it).
@@ -296,5 +297,7 @@ def predict(
     print(
         f"{done.folder}: {done.images} images in labels/ and overlays/, their colors in legend.png"
     )
+    if done.masks:
+        print(f"{done.masks} masks beside them are left out")
     if done.oriented:
         print(f"{done.oriented} of them carry an EXIF orientation: see data.orientation")

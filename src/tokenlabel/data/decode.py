@@ -35,6 +35,7 @@ __all__ = [
     "decode_picture",
     "deep_values",
     "image_size",
+    "is_mask_mode",
     "pixels_by",
     "read_header",
 ]
@@ -157,7 +158,7 @@ def decode_mask(data: bytes, name: str) -> NDArray[np.int64]:
     Raises InputError naming `name` for color pictures and for values outside 0 to 65535.
     """
     with _opened(data, name, "mask") as image:
-        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
+        if not is_mask_mode(image.mode):
             raise InputError(
                 f"mask {name} is a color picture ({image.mode}): a mask holds one class number a"
                 " pixel, as a gray or palette PNG"
@@ -169,6 +170,11 @@ def decode_mask(data: bytes, name: str) -> NDArray[np.int64]:
     if values.min() < 0 or values.max() > 65535:
         raise InputError(f"mask {name} holds values outside 0 to 65535: it is no class mask")
     return values
+
+
+def is_mask_mode(mode: str) -> bool:
+    """Whether pictures of a mode (see `Header`) hold one number a pixel, as masks do."""
+    return mode in ("1", "L", "P") or mode.startswith("I")
 
 
 # -- values ----------------------------------------------------------------------------------------

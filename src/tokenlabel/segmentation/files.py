@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenlabel.data.decode import Header, decode_image, decode_mask, read_header
+from tokenlabel.data.decode import Header, decode_image, decode_mask, is_mask_mode, read_header
 from tokenlabel.data.orientation import UPRIGHT, turned_like, turned_size
 from tokenlabel.data.rules import AS_STORED, DecodeRules
 from tokenlabel.errors import InputError
 from tokenlabel.geometry.render import Pixels
 from tokenlabel.segmentation.classes import ClassList, Labels
-from tokenlabel.segmentation.pairs import Pair
+from tokenlabel.segmentation.pairs import Pair, files_beside
 
-__all__ = ["read_image", "read_mask", "read_pair"]
+__all__ = ["read_image", "read_mask", "read_pair", "without_masks"]
 
 
 def read_image(path: Path, rules: DecodeRules = AS_STORED) -> Pixels:
@@ -41,6 +42,20 @@ def read_mask(pair: Pair, rules: DecodeRules = AS_STORED) -> tuple[NDArray[np.in
     """The mask values [H, W] of a pair, and the header of its image, whose pixels are not read."""
     header = read_header(_bytes(pair.image, "image"), str(pair.image))
     return _mask(pair, header, rules), header
+
+
+def without_masks(images: Sequence[Path]) -> list[Path]:
+    """Image files without the masks of others among them (layout "folder"); a color picture is none.
+
+    Raises InputError for a file that has the name of a mask and cannot be read.
+    """
+    beside = files_beside(images)
+    masks = {file for files in beside.values() for file in files if _is_mask(file)}
+    return [path for path in images if path not in masks]
+
+
+def _is_mask(file: Path) -> bool:
+    return is_mask_mode(read_header(_bytes(file, "mask"), str(file)).mode)
 
 
 def _mask(pair: Pair, header: Header, rules: DecodeRules) -> NDArray[np.int64]:

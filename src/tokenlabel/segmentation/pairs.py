@@ -19,7 +19,7 @@ from tokenlabel.errors import InputError, nearest
 from tokenlabel.segmentation.classes import ClassList, cityscapes_classes
 from tokenlabel.segmentation.recipe import Layout
 
-__all__ = ["Pair", "Pairs", "find_images", "open_pairs", "unlabeled_value"]
+__all__ = ["Pair", "Pairs", "files_beside", "find_images", "open_pairs", "unlabeled_value"]
 
 _SAME_SPLITS = (("training", "train"), ("validation", "val", "valid"))
 _MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
@@ -226,20 +226,32 @@ def _city_masks(masks: Iterable[Path]) -> str:
 def _folder(root: Path, split: str) -> _Found:
     base = _split_folder(root, split)
     passed_over: Counter[str] = Counter()
-    by_stem: dict[Path, list[Path]] = {}
-    for path in _images(base, passed_over):
-        by_stem.setdefault(path.with_suffix(""), []).append(path)
-    pairs, masks = [], set()
-    for stem, found in by_stem.items():
-        image = next((p for p in found if p.suffix.lower() not in _MASK_SUFFIXES), found[0])
-        beside = [p for p in found if p != image]
-        beside += [m for e in _MASK_ENDINGS for m in by_stem.get(stem.with_name(stem.name + e), [])]
-        masks.update(beside)
-        mask = beside[0] if beside else image.with_name(f"{image.stem}{_MASK_ENDINGS[0]}.png")
-        pairs.append(Pair(_key(image, base), image, mask))
-    pairs = [pair for pair in pairs if pair.image not in masks]
+    beside = files_beside(_images(base, passed_over))
+    masks = {mask for files in beside.values() for mask in files}
+    pairs = [
+        Pair(
+            _key(image, base),
+            image,
+            files[0] if files else image.with_name(f"{image.stem}{_MASK_ENDINGS[0]}.png"),
+        )
+        for image, files in beside.items()
+        if image not in masks
+    ]
     scenes = [pair for pair in pairs if not _named_as_mask(pair)]
     return _Found(scenes, passed_over + _lonely(len(pairs) - len(scenes)))
+
+
+def files_beside(images: Iterable[Path]) -> dict[Path, list[Path]]:
+    """Image -> the files that have the names of its masks in the layout "folder", as they come."""
+    by_stem: dict[Path, list[Path]] = {}
+    for path in images:
+        by_stem.setdefault(path.with_suffix(""), []).append(path)
+    beside = {}
+    for stem, same in by_stem.items():
+        image = next((p for p in same if p.suffix.lower() not in _MASK_SUFFIXES), same[0])
+        named = (m for e in _MASK_ENDINGS for m in by_stem.get(stem.with_name(stem.name + e), []))
+        beside[image] = [*(p for p in same if p != image), *named]
+    return beside
 
 
 def _named_as_mask(pair: Pair) -> bool:

@@ -24,6 +24,7 @@ class Segmented:
 
     folder: Path
     images: int
+    masks: int  # files beside images that are their masks, which are left out
     oriented: int  # images with an EXIF orientation other than upright
 
 
@@ -47,14 +48,14 @@ def predict(
     class list (by default the one that lies beside it) with the mask value `ignore_index` for none
     (by default that of the recipe, or of the recipe's layout).
     Pictures are read as those the model was trained on were: with their range of values and their
-    orientation. Raises InputError.
+    orientation; masks that lie beside them, as training takes them, are left out. Raises InputError.
     """
     from tokenlabel.data.survey import survey
     from tokenlabel.pictures.colors import class_colors
     from tokenlabel.pictures.segmentation import overlay, save_legend, save_mask
     from tokenlabel.progress import progress_bar
     from tokenlabel.runs.recipe import Engine
-    from tokenlabel.segmentation.files import read_image
+    from tokenlabel.segmentation.files import read_image, without_masks
     from tokenlabel.segmentation.pairs import find_images
     from tokenlabel.segmentation.trained import load_segmenter
     from tokenlabel.training.ranks import Ranks
@@ -63,7 +64,8 @@ def predict(
     # what an earlier call wrote is no picture to segment
     own = {output.resolve() / name for name in ("labels", "overlays", "legend.png")}
     listed = find_images(images)
-    found = [path for path in listed if not own & {path.resolve(), *path.resolve().parents}]
+    foreign = [path for path in listed if not own & {path.resolve(), *path.resolve().parents}]
+    found = without_masks(foreign)
     if not found:
         raise InputError(
             f"all {len(listed)} images in {images} lie where {output} has its results: choose another"
@@ -94,7 +96,7 @@ def predict(
             save_mask(trained.classes.encode(labels), output / "labels" / name)
             overlay(image, labels, colors, output / "overlays" / name)
     save_legend(trained.classes.names, colors, output / "legend.png")
-    return Segmented(output, len(found), seen.oriented)
+    return Segmented(output, len(found), len(foreign) - len(found), seen.oriented)
 
 
 def _of_file(
