@@ -229,6 +229,29 @@ def test_the_commands_say_what_they_found_and_wrote(
     assert f"{output}: 3 images in labels/" in capsys.readouterr().out
 
 
+def test_warm_up_is_a_tenth_of_other_updates_at_most_and_a_run_keeps_its_own(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warmup(updates: int, *settings: str, output: Path = tmp_path / "none") -> int:
+        chosen = compose_recipe(
+            recipe="camvid_cpu", updates=updates, output=output, settings=settings
+        )
+        return chosen.schedule.warmup_updates
+
+    assert [warmup(updates) for updates in (3, 55, 300, 450)] == [0, 5, 20, 20]
+    told = " ".join(capsys.readouterr().err.split())
+    assert "updates 450 -> 3: warm-up 20 -> 0 updates" in told
+    assert "450 -> 300" not in told
+    assert warmup(3, "schedule.warmup_updates=2") == 2
+    words = ["segment", "train", "--data", str(scenes), "--recipe", "camvid_cpu"]
+    words += ["--output", str(tmp_path / "run")]
+    for text in QUICK:
+        words += [] if "warmup" in text else ["--set", text]
+    main([*words, "--updates", "3"], 0)
+    main([*words, "--updates", "12", "--allow-changed", "schedule.updates"], 0)
+    assert warmup(12, output=tmp_path / "run") == 0
+
+
 def test_a_missing_extra_is_one_line(tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['transformers'] = None\n"

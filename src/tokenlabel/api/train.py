@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tokenlabel.api.warmup import warmed_up
 from tokenlabel.choices import PRECISION, Arithmetic, Cache, Device
 from tokenlabel.errors import InputError
 from tokenlabel.progress import console
 from tokenlabel.runs.recipe import Recipe
-from tokenlabel.runs.recipe_file import override, read_recipe, scaled
+from tokenlabel.runs.recipe_file import begun_recipe, override, read_recipe, scaled
 from tokenlabel.runs.results import TrainResult
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ __all__ = ["train", "train_recipe", "usual_recipe"]
 
 _HOLDOUT = 0.1  # of the training images, where the data has no validation part
 _OF_ANY_MODEL = ("heads",)  # of a recipe's `model.kwargs`; others are those of its own model
-_WARMUP = 0.1  # of another number of epochs than the recipe's: the longest warm-up
 
 
 def train(
@@ -101,7 +101,7 @@ def train_recipe(
     most a tenth of them.
     Raises InputError for values that do not fit.
     """
-    begun = _begun(Path(output))
+    begun = begun_recipe(Path(output), Recipe)
     base = _find(recipe if recipe is not None else usual_recipe(model, weights, begun))
     base = _started(base, weights, sized=recipe is None)
     chosen = _located(base, data, split, val, val_split, begun)
@@ -140,28 +140,7 @@ def train_recipe(
     if chosen.model.name != base.model.name:
         kept = {key: value for key, value in base.model.kwargs.items() if key in _OF_ANY_MODEL}
         chosen = override(_with_model(located, kwargs=kept), texts)
-    if any(text.startswith("schedule.warmup_epochs=") for text in settings):
-        return chosen
-    return _warmed_up(chosen, base, begun)
-
-
-def _warmed_up(recipe: Recipe, base: Recipe, begun: Recipe | None) -> Recipe:
-    """The recipe with a warm-up that fits, where the number of epochs is not that of the recipe `base`.
-
-    At most a tenth of the epochs; a run that goes on keeps what it was begun with.
-    """
-    schedule = recipe.schedule
-    if schedule.epochs == base.schedule.epochs:
-        return recipe
-    warmup = min(schedule.warmup_epochs, round(_WARMUP * schedule.epochs, 6))
-    if begun is not None:
-        warmup = begun.schedule.warmup_epochs
-    elif warmup < schedule.warmup_epochs:
-        console.print(
-            f"epochs {base.schedule.epochs} -> {schedule.epochs}: warm-up"
-            f" {schedule.warmup_epochs:g} -> {warmup:g} epochs"
-        )
-    return dataclasses.replace(recipe, schedule=dataclasses.replace(schedule, warmup_epochs=warmup))
+    return warmed_up(chosen, base, begun, settings)
 
 
 def usual_recipe(model: str | None, weights: str | None, begun: Recipe | None) -> str:
@@ -217,12 +196,6 @@ def _started(recipe: Recipe, weights: str | None, sized: bool) -> Recipe:
 
 def _with_model(recipe: Recipe, **values: Any) -> Recipe:
     return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, **values))
-
-
-def _begun(output: Path) -> Recipe | None:
-    """The recipe of the run that is to go on; None for a new one."""
-    known = output / "recipe.yaml"
-    return read_recipe(known) if known.is_file() else None
 
 
 def _located(

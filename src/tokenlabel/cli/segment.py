@@ -71,7 +71,7 @@ def train(
         ignore_index: mask value of pixels without a class (default: 0 for ADE20K, else 255).
         layout: layout of the folder (default: detected).
         split: split to train on (default: the training split).
-        updates: number of updates.
+        updates: number of updates. The warm-up is limited to a tenth of them.
         max_steps: stop after this many updates, for a quick trial.
         patience: stop after this many validations in a row without improvement.
         batch_size: images per update, over all GPUs.
@@ -92,7 +92,7 @@ def train(
     from tokenlabel.api import segment
     from tokenlabel.runs.recipe_file import to_yaml
 
-    for name in ("output", "allow_changed", "show"):
+    for name in ("allow_changed", "show"):
         del given[name]
     chosen = segment.compose_recipe(**given)
     if show:

@@ -19,6 +19,7 @@ from tokenlabel.runs.recipe import BaseRecipe, Recipe
 from tokenlabel.text import read_yaml
 
 __all__ = [
+    "begun_recipe",
     "differences",
     "flat",
     "from_mapping",
@@ -48,6 +49,12 @@ def read_recipe(path: str | Path, kind: type[Any] = Recipe) -> Any:
     path = Path(path)
     content = read_yaml(path, f"recipe {path}")
     return from_mapping(content or {}, str(path), kind)
+
+
+def begun_recipe(output: Path, kind: type[R]) -> R | None:
+    """The recipe of the run that is to go on in the folder `output`; None for a new one."""
+    known = output / "recipe.yaml"
+    return read_recipe(known, kind) if known.is_file() else None
 
 
 def to_yaml(recipe: BaseRecipe) -> str:

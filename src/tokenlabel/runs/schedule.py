@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from pydantic.dataclasses import dataclass
 
@@ -26,7 +26,11 @@ class Course(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class BaseSchedule:
-    """How many images at a time, and the learning rate's course; a subclass says how long."""
+    """How many images at a time, and the learning rate's course; a subclass says how long, in its
+    `unit` and `warmup_<unit>`.
+    """
+
+    unit: ClassVar[str]
 
     batch_size: Count = 1024
     """Images an update, over all ranks and accumulated passes together."""
@@ -46,6 +50,8 @@ class BaseSchedule:
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Schedule(BaseSchedule):
     """A length in epochs."""
+
+    unit: ClassVar[str] = "epochs"
 
     epochs: Count = 300
     """Epochs of warm-up and decay."""

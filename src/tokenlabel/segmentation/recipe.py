@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -130,6 +130,8 @@ class SegmentationLoss:
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class UpdateSchedule(BaseSchedule):
     """A length in updates."""
+
+    unit: ClassVar[str] = "updates"
 
     batch_size: Count = 16
     updates: Count = 160_000

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
+from tokenlabel.api.warmup import warmed_up
 from tokenlabel.choices import PRECISION, Arithmetic, Device
-from tokenlabel.runs.recipe_file import override, read_recipe
+from tokenlabel.runs.recipe_file import begun_recipe, override, read_recipe
 from tokenlabel.runs.results import TrainResult
 from tokenlabel.segmentation.recipe import (
     HeadKind,
@@ -55,8 +56,14 @@ class Choices(TypedDict, total=False):
     settings: Sequence[str]  # any other values, as "section.key=value"
 
 
-def compose_recipe(**choices: Unpack[Choices]) -> SegmentationRecipe:
-    """The recipe of a training with all that was chosen. Raises InputError for what does not fit."""
+def compose_recipe(
+    *, output: str | Path = "runs/segment", **choices: Unpack[Choices]
+) -> SegmentationRecipe:
+    """The recipe of a training in the folder `output` with all that was chosen.
+
+    The warm-up of another number of updates than the recipe's is at most a tenth of them, which is
+    said. Raises InputError for what does not fit.
+    """
     dtype = choices.get("dtype")
     given = {
         "data.root": _text(choices.get("data")),
@@ -86,12 +93,13 @@ def compose_recipe(**choices: Unpack[Choices]) -> SegmentationRecipe:
     texts += choices.get("settings", ())
     base = find_recipe(choices.get("recipe", "lvvit_s_upernet_ade20k"))
     chosen = override(base, texts)
-    if chosen.model.backbone == base.model.backbone:
-        return chosen
-    # arguments and stochastic depth of the recipe are those of its own backbone
-    own = SegmentationModelChoice()
-    model = dataclasses.replace(base.model, kwargs=own.kwargs, drop_path=own.drop_path)
-    return override(dataclasses.replace(base, model=model), texts)
+    if chosen.model.backbone != base.model.backbone:
+        # arguments and stochastic depth of the recipe are those of its own backbone
+        own = SegmentationModelChoice()
+        model = dataclasses.replace(base.model, kwargs=own.kwargs, drop_path=own.drop_path)
+        chosen = override(dataclasses.replace(base, model=model), texts)
+    begun = begun_recipe(Path(output), SegmentationRecipe)
+    return warmed_up(chosen, base, begun, choices.get("settings", ()))
 
 
 def train(
@@ -106,7 +114,7 @@ def train(
     See `tokenlabel segment train --help` for the choices; `allow_changed` and `callbacks` are those of
     `tokenlabel.training.engine.fit`. Raises InputError for what the user can fix.
     """
-    recipe = compose_recipe(**choices)
+    recipe = compose_recipe(output=output, **choices)
     from tokenlabel.segmentation import run
 
     return run.train(recipe, output, callbacks=callbacks, allow_changed=allow_changed)
