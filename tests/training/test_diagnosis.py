@@ -27,7 +27,9 @@ def test_the_first_layer_is_named_not_those_after_or_around_it(trainer: Trainer)
         trainer.student.get_parameter("backbone.blocks.1.mlp.fc1.bias")[3] = float("nan")
     assert trainer.update(batches, 0).skipped
     hooks = [len(module._forward_hooks) for module in trainer.student.modules()]
+    trainer.student.eval()  # as a validation leaves it
     found = culprits(trainer, batches, 0)
+    assert trainer.student.training  # the passes are those of the update
     assert found == "first the output of backbone.blocks.1.mlp.fc1 (Linear) was not"
     assert hooks == [len(module._forward_hooks) for module in trainer.student.modules()]
 

@@ -157,6 +157,31 @@ def test_too_many_bad_updates_stop_the_run_with_a_good_state(tmp_path: Path) -> 
     assert results["skipped"] == 3
 
 
+def test_an_epoch_whose_last_updates_are_bad_is_validated_before_the_run_stops(
+    tmp_path: Path,
+) -> None:
+    """Both an epoch within the run and its last one: what goes on later begins after it."""
+    recipe = with_engine(RECIPE, max_bad_steps=2)
+    recipe = dataclasses.replace(recipe, log_every=100)
+
+    def validation(model: torch.nn.Module) -> dict[str, float]:
+        model.eval()
+        return {"top1": 0.5}
+
+    def validated() -> list[int]:
+        return [e["update"] for e in read_metrics(tmp_path / "run") if "val/top1" in e]
+
+    with pytest.raises(TrainingDiverged, match="output of every layer was"):
+        run(recipe, tmp_path / "run", validation=validation, spoil=SpoilAt(2, 3))
+    assert validated() == [4]
+    with pytest.raises(TrainingDiverged, match="output of every layer was"):
+        run(recipe, tmp_path / "run", validation=validation, spoil=SpoilAt(6, 7))
+    results = run(recipe, tmp_path / "run", validation=validation)
+    assert validated() == [4, 8]
+    assert (results["updates"], results["best_top1"]) == (8, 0.5)
+    assert [e["update"] for e in read_metrics(tmp_path / "run") if "loss" in e] == [8]
+
+
 def test_one_ranks_bad_batch_is_skipped_by_all(tmp_path: Path) -> None:
     for process in start_ranks(2, run, RECIPE, tmp_path / "run", spoil=SpoilAt(3, rank=1)):
         process.join()

@@ -29,6 +29,7 @@ def culprits(trainer: Trainer, batches: Sequence[Any], epoch: int) -> str | None
     its own batches. None where all is finite.
     """
     task: nn.Module = getattr(trainer.task, "module", trainer.task)
+    task.train()  # also after a validation
     ranks, parts = trainer.ranks, trainer.ranks.count * len(batches)
     found: list[str] = []
     with ExitStack() as ends, torch.no_grad(), torch.compiler.set_stance("force_eager"):

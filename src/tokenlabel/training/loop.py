@@ -83,11 +83,7 @@ class Loop:
             while self.trainer.updates < self.total:
                 epoch, start = divmod(self.trainer.updates, self.per_epoch)
                 for _ in self._epoch(epoch, start):
-                    self._log_update(epoch)
-                    for callback in self.callbacks:
-                        callback.on_update(self.trainer.updates)
-                    if self.trainer.updates in (self.total, (epoch + 1) * self.per_epoch):
-                        self._end_epoch(epoch)
+                    self._end_update(epoch)
                     if self.trainer.updates == self.total:
                         break
                     self._save_or_stop(stop)
@@ -111,6 +107,13 @@ class Loop:
             yield update
 
     # -- between updates -------------------------------------------------------------------------
+
+    def _end_update(self, epoch: int) -> None:
+        self._log_update(epoch)
+        for callback in self.callbacks:
+            callback.on_update(self.trainer.updates)
+        if self.trainer.updates in (self.total, (epoch + 1) * self.per_epoch):
+            self._end_epoch(epoch)
 
     def _log_update(self, epoch: int) -> None:
         """Log when it is time."""
@@ -193,6 +196,7 @@ class Loop:
         if self.trainer.skipped_in_a_row < self.recipe.engine.max_bad_steps:
             return
         row, self.trainer.skipped_in_a_row = self.trainer.skipped_in_a_row, 0  # counted anew
+        self._end_update(epoch)  # whoever goes on does so after it
         self._save()
         found = culprits(self.trainer, group, epoch)
         causes = self.ranks.gather(found)
