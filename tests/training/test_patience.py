@@ -12,6 +12,7 @@ from torch import nn
 
 from tokenlabel.errors import InputError
 from tokenlabel.runs.recipe import Ema
+from tokenlabel.runs.results import read_metrics
 
 PATIENT = dataclasses.replace(
     RECIPE,
@@ -40,6 +41,19 @@ def test_a_run_stops_after_validations_without_improvement(
     assert results["best_checkpoint"] == "checkpoints/step-00000008"
     assert "stopped early: no better top1 in 2 validations" in capsys.readouterr().err
     assert run(PATIENT, tmp_path / "run") == results  # complete: nothing to train
+
+
+def test_the_last_figures_before_an_early_stop_are_logged_once(tmp_path: Path) -> None:
+    rare = dataclasses.replace(PATIENT, log_every=3)
+    run(rare, tmp_path / "run", validation=Judge(0.5, 0.4, 0.3))
+    logged = [entry["update"] for entry in read_metrics(tmp_path / "run") if "loss" in entry]
+    assert logged == [3, 6, 9, 12]
+    with_rest = dataclasses.replace(PATIENT, log_every=5)
+    run(with_rest, tmp_path / "rest", validation=Judge(0.5, 0.4, 0.3))
+    (tmp_path / "rest/results.json").unlink()
+    run(with_rest, tmp_path / "rest", validation=Judge())  # killed before its results were written
+    logged = [entry["update"] for entry in read_metrics(tmp_path / "rest") if "loss" in entry]
+    assert logged == [5, 10, 12]
 
 
 def test_an_improvement_starts_the_count_anew(tmp_path: Path) -> None:

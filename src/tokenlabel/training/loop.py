@@ -154,6 +154,8 @@ class Loop:
                 measures = self._validate()
                 self._log({"update": self.trainer.updates, "epoch": epoch + 1, **measures})
                 best = self.selection.judge(measures)
+            if self.selection.hopeless and self.window.updates:  # the last line of the run
+                self._log(self._entry(epoch))
             self._save(best=best)
         losses = self._means(self.of_epoch.close()[0])
         seconds = self.seconds + self.window.total_seconds
