@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from tokenlabel.errors import InputError
 from tokenlabel.labels.label_map import LabelMap
@@ -78,7 +77,7 @@ def mean_map(maps: Sequence[LabelMap], top_k: int | None = None) -> LabelMap:
         raise ValueError("they cover different parts of the image")
     grid = (min(m.grid[0] for m in maps), min(m.grid[1] for m in maps))
     palette = torch.unique(torch.cat([label_map.classes.flatten() for label_map in maps]))
-    mean = torch.stack([_planes(label_map, palette, grid) for label_map in maps]).mean(0)
+    mean = torch.stack([coarse_planes(m, palette, grid, spread=True) for m in maps]).mean(0)
     best = mean.topk(min(top_k or max(m.k for m in maps), len(palette)), dim=0)
     return LabelMap(
         best.values.clamp(min=1e-12).log(),
@@ -87,11 +86,3 @@ def mean_map(maps: Sequence[LabelMap], top_k: int | None = None) -> LabelMap:
         first.extent,
         first.num_classes,
     )
-
-
-def _planes(label_map: LabelMap, palette: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Probabilities [P, h, w] of the palette's classes, averaged over the cells of a coarser grid."""
-    outside = (1 - label_map.probabilities().sum(0)).clamp(min=0) / max(
-        label_map.num_classes - label_map.k, 1
-    )
-    return coarse_planes(label_map, palette, grid, outside)

@@ -201,15 +201,20 @@ def _difference(a: LabelMap, b: LabelMap) -> tuple[Tensor, Tensor]:
 
 
 def coarse_planes(
-    label: LabelMap, palette: Tensor, grid: tuple[int, int], absent: Tensor | float = 0.0
+    label: LabelMap, palette: Tensor, grid: tuple[int, int], *, spread: bool = False
 ) -> Tensor:
     """Probabilities [P, h, w] of the palette's classes, averaged over the cells of a coarser grid.
 
-    `absent` [H, W] is that of a class which is not among a cell's K.
+    A class that is not among a cell's K has none or, with `spread`, its even part of the mass outside.
     """
-    planes = torch.zeros(len(palette), *label.grid) + absent
-    planes.scatter_(0, torch.searchsorted(palette, label.classes), label.probabilities())
-    return F.adaptive_avg_pool2d(planes, grid)
+    probability = label.probabilities()
+    planes = torch.zeros(len(palette), *label.grid)
+    if spread:
+        outside = (1 - probability.sum(0)).clamp(min=0)
+        planes += outside / max(label.num_classes - label.k, 1)
+    planes.scatter_(0, torch.searchsorted(palette, label.classes), probability)
+    # on a grid of its own size the pooling takes longer than all before
+    return planes if label.grid == grid else F.adaptive_avg_pool2d(planes, grid)
 
 
 def _short(value: object) -> str:
