@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import simplejpeg
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from tokenlabel.data.decode import (
     decode_image,
@@ -304,6 +305,31 @@ def test_orientation_is_applied_where_asked_for(orientation: int, kind: str) -> 
     assert image_size(data, "a", rules) == shown.shape[:2] == expected.shape[:2]
     assert np.abs(shown.astype(int) - expected).max() <= 1
     assert read_header(data, "a").orientation == orientation
+
+
+def test_a_pngs_header_is_read_without_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless what may turn it is there, in front of the pixels or behind them."""
+    load, loaded = PngImageFile.load, []
+
+    def counted(image: PngImageFile) -> Any:
+        loaded.append(image)
+        return load(image)
+
+    monkeypatch.setattr(PngImageFile, "load", counted)
+    plain = saved(gradient(), "PNG")
+    loaded.clear()
+    assert read_header(plain, "a") == ("RGB", (60, 90), 1)
+    assert not loaded
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = exif.tobytes()
+    chunk = b"eXIf" + content
+    chunk = struct.pack(">I", len(content)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    end = plain.index(b"IEND") - 4
+    assert read_header(plain[:end] + chunk + plain[end:], "a").orientation == 6
+    written = PngInfo()
+    written.add_itxt("XML:com.adobe.xmp", '<rdf tiff:Orientation="8"/>')
+    assert read_header(saved(gradient(), "PNG", pnginfo=written), "a").orientation == 8
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

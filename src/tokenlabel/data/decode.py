@@ -44,6 +44,8 @@ MAX_PIXELS_VARIABLE = "TOKENLABEL_MAX_PIXELS"
 _MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)  # where Pillow itself refuses
 
 JPEG_MAGIC = b"\xff\xd8\xff"
+_PNG_MAGIC = b"\x89PNG"
+_PNG_ORIENTATIONS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # what may say one
 _COLORS = {1: ("GRAY", "L"), 3: ("RGB", "RGB")}  # of so many channels: simplejpeg's and Pillow's
 _AS_THEY_ARE = ("L", "LA", "RGB", "RGBA", "CMYK")  # Pillow's modes whose channels are the image's
 
@@ -70,7 +72,8 @@ def read_header(data: bytes, name: str) -> Header:
         mode = image.mode
         if not _is_gray_deep(image) and _stores_16_bits(image):
             mode += ";16" if _is_deep(image) else CUT_OFF
-        return Header(mode, (image.height, image.width), orientation_of(image))
+        found = orientation_of(image) if _may_be_turned(data) else UPRIGHT
+        return Header(mode, (image.height, image.width), found)
 
 
 def image_size(data: bytes, name: str, rules: DecodeRules = AS_STORED) -> tuple[int, int]:
@@ -254,6 +257,11 @@ def _jpeg_size(data: bytes, name: str) -> tuple[int, int] | None:
         return None  # Pillow forgives more, and explains better
     _require_few_pixels(height, width, name)
     return height, width
+
+
+def _may_be_turned(data: bytes) -> bool:
+    """Whether an orientation must be looked for: it may follow a PNG's pixels, which Pillow decodes."""
+    return not data.startswith(_PNG_MAGIC) or any(name in data for name in _PNG_ORIENTATIONS)
 
 
 def _opened(data: bytes, name: str, what: str = "image") -> Image.Image:
