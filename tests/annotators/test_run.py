@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from tokenlabel.annotators.classifier import ClassifierSpec
 from tokenlabel.annotators.run import run
 from tokenlabel.annotators.spec import Network
+from tokenlabel.data import decode
 from tokenlabel.data.open import open_source
 from tokenlabel.data.reading import StorageError
 from tokenlabel.errors import InputError
@@ -43,6 +45,31 @@ def test_every_image_gets_the_annotators_label(images, colours, tmp_path) -> Non
         pixels = decode_image(source.read(index), "")
         (expected,) = colours.annotate([colours.prepare("", pixels)])
         assert torch.equal(store[source.keys[index]].classes, expected.classes)
+
+
+def test_annotators_are_told_how_images_were_turned_by_one_look_at_each(
+    images, colours, tmp_path, monkeypatch
+) -> None:
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    first = images / "cat" / "000.png"
+    Image.open(first).save(first, exif=sideways)
+    source = open_source(str(images), orientation="apply")
+    shown: dict[str, tuple[int, tuple[int, ...]]] = {}
+    prepare = colours.prepare
+
+    def noted(key: str, pixels: Any, orientation: int) -> torch.Tensor:
+        shown[key] = (orientation, pixels.shape)
+        return prepare(key, pixels)
+
+    colours.prepare = noted
+    looks = []
+    read = decode.read_header
+    monkeypatch.setattr(decode, "read_header", lambda *of: looks.append(of[1]) or read(*of))
+    run(source, colours, tmp_path / "store")
+    assert shown.pop("cat/000.png") == (6, (16, 12, 3))
+    assert set(shown.values()) == {(1, (12, 16, 3))}
+    assert sorted(looks) == sorted(source.keys)
 
 
 def _slow_run(images: Path, folder: Path, annotator, pause: float, rank: int, world: int) -> None:

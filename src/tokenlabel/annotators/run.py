@@ -22,8 +22,7 @@ from tokenlabel.annotators.protocol import Annotator, FindsByName, Network
 from tokenlabel.annotators.word_model import WordAnnotator, store_vocabulary
 from tokenlabel.choices import Arithmetic
 from tokenlabel.data.channels import of_channels
-from tokenlabel.data.decode import decode_image, read_header
-from tokenlabel.data.orientation import UPRIGHT
+from tokenlabel.data.decode import decode_image, orientation_by
 from tokenlabel.data.reading import StorageError
 from tokenlabel.data.source import ImageSource, read_by, source_fingerprint
 from tokenlabel.data.survey import is_constant
@@ -233,11 +232,10 @@ class _Job:
         key = self.source.keys[index]
         try:
             data, rules = self.source.read(index), self.source.rules
-            pixels = decode_image(data, key, rules)
+            orientation = orientation_by(data, key, rules)
+            pixels = decode_image(data, key, rules, orientation=orientation)
             if is_constant(pixels):
                 self.constant.append(key)
-            applied = rules.orientation == "apply"
-            orientation = read_header(data, key).orientation if applied else UPRIGHT
             return self.annotator.prepare(key, pixels, orientation)
         except StorageError:
             raise  # nothing is wrong with the image

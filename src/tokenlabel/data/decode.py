@@ -36,6 +36,7 @@ __all__ = [
     "deep_values",
     "image_size",
     "is_mask_mode",
+    "orientation_by",
     "pixels_by",
     "read_header",
 ]
@@ -92,6 +93,7 @@ def decode_image(
     *,
     fast: bool = False,
     at_least: tuple[int, int] = (0, 0),
+    orientation: int | None = None,
 ) -> Pixels:
     """Decode an image file to pixels [H, W, C], by the rules of its data set: uint8, or float32 from 0
     to 255 where these are `deep`.
@@ -102,12 +104,12 @@ def decode_image(
     frame is taken.
 
     `fast` trades a last bit of JPEG accuracy for speed; with `at_least` = (height, width) a large
-    JPEG may come out at a reduced scale, no smaller than this. Raises InputError naming `name`, for
-    images of more pixels than `TOKENLABEL_MAX_PIXELS` (environment) allows before decoding them.
+    JPEG may come out at a reduced scale, no smaller than this. `orientation` is `orientation_by` of
+    the same, where it is known. Raises InputError naming `name`, for images of more pixels than
+    `TOKENLABEL_MAX_PIXELS` (environment) allows before decoding them.
     """
-    orientation = UPRIGHT
-    if rules.orientation == "apply":
-        orientation = read_header(data, name).orientation
+    if orientation is None:
+        orientation = orientation_by(data, name, rules)
     color = _COLORS.get(rules.channels) if rules.chosen is None else None
     if color is not None and _jpeg_size(data, name) is not None:
         height, width = turned_size(at_least, orientation)
@@ -128,6 +130,14 @@ def decode_image(
             pass  # CMYK, or slightly damaged: Pillow reads it
     pixels = pixels_by(rules, _values(data, name, color and color[1]), name)
     return turned(pixels, orientation) if orientation != UPRIGHT else pixels
+
+
+def orientation_by(data: bytes, name: str, rules: DecodeRules) -> int:
+    """The EXIF orientation by which the rules turn an encoded image, 1 to 8; 1 where they do not.
+
+    Raises InputError naming `name`.
+    """
+    return read_header(data, name).orientation if rules.orientation == "apply" else UPRIGHT
 
 
 def pixels_by(rules: DecodeRules, values: NDArray[Any], name: str) -> Pixels:
