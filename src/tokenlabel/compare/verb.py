@@ -35,6 +35,7 @@ _BASELINE, _METHOD = "labels", "token-labels"  # kinds of supervision
 _SEEDS = 3
 # beside the plain baseline: what each arm needs where mixing pays
 _OTHERS = ((_BASELINE, "cutmix"), ("distillation", "cutmix"), (_METHOD, "mixtoken"))
+_SIZE = "size.json"  # settled last before training begins
 _OF_LABELS = ("data", "labels", "annotator")  # what the labels in the folder are made of
 
 
@@ -84,16 +85,17 @@ def compare(
     }  # fmt: skip
     asked = {"epochs": epochs, "seeds": seeds, "budget": budget}
     begun = {**choices, "epochs": epochs, "labels": labels}
-    _require_trainable(begun, [(_BASELINE, "none")])
+    folder = Path(output)
+    _require_trainable(folder, begun, [(_BASELINE, "none")])
     if labels is not None:
         with silent():
-            _require_trainable(begun, _OTHERS)
-    folder = claim_folder(Path(output), ours=lambda path: (path / "choices.json").is_file())
+            _require_trainable(folder, begun, _OTHERS)
+    folder = claim_folder(folder, ours=lambda path: (path / "choices.json").is_file())
     _keep(folder, {**choices, **asked, "labels": labels, "annotator": annotator})
     if labels is None:
         choices["labels"] = _annotated(data, annotator, folder / "labels", say)
         with silent():
-            _require_trainable({**choices, "epochs": epochs}, _OTHERS)
+            _require_trainable(folder, {**choices, "epochs": epochs}, _OTHERS)
     else:
         choices["labels"] = labels
     workers = parallel or _parallel()
@@ -166,11 +168,15 @@ def _of_method(choices: Mapping[str, Any], supervision: str, mix: str) -> dict[s
     return {**choices, "supervision": supervision, "mix": mix, "settings": settings}
 
 
-def _require_trainable(choices: Mapping[str, Any], arms: Iterable[tuple[str, str]]) -> None:
+def _require_trainable(
+    folder: Path, choices: Mapping[str, Any], arms: Iterable[tuple[str, str]]
+) -> None:
     """Build what each arm (supervision, mixing) trains: what cannot be is refused before hours of work.
 
-    Raises InputError.
+    Where training has begun in the folder, this was done, and the choices bind. Raises InputError.
     """
+    if (folder / _SIZE).exists():
+        return
     from tokenlabel.training.ranks import Ranks
     from tokenlabel.training.student import StudentSpec
 
@@ -197,7 +203,7 @@ def _keep(folder: Path, choices: Mapping[str, Any]) -> None:
     file = folder / "choices.json"
     now = json.loads(json.dumps(choices, default=str))
     before = read_json(file, kind=dict) if file.exists() else now
-    bound = now if (folder / "size.json").exists() else _OF_LABELS
+    bound = now if (folder / _SIZE).exists() else _OF_LABELS
     other = [name for name in bound if before.get(name) != now[name]]
     if other:
         raise InputError(
@@ -229,7 +235,7 @@ def _size(
     workers: int,
 ) -> Size:
     """As it was begun, as asked for, or as fits the budget."""
-    file = folder / "size.json"
+    file = folder / _SIZE
     if file.exists():
         known = read_json(file, kind=dict)
         try:
