@@ -224,11 +224,11 @@ def main() -> None:
         students[OF_MASKS] = [str(STUDENT_OF_MASKS)] * len(options.seeds)
     tables = [runs]
     for way in WAYS:
-        table = {}
+        sides = {}
         for arm, starts in students.items():
             pairs = zip(options.seeds, starts, strict=True)
-            table[arm] = [Run(arm, seed, options.data, settings, of, way) for seed, of in pairs]
-        tables.append(table)
+            sides[arm] = [Run(arm, seed, options.data, settings, of, way) for seed, of in pairs]
+        tables.append(sides)
     # seed by seed; those on few masks are made by those that learn from their labels
     chosen = [
         run
