@@ -351,14 +351,28 @@ def keep(runs: Sequence[Run]) -> None:
     run = max(runs, key=lambda run: run.job.record().score, default=None)
     if run is None or not run.folder.exists():
         return  # a record that came with the code
-    opened, record = open_run(run.folder, SegmentationRecipe), run.job.record()
     target = WEIGHTS / f"camvid-{run.name}"
     target.mkdir(parents=True, exist_ok=True)
-    weights, recipe = target / "model.safetensors", target / "recipe.yaml"
+    write_network(run, target)
+    for other in runs:
+        if other is not run:
+            shutil.rmtree(WEIGHTS / f"camvid-{other.name}", ignore_errors=True)
+
+
+def write_network(run: Run, target: Path) -> None:
+    """A run's network into a folder, measured, unless it is there already."""
+    opened, record = open_run(run.folder, SegmentationRecipe), run.job.record()
+    weights, recipe, card = (
+        target / name for name in ("model.safetensors", "recipe.yaml", "README.md")
+    )
     half = {
         name: value.to(torch.bfloat16) if value.is_floating_point() else value
         for name, value in load_file(opened.weights()).items()
     }
+    known = load_file(weights) if card.exists() else {}  # the card is written last
+    if known.keys() == half.keys() and all(torch.equal(known[name], half[name]) for name in half):
+        return
+    card.unlink(missing_ok=True)
     with replacing(weights) as aside:
         write_tensors(aside, half)
     data = dataclasses.replace(opened.recipe.data, root="camvid", labels=None, ignore_index=0)
@@ -367,7 +381,7 @@ def keep(runs: Sequence[Run]) -> None:
     measured = segment.evaluate(data=run.data, checkpoint=weights, recipe=str(recipe))
     low, high = measured.intervals["miou"]
     classes = ", ".join(f"{name} {iou:.2f}" for name, iou in measured.class_iou.items())
-    card = f"""# {target.name}
+    text = f"""# {target.name}
 
 A network for street scenes: the class of every pixel, one of CamVid's 11. ResNet-10t with UPerNet,
 bfloat16, from random weights.
@@ -383,10 +397,7 @@ bfloat16, from random weights.
     tokenlabel segment predict --images photos --checkpoint {weights} \\
         --recipe {recipe}
 """
-    write_atomically(target / "README.md", card)
-    for other in runs:
-        if other is not run:
-            shutil.rmtree(WEIGHTS / f"camvid-{other.name}", ignore_errors=True)
+    write_atomically(card, text)
 
 
 if __name__ == "__main__":

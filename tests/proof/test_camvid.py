@@ -78,10 +78,12 @@ def test_masks_and_students_to_tables_and_weights(desk: Path) -> None:
         recipe=str(kept / "recipe.yaml"), output=desk / "predicted",
     )  # fmt: skip
     assert set(np.unique(np.asarray(Image.open(desk / "predicted/labels/0.png")))) <= {1, 2, 3}
+    card = (kept / "README.md").stat().st_mtime_ns
     shutil.rmtree(desk / "runs/camvid/student-of-masks")  # as where records came with the code
     again = subprocess.run(command, cwd=desk, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "seed 0:" not in again.stdout  # nothing was trained again
+    assert (kept / "README.md").stat().st_mtime_ns == card  # nor measured
     other = subprocess.run(
         [*command, "optimizer.lr=0.001"], cwd=desk, capture_output=True, text=True
     )
