@@ -50,6 +50,7 @@ from tokenlabel.models import build_model
 STUDENTS = ("lvvit", "vit")
 SIDE = 64  # pixels of the images
 TRUE_CLASS = "supervision.class_target=ground-truth"
+MEAN_TOKEN = "model.kwargs.heads=tokens"  # the class token of a student of words learned nothing
 FEW = 10  # one label of so many is kept
 SHOWN = 256  # pixels to the pretrained network: a thirty-second of it are as many cells as tokens
 # the options that decide a result, which every record keeps
@@ -127,9 +128,12 @@ class Bench:
         teacher = self.teach("cnn-few", few, FEW * options.teacher_epochs)
         classes = self.annotate(Arm.TENTH_CLASSES, few, "classifier", self.shown(teacher))
         words = self.annotate(Arm.BEFORE, plain, "words", self.shown(teacher))
-        stores = {(Arm.BEFORE, Arm.AFTER, Arm.FROZEN): words}
+        stores = {(Arm.BEFORE, Arm.AFTER, Arm.FROZEN, Arm.PROBE): words}
         if options.pretrained is not None:
-            arms = (Arm.BEFORE_PRETRAINED, Arm.AFTER_PRETRAINED, Arm.FROZEN_PRETRAINED)
+            arms = (
+                Arm.BEFORE_PRETRAINED, Arm.AFTER_PRETRAINED,
+                Arm.FROZEN_PRETRAINED, Arm.PROBE_PRETRAINED,
+            )  # fmt: skip
             network = {
                 "model": PRETRAINED,
                 "checkpoint": str(options.pretrained),
@@ -146,7 +150,7 @@ class Bench:
                 self.run(Arm.TENTH, *place, supervision="labels", **tenth),
                 self.run(Arm.TENTH_CLASSES, *place, labels=[classes], **tenth),
             ]
-            for (before, after, frozen), store in stores.items():
+            for (before, after, frozen, probe), store in stores.items():
                 start = self.run(before, *place, data=str(plain), labels=[store])
                 starts.setdefault("words", start)
                 chosen = {"supervision": "labels", "weights": str(start.folder)} | tenth
@@ -154,6 +158,7 @@ class Bench:
                 second += [
                     self.run(after, *place, lr=FINE_TUNING, **chosen),
                     self.run(frozen, *place, freeze="backbone", **chosen),
+                    self.run(probe, *place, MEAN_TOKEN, freeze="backbone", **chosen),
                 ]
             second += [*self.carried(starts, place), *self.on_scenes(starts, place)]
         self.make(first)

@@ -37,9 +37,11 @@ class Arm(StrEnum):
     BEFORE = "words, no labels"
     AFTER = "a tenth after words"
     FROZEN = "a tenth after words, frozen"
+    PROBE = "a tenth after words, frozen, mean token"
     BEFORE_PRETRAINED = "words of a pretrained network, no labels"
     AFTER_PRETRAINED = "a tenth after words of a pretrained network"
     FROZEN_PRETRAINED = "a tenth after words of a pretrained network, frozen"
+    PROBE_PRETRAINED = "a tenth after words of a pretrained network, frozen, mean token"
 
 
 STARTS = ("words", "nothing", Arm.LABELS)  # of students on other data
@@ -81,9 +83,11 @@ def write_tables() -> None:
                 Arm.BEFORE,
                 Arm.AFTER,
                 Arm.FROZEN,
+                Arm.PROBE,
                 Arm.BEFORE_PRETRAINED,
                 Arm.AFTER_PRETRAINED,
                 Arm.FROZEN_PRETRAINED,
+                Arm.PROBE_PRETRAINED,
                 Arm.LABELS,
             ),
         ),
@@ -94,6 +98,7 @@ def write_tables() -> None:
                 (Arm.AFTER, Arm.TENTH_CLASSES),
                 (Arm.AFTER, Arm.LABELS),
                 (Arm.AFTER_PRETRAINED, Arm.LABELS),
+                (Arm.PROBE_PRETRAINED, Arm.LABELS),
             ),
         ),
         *(

@@ -110,7 +110,7 @@ def test_both_parts_leave_records_and_tables(desk: Path) -> None:
         done = subprocess.run(command, cwd=desk, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
     records = list((desk / "proof" / "words").glob("lvvit-*.json"))
-    assert len(records) == 7 + 5 + 3 + 3  # all labels are in both parts
+    assert len(records) == 7 + 6 + 3 + 3  # all labels are in both parts
     assert set(json.loads((desk / "proof" / "words" / "bytes.json").read_text())) == {
         "token labels", "words", "token labels and words", "features"
     }  # fmt: skip
