@@ -16,7 +16,8 @@ from PIL import Image
 import tokenlabel as tl
 from tokenlabel.compare import Comparison, Record
 from tokenlabel.compare.budget import Rate, hours, sized
-from tokenlabel.compare.training import accuracies
+from tokenlabel.compare.training import Training, accuracies
+from tokenlabel.compare.verb import ARMS
 from tokenlabel.errors import InputError
 from tokenlabel.labels.vocabulary import Vocabulary
 from tokenlabel.training.student import StudentSpec
@@ -82,6 +83,45 @@ def test_four_arms_become_a_report_and_a_second_call_changes_nothing(
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.safetensors")}
     with pytest.raises(InputError, match="was begun with epochs 2, now it is 3"):
         tl.compare(**{**choices, "epochs": 3}, output=tmp_path / "out")
+
+
+def test_more_seeds_are_added_to_the_runs_that_are_there(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the last two arms mix stays as the first seeds decided, whatever the new ones say."""
+    from tokenlabel.compare import verb
+
+    made: list[tuple[str, int, str]] = []
+
+    def made_up(training: Any) -> Record:
+        made.append((training.arm, training.seed, training.choices["mix"]))
+        cutmix_is_ahead = training.seed > 0
+        score = 90.0 if (training.arm == ARMS["mixed"]) == cutmix_is_ahead else 50.0
+        facts = {"accuracy": {}, "judged_by": "class", "curve": [], "images": 16, "judged_on": 8}
+        details = {**facts, "processor_seconds": 1.0}
+        return Record(training.arm, training.seed, score, 1.0, details)
+
+    monkeypatch.setattr(Training, "__call__", made_up)
+    monkeypatch.setattr(verb, "_require_trainable", lambda *_: None)
+    monkeypatch.setattr("tokenlabel.compare.report.curves", lambda _found: "")
+    choices = {"data": str(world / "images"), "labels": str(world / "labels"), **SMALL}
+    found = tl.compare(**choices, output=tmp_path / "out")
+    advised = re.findall(r"The same command with --seeds (\d+)", found.decision())
+    assert advised == ["3"]
+    assert "--seeds 3" in (tmp_path / "out/report.html").read_text()
+    assert made.pop() == (ARMS["ours"], 0, "none")
+    made.clear()
+    more = tl.compare(**{**choices, "seeds": 3}, output=tmp_path / "out")
+    assert sorted({seed for _, seed, _ in made}) == [1, 2]
+    assert len(made) == 8
+    assert {mix for arm, _, mix in made if arm == ARMS["ours"]} == {"none"}
+    assert all(record in more.records for record in found.records)
+    facts = json.loads((tmp_path / "out/results.json").read_text())["facts"]
+    assert facts["recipe"].endswith("2 epochs, 3 seeds")
+    assert facts["size"] == "at first 2 epochs, 1 seeds, as asked for"
+    made.clear()
+    assert tl.compare(**choices, output=tmp_path / "out").records == more.records  # fewer lose none
+    assert made == []
 
 
 def test_what_cannot_be_compared_is_refused(world: Path, tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ def compare(
     `budget` ("30m", "1h30m") chooses `epochs` and `seeds` by a rate that is measured first; without it
     they are the recipe's epochs and 3 seeds. `parallel` runs are made at a time: by default one on a
     GPU, else one a core, at most 4. All else is as in `tl.train`. Writes report.html and results.json to
-    `output`; the same call goes on where it was stopped. `notice` is called with each line worth
-    reading. Raises InputError.
+    `output`; the same call goes on where it was stopped, and with more `seeds` adds runs to those that
+    are there. `notice` is called with each line worth reading. Raises InputError.
     """
     if (annotator is None) == (labels is None):
         raise InputError(
@@ -91,7 +91,7 @@ def compare(
         with silent():
             _require_trainable(folder, begun, _OTHERS)
     folder = claim_folder(folder, ours=lambda path: (path / "choices.json").is_file())
-    _keep(folder, {**choices, **asked, "labels": labels, "annotator": annotator})
+    seeds = _keep(folder, {**choices, **asked, "labels": labels, "annotator": annotator})
     if labels is None:
         choices["labels"] = _annotated(data, annotator, folder / "labels", say)
         with silent():
@@ -102,11 +102,12 @@ def compare(
     size = _size(folder, choices, epochs, seeds, budget, workers)
     say(size.said)
     choices["epochs"] = size.epochs
+    all_seeds = max(size.seeds, seeds or 0)
 
     def run(**arms: tuple[str, str]) -> list[Record]:
         jobs = [
             _job(folder, ARMS[arm], seed, _of_method(choices, supervision, mix))
-            for seed in range(size.seeds)
+            for seed in range(all_seeds)
             for arm, (supervision, mix) in arms.items()
         ]
         return make_records(
@@ -115,7 +116,9 @@ def compare(
 
     baselines = run(plain=(_BASELINE, "none"), mixed=(_BASELINE, "cutmix"))
     plain, mixed = ARMS["plain"], ARMS["mixed"]
-    mixing = Comparison((plain, mixed), tuple(baselines)).strongest((plain, mixed)) == mixed
+    # by the first seeds alone: it decides what the other runs are, and more seeds change no run
+    first = tuple(record for record in baselines if record.seed < size.seeds)
+    mixing = Comparison((plain, mixed), first).strongest((plain, mixed)) == mixed
     others = run(
         distilled=("distillation", "cutmix" if mixing else "none"),
         ours=(_METHOD, "mixtoken" if mixing else "none"),
@@ -128,8 +131,8 @@ def compare(
         if "judged_on" in used  # records of older versions lack it
         else "-",
         "labels": str(choices["labels"]),
-        "recipe": f"{recipe}, {size.epochs} epochs, {size.seeds} seeds",
-        "size": size.said,
+        "recipe": f"{recipe}, {size.epochs} epochs, {all_seeds} seeds",
+        "size": size.said if all_seeds == size.seeds else f"at first {size.said}",
         "mixing": "in the last two arms too"
         if mixing
         else "in the second arm only: it did not pay",
@@ -195,22 +198,28 @@ def _require_trainable(
         spec.build(Ranks(spec.recipe.engine))
 
 
-def _keep(folder: Path, choices: Mapping[str, Any]) -> None:
+def _keep(folder: Path, choices: Mapping[str, Any]) -> int | None:
     """Write what was asked for, or refuse a folder that was begun with something else.
 
-    Until its size is settled nothing is trained in it: then only its labels bind.
+    Until its size is settled nothing is trained in it: then only its labels bind. Afterwards all does
+    but the number of seeds, which only grows: the most that was ever asked for is returned.
     """
     file = folder / "choices.json"
     now = json.loads(json.dumps(choices, default=str))
     before = read_json(file, kind=dict) if file.exists() else now
-    bound = now if (folder / _SIZE).exists() else _OF_LABELS
+    settled = (folder / _SIZE).exists()
+    bound = [name for name in now if name != "seeds"] if settled else _OF_LABELS
     other = [name for name in bound if before.get(name) != now[name]]
     if other:
         raise InputError(
             f"{folder} was begun with {other[0]} {before.get(other[0])!r}, now it is"
             f" {now[other[0]]!r}: choose another output folder"
         )
+    if settled:
+        now["seeds"] = max(before.get("seeds") or 0, now["seeds"] or 0) or None
     write_atomically(file, json.dumps(now, indent=2) + "\n")
+    seeds: int | None = now["seeds"]
+    return seeds
 
 
 def _annotated(data: str, annotator: Any, store: Path, say: Callable[[str], object]) -> str:
