@@ -126,8 +126,13 @@ def test_more_seeds_are_added_to_the_runs_that_are_there(
 
 def test_what_cannot_be_compared_is_refused(world: Path, tmp_path: Path) -> None:
     data = str(world / "images")
-    with pytest.raises(InputError, match="give an annotator"):
-        tl.compare(data=data, output=tmp_path / "out")
+    labels = str(world / "labels")
+    for said, given in {
+        "give --annotator NAME .* or --labels STORE": {},
+        "--annotator and --labels both .* give one": {"annotator": "resnet10t", "labels": labels},
+    }.items():
+        with pytest.raises(InputError, match=said):
+            tl.compare(data=data, **given, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/photo.jpg").write_bytes(b"mine")
@@ -144,13 +149,26 @@ def test_what_an_arm_cannot_be_trained_on_is_refused_before_the_first_run(
     with tl.LabelStoreWriter(words, num_classes=4, vocabulary=vocabulary) as writer:
         for key in tl.LabelStore(labels):
             writer.add(key, tl.LabelMap.from_logits(torch.zeros(4, 2, 2), 4, tl.Box()))
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for file in (world / "images").rglob("*.png"):
+        shutil.copy(file, flat)
     several = world / "several.csv"
     rows = [f"{f.relative_to(world)},blue;red" for f in sorted(world.rglob("*.png"))]
     several.write_text("\n".join(["path,labels", *rows]) + "\n")
     whole = str(world / "images/train")
     without = {**SMALL, "settings": (*SMALL["settings"], "data.holdout=0.0")}
     for said, choices in {
-        "holds visual words": {**SMALL, "data": data, "labels": str(words)},
+        "holds visual words, .* give the labels of a classifier": {
+            **SMALL,
+            "data": data,
+            "labels": str(words),
+        },
+        "flat have no classes, .* give images in class folders": {
+            **SMALL,
+            "data": str(flat),
+            "labels": labels,
+        },
         "one class each": {**SMALL, "data": str(several), "labels": labels},
         "judged on validation images": {**without, "data": whole, "labels": labels},
         "seeds is -1: give 1 or more": {**SMALL, "data": data, "labels": labels, "seeds": -1},

@@ -19,6 +19,7 @@ from tokenlabel.compare.report import write_report
 from tokenlabel.compare.training import Training
 from tokenlabel.errors import InputError
 from tokenlabel.files import claim_folder, write_atomically
+from tokenlabel.labels import LabelStore
 from tokenlabel.progress import silent
 from tokenlabel.supervision import METHODS
 from tokenlabel.text import read_json
@@ -68,11 +69,13 @@ def compare(
     `output`; the same call goes on where it was stopped, and with more `seeds` adds runs to those that
     are there. `notice` is called with each line worth reading. Raises InputError.
     """
-    if (annotator is None) == (labels is None):
+    if annotator is None and labels is None:
         raise InputError(
-            "give an annotator (a timm classifier, or a folder that `tokenlabel teach` wrote) or"
-            " labels (a store that `tokenlabel annotate` made), not both"
+            "nothing labels the images: give --annotator NAME (a timm classifier, or a folder that"
+            " `tokenlabel teach` wrote) or --labels STORE (made by `tokenlabel annotate`)"
         )
+    if annotator is not None and labels is not None:
+        raise InputError("--annotator and --labels both label the images: give one of them")
     for name, number in (("seeds", seeds), ("parallel", parallel)):
         if number is not None and number < 1:
             raise InputError(f"{name} is {number}: give 1 or more")
@@ -88,6 +91,11 @@ def compare(
     folder = Path(output)
     _require_trainable(folder, begun, [(_BASELINE, "none")])
     if labels is not None:
+        if LabelStore(labels).manifest.words:
+            raise InputError(
+                f"{labels} holds visual words, and image-level distillation needs classes: give the"
+                " labels of a classifier (--annotator NAME, or `tokenlabel annotate --model NAME`)"
+            )
         with silent():
             _require_trainable(folder, begun, _OTHERS)
     folder = claim_folder(folder, ours=lambda path: (path / "choices.json").is_file())
