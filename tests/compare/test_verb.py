@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -197,6 +198,11 @@ def test_too_small_a_budget_names_one_that_then_serves(
     advice = re.findall(r"give (\w+) or more", str(refused.value))[0]
     with pytest.raises(InputError, match="begun with labels"):
         tl.compare(**{**choices, "labels": str(others)}, budget=advice)
+    with monkeypatch.context() as slow:  # an hour between the start and the end of the measurement
+        hours_by_now = iter((0.0, 3600.0))
+        slow.setattr(verb, "time", SimpleNamespace(monotonic=lambda: next(hours_by_now)))
+        with pytest.raises(InputError, match="after 60m of preparations"):
+            tl.compare(**choices, budget=advice)
     with pytest.raises(KeyboardInterrupt):
         tl.compare(**choices, budget=advice)
     with pytest.raises(InputError, match=f"begun with budget '{advice}'"):
@@ -231,8 +237,13 @@ def test_a_budget_gives_up_seeds_before_epochs_and_names_what_is_too_little() ->
     assert (fewer.epochs, fewer.seeds) == (10, 2)
     assert sized(rate, "50m", 4, 2, 100).epochs == 13
     assert sized(rate, "50m", 4, 1, 100, seeds=4).seeds == 4
+    after_half_an_hour = sized(rate, "80m", 4, 1, 100, used=0.5)
+    assert (after_half_an_hour.epochs, after_half_an_hour.seeds) == (10, 2)
+    assert "after 30m of preparations" in after_half_an_hour.said
     with pytest.raises(InputError, match="too short for 2 epochs of 4 arms with 2 seeds"):
         sized(rate, "5m", 4, 1, 100)
+    with pytest.raises(InputError, match=r"after 90m of preparations.*: give 120m or more"):
+        sized(rate, "80m", 4, 1, 100, used=1.5)
     for text in ("", "10", "h", "0m", "-3h", "1h30", "30 minutes"):
         with pytest.raises(InputError, match="is no time"):
             hours(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -63,11 +64,12 @@ def compare(
 
     CutMix is given to all arms where it serves ground truth better, as MixToken to token labels. The
     labels are a store's, or an `annotator` makes them (a spec as in `tl.annotate`, or a name alone).
-    `budget` ("30m", "1h30m") chooses `epochs` and `seeds` by a rate that is measured first; without it
-    they are the recipe's epochs and 3 seeds. `parallel` runs are made at a time: by default one on a
-    GPU, else one a core, at most 4. All else is as in `tl.train`. Writes report.html and results.json to
-    `output`; the same call goes on where it was stopped, and with more `seeds` adds runs to those that
-    are there. `notice` is called with each line worth reading. Raises InputError.
+    `budget` ("30m", "1h30m"), of the time from here on, chooses `epochs` and `seeds` by a rate that is
+    measured first; without it they are the recipe's epochs and 3 seeds. `parallel` runs are made at a
+    time: by default one on a GPU, else one a core, at most 4. All else is as in `tl.train`. Writes
+    report.html and results.json to `output`; the same call goes on where it was stopped, and with more
+    `seeds` adds runs to those that are there. `notice` is called with each line worth reading. Raises
+    InputError.
     """
     if annotator is None and labels is None:
         raise InputError(
@@ -81,6 +83,7 @@ def compare(
             raise InputError(f"{name} is {number}: give 1 or more")
     if budget is not None:
         hours(budget)  # no time is refused here, before annotation
+    began = time.monotonic()
     say = notice or (lambda _line: None)
     choices = {
         "data": data, "val": val, "recipe": recipe, "model": model, "image_size": image_size,
@@ -107,7 +110,7 @@ def compare(
     else:
         choices["labels"] = labels
     workers = parallel or _parallel()
-    size = _size(folder, choices, epochs, seeds, budget, workers)
+    size = _size(folder, choices, epochs, seeds, budget, workers, began)
     say(size.said)
     choices["epochs"] = size.epochs
     all_seeds = max(size.seeds, seeds or 0)
@@ -250,6 +253,7 @@ def _size(
     seeds: int | None,
     budget: str | None,
     workers: int,
+    began: float,
 ) -> Size:
     """As it was begun, as asked for, or as fits the budget."""
     file = folder / _SIZE
@@ -267,6 +271,7 @@ def _size(
     else:
         trial = _of_method({**choices, "epochs": wanted}, _BASELINE, "none")
         (rate,) = measured_rates({"one": trial}, folder / "trial", workers).values()
-        size = sized(rate, budget, len(ARMS), workers, wanted, seeds)
+        used = (time.monotonic() - began) / 3600
+        size = sized(rate, budget, len(ARMS), workers, wanted, seeds, used)
     write_atomically(file, json.dumps(asdict(size), indent=2) + "\n")
     return size
