@@ -53,7 +53,8 @@ def compare(
         budget: wall-clock time of this command, such as 30m or 2h. The speed is measured first;
             epochs and seeds are chosen to fit into what annotation and measurement leave.
         parallel: runs at a time (default: 1 on a GPU; on CPUs one per core, at most 4).
-        settings: any other value of the recipe, as section.key=value ...
+        settings: any other value of the recipe, as section.key=value ...; data.cache=disk decodes the
+            images once for all runs.
     """
     given = {**locals(), "settings": all_of(settings)}
     from rich.table import Table
