@@ -75,8 +75,8 @@ class Health:
             f"The annotator has memorized these images: it agrees with {self.means['agreement']:.0%} of"
             f" their classes and names {self.held_out:.0%} of unseen ones, a gap of {100 * gap:.0f}"
             " points. Networks that did not see the image (`tokenlabel teach --folds 5`) have no such"
-            " gap, but are less accurate: with a gap of 13 points students learned no better from them, and"
-            " larger gaps nobody has measured. Train with both labels and compare."
+            " gap, but are less accurate: with a gap of 13 points students learned no better from them,"
+            " and larger gaps nobody has measured. Train with both labels and compare."
         ]
 
     @property
