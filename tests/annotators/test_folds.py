@@ -112,6 +112,19 @@ def test_new_images_are_labeled_by_all(taught: Path, tmp_path: Path, capsys) -> 
     torch.testing.assert_close(found, torch.stack(each).mean(0), atol=1e-3, rtol=0)
 
 
+def test_other_images_of_known_names_are_warned_of(
+    images: Path, taught: Path, tmp_path: Path, capsys
+) -> None:
+    """Names are all that folds know: another part with the same names looks like the taught one."""
+    part = write_images(tmp_path / "val", ["0.png", "1.png", "x.png"])
+    tl.annotate(data=str(part), output=tmp_path / "labels", annotator=spec(taught))
+    said = capsys.readouterr().err
+    assert "warning: 2 of these images have names of the 40 that" in said
+    assert "1 of 3 images, such as blue/x.png, are in no fold" in said
+    tl.annotate(data=str(images), output=tmp_path / "whole", annotator=spec(taught))
+    assert "warning" not in capsys.readouterr().err
+
+
 def test_a_finished_teaching_is_left_as_it_is_and_other_folds_are_refused(
     images: Path, taught: Path
 ) -> None:

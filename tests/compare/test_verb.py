@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from PIL import Image
 import tokenlabel as tl
 from tokenlabel.compare import Comparison, Record
 from tokenlabel.compare.budget import Rate, hours, sized
-from tokenlabel.compare.training import accuracies
+from tokenlabel.compare.training import Training, accuracies
+from tokenlabel.compare.verb import ARMS
 from tokenlabel.errors import InputError
 from tokenlabel.labels.vocabulary import Vocabulary
 from tokenlabel.training.student import StudentSpec
@@ -84,10 +86,54 @@ def test_four_arms_become_a_report_and_a_second_call_changes_nothing(
         tl.compare(**{**choices, "epochs": 3}, output=tmp_path / "out")
 
 
+def test_more_seeds_are_added_to_the_runs_that_are_there(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the last two arms mix stays as the first seeds decided, whatever the new ones say."""
+    from tokenlabel.compare import verb
+
+    made: list[tuple[str, int, str]] = []
+
+    def made_up(training: Any) -> Record:
+        made.append((training.arm, training.seed, training.choices["mix"]))
+        cutmix_is_ahead = training.seed > 0
+        score = 90.0 if (training.arm == ARMS["mixed"]) == cutmix_is_ahead else 50.0
+        facts = {"accuracy": {}, "judged_by": "class", "curve": [], "images": 16, "judged_on": 8}
+        details = {**facts, "processor_seconds": 1.0}
+        return Record(training.arm, training.seed, score, 1.0, details)
+
+    monkeypatch.setattr(Training, "__call__", made_up)
+    monkeypatch.setattr(verb, "_require_trainable", lambda *_: None)
+    monkeypatch.setattr("tokenlabel.compare.report.curves", lambda _found: "")
+    choices = {"data": str(world / "images"), "labels": str(world / "labels"), **SMALL}
+    found = tl.compare(**choices, output=tmp_path / "out")
+    advised = re.findall(r"The same command with --seeds (\d+)", found.decision())
+    assert advised == ["3"]
+    assert "--seeds 3" in (tmp_path / "out/report.html").read_text()
+    assert made.pop() == (ARMS["ours"], 0, "none")
+    made.clear()
+    more = tl.compare(**{**choices, "seeds": 3}, output=tmp_path / "out")
+    assert sorted({seed for _, seed, _ in made}) == [1, 2]
+    assert len(made) == 8
+    assert {mix for arm, _, mix in made if arm == ARMS["ours"]} == {"none"}
+    assert all(record in more.records for record in found.records)
+    facts = json.loads((tmp_path / "out/results.json").read_text())["facts"]
+    assert facts["recipe"].endswith("2 epochs, 3 seeds")
+    assert facts["size"] == "at first 2 epochs, 1 seeds, as asked for"
+    made.clear()
+    assert tl.compare(**choices, output=tmp_path / "out").records == more.records  # fewer lose none
+    assert made == []
+
+
 def test_what_cannot_be_compared_is_refused(world: Path, tmp_path: Path) -> None:
     data = str(world / "images")
-    with pytest.raises(InputError, match="give an annotator"):
-        tl.compare(data=data, output=tmp_path / "out")
+    labels = str(world / "labels")
+    for said, given in {
+        "give --annotator NAME .* or --labels STORE": {},
+        "--annotator and --labels both .* give one": {"annotator": "resnet10t", "labels": labels},
+    }.items():
+        with pytest.raises(InputError, match=said):
+            tl.compare(data=data, **given, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/photo.jpg").write_bytes(b"mine")
@@ -104,13 +150,26 @@ def test_what_an_arm_cannot_be_trained_on_is_refused_before_the_first_run(
     with tl.LabelStoreWriter(words, num_classes=4, vocabulary=vocabulary) as writer:
         for key in tl.LabelStore(labels):
             writer.add(key, tl.LabelMap.from_logits(torch.zeros(4, 2, 2), 4, tl.Box()))
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for file in (world / "images").rglob("*.png"):
+        shutil.copy(file, flat)
     several = world / "several.csv"
     rows = [f"{f.relative_to(world)},blue;red" for f in sorted(world.rglob("*.png"))]
     several.write_text("\n".join(["path,labels", *rows]) + "\n")
     whole = str(world / "images/train")
     without = {**SMALL, "settings": (*SMALL["settings"], "data.holdout=0.0")}
     for said, choices in {
-        "holds visual words": {**SMALL, "data": data, "labels": str(words)},
+        "holds visual words, .* give the labels of a classifier": {
+            **SMALL,
+            "data": data,
+            "labels": str(words),
+        },
+        "flat have no classes, .* give images in class folders": {
+            **SMALL,
+            "data": str(flat),
+            "labels": labels,
+        },
         "one class each": {**SMALL, "data": str(several), "labels": labels},
         "judged on validation images": {**without, "data": whole, "labels": labels},
         "seeds is -1: give 1 or more": {**SMALL, "data": data, "labels": labels, "seeds": -1},
@@ -139,6 +198,11 @@ def test_too_small_a_budget_names_one_that_then_serves(
     advice = re.findall(r"give (\w+) or more", str(refused.value))[0]
     with pytest.raises(InputError, match="begun with labels"):
         tl.compare(**{**choices, "labels": str(others)}, budget=advice)
+    with monkeypatch.context() as slow:  # an hour between the start and the end of the measurement
+        hours_by_now = iter((0.0, 3600.0))
+        slow.setattr(verb, "time", SimpleNamespace(monotonic=lambda: next(hours_by_now)))
+        with pytest.raises(InputError, match="after 60m of preparations"):
+            tl.compare(**choices, budget=advice)
     with pytest.raises(KeyboardInterrupt):
         tl.compare(**choices, budget=advice)
     with pytest.raises(InputError, match=f"begun with budget '{advice}'"):
@@ -173,8 +237,13 @@ def test_a_budget_gives_up_seeds_before_epochs_and_names_what_is_too_little() ->
     assert (fewer.epochs, fewer.seeds) == (10, 2)
     assert sized(rate, "50m", 4, 2, 100).epochs == 13
     assert sized(rate, "50m", 4, 1, 100, seeds=4).seeds == 4
+    after_half_an_hour = sized(rate, "80m", 4, 1, 100, used=0.5)
+    assert (after_half_an_hour.epochs, after_half_an_hour.seeds) == (10, 2)
+    assert "after 30m of preparations" in after_half_an_hour.said
     with pytest.raises(InputError, match="too short for 2 epochs of 4 arms with 2 seeds"):
         sized(rate, "5m", 4, 1, 100)
+    with pytest.raises(InputError, match=r"after 90m of preparations.*: give 120m or more"):
+        sized(rate, "80m", 4, 1, 100, used=1.5)
     for text in ("", "10", "h", "0m", "-3h", "1h30", "30 minutes"):
         with pytest.raises(InputError, match="is no time"):
             hours(text)

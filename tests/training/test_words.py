@@ -155,6 +155,8 @@ def test_mistakes_are_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"visual words: use supervision\.kind=token-labels"):
         run(data, tmp_path / "x", supervision="distillation")
     with pytest.raises(InputError, match=r"have no classes: give token labels"):
+        run(data, tmp_path / "x", data=str(data / "flat"), labels=())
+    with pytest.raises(InputError, match=r"have no classes, .* give images in class folders"):
         run(data, tmp_path / "x", data=str(data / "flat"), labels=(), supervision="labels")
     flat = {"data": str(data / "flat"), "labels": str(data / "flat-words")}
     with pytest.raises(

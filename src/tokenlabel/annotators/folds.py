@@ -40,10 +40,23 @@ class FoldsAnnotator:
         return self._members[0].notes
 
     def check_names(self, keys: Sequence[str]) -> None:
-        """Say how many of the images have no name that a network was taught by."""
+        """Say how many of the images no network was taught by name, and which may only seem to be.
+
+        An image is known by its name alone: in another part of the data it may be another image.
+        """
         unseen = [key for key in keys if self._folds.fold_of(key) is None]
         self._unseen = len(unseen)
-        if not unseen or not first_process():
+        if not first_process():
+            return
+        known, taught = len(keys) - len(unseen), self._folds.images
+        if 0 < known < taught:
+            console.print(
+                f"warning: {known:,} of these images have names of the {taught:,} that"
+                f" {self._folds.folder} was taught on, and are labeled by one network each: should they"
+                " be other images (of a validation part, for one), rename them",
+                soft_wrap=True,
+            )
+        if not unseen:
             return
         said = f"{len(unseen):,} of {len(keys):,} images, such as {unseen[0]}, are in no fold"
         if len(unseen) == len(keys):

@@ -48,11 +48,13 @@ def compare(
         image_size: side of the student's input in pixels.
         batch_size: images per update.
         epochs: epochs per run (default: the recipe's).
-        seeds: number of runs per method (default: 3).
-        budget: wall-clock time, such as 30m or 2h. The speed is measured first; epochs and seeds
-            are chosen to fit.
+        seeds: number of runs per method (default: 3). The same command with a larger number keeps the
+            finished runs and adds the new ones.
+        budget: wall-clock time of this command, such as 30m or 2h. The speed is measured first;
+            epochs and seeds are chosen to fit into what annotation and measurement leave.
         parallel: runs at a time (default: 1 on a GPU; on CPUs one per core, at most 4).
-        settings: any other value of the recipe, as section.key=value ...
+        settings: any other value of the recipe, as section.key=value ...; data.cache=disk decodes the
+            images once for all runs.
     """
     given = {**locals(), "settings": all_of(settings)}
     from rich.table import Table

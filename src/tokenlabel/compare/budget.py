@@ -56,14 +56,20 @@ def hours(text: str) -> float:
 
 
 def sized(
-    rate: Rate, budget: str, arms: int, workers: int, epochs: int, seeds: int | None = None
+    rate: Rate,
+    budget: str,
+    arms: int,
+    workers: int,
+    epochs: int,
+    seeds: int | None = None,
+    used: float = 0.0,
 ) -> Size:
     """At most `epochs` epochs of each arm with 2 to 5 seeds (or `seeds`), as many as fit the budget.
 
-    Raises InputError where it is too short for two epochs.
+    So many hours of it are `used` already. Raises InputError where it is too short for two epochs.
     """
     least, usual, most = (seeds, seeds, seeds) if seeds else _SEEDS
-    given = hours(budget) * workers
+    given = max(0.0, hours(budget) - used) * workers
     chosen = usual
     while chosen > least and given / rate.hours(1) / (arms * chosen) < min(_ENOUGH, epochs):
         chosen -= 1
@@ -71,9 +77,11 @@ def sized(
         chosen += 1
     length = min(epochs, int(given / rate.hours(1) / (arms * chosen)))
     at_rate = f"{rate.images_per_second:.0f} images/s a run, {workers} at a time"
+    if used * 60 >= 1:
+        at_rate += f", after {used * 60:.0f}m of preparations"
     shortest = min(2, epochs)
     if length < shortest:
-        needed = _SPARE * rate.hours(shortest) * arms * least / workers
+        needed = _SPARE * (used + rate.hours(shortest) * arms * least / workers)
         raise InputError(
             f"a budget of {budget} is too short for {shortest} epochs of {arms} arms with {least} seeds"
             f" ({at_rate}): give {math.ceil(needed * 60)}m or more, fewer images, or a smaller model"

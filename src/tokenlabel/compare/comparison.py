@@ -12,6 +12,7 @@ from tokenlabel.compare.statistics import Difference, mean_and_spread, paired_di
 
 __all__ = ["Comparison", "Line", "markdown", "plus_minus"]
 
+_MORE = 2  # seeds, where those that are there say too little
 _NOTHING = 0.5  # points: a difference that is surely smaller is worth no labels
 
 
@@ -70,11 +71,13 @@ class Comparison:
         return self.difference(self.arms[-1], self.rival)
 
     def decision(self) -> str:
-        """In one sentence: use what the last arm does, do not, or more seeds are needed."""
+        """In words: use what the last arm does, do not, or more seeds are needed, and how."""
         gap, rival = self.deciding, self.rival
+        more = len(self.scores(self.arms[-1])) + _MORE
+        how = f"The same command with --seeds {more} keeps the finished runs and trains only new ones."
         if gap is None or gap.interval is None:
             known = "" if gap is None else f" (one seed: {gap.mean:+.1f} points against {rival})"
-            return f"More seeds are needed{known}."
+            return f"More seeds are needed{known}. {how}"
         low, high = gap.interval
         said = (
             f"{gap.mean:+.1f} points against the best other arm ({rival}), 95 % interval"
@@ -87,7 +90,7 @@ class Comparison:
             return f"Do not use {name}: {said}."
         if max(-low, high) < _NOTHING:
             return f"Do not use {name}, they change nothing: {said}."
-        return f"More seeds are needed to tell whether {name} help: {said}."
+        return f"More seeds are needed to tell whether {name} help: {said}. {how}"
 
 
 def plus_minus(values: dict[int, float], digits: int = 2) -> str:

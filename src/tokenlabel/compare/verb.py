@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from tokenlabel.compare.report import write_report
 from tokenlabel.compare.training import Training
 from tokenlabel.errors import InputError
 from tokenlabel.files import claim_folder, write_atomically
+from tokenlabel.labels import LabelStore
 from tokenlabel.progress import silent
 from tokenlabel.supervision import METHODS
 from tokenlabel.text import read_json
@@ -62,22 +64,26 @@ def compare(
 
     CutMix is given to all arms where it serves ground truth better, as MixToken to token labels. The
     labels are a store's, or an `annotator` makes them (a spec as in `tl.annotate`, or a name alone).
-    `budget` ("30m", "1h30m") chooses `epochs` and `seeds` by a rate that is measured first; without it
-    they are the recipe's epochs and 3 seeds. `parallel` runs are made at a time: by default one on a
-    GPU, else one a core, at most 4. All else is as in `tl.train`. Writes report.html and results.json to
-    `output`; the same call goes on where it was stopped. `notice` is called with each line worth
-    reading. Raises InputError.
+    `budget` ("30m", "1h30m"), of the time from here on, chooses `epochs` and `seeds` by a rate that is
+    measured first; without it they are the recipe's epochs and 3 seeds. `parallel` runs are made at a
+    time: by default one on a GPU, else one a core, at most 4. All else is as in `tl.train`. Writes
+    report.html and results.json to `output`; the same call goes on where it was stopped, and with more
+    `seeds` adds runs to those that are there. `notice` is called with each line worth reading. Raises
+    InputError.
     """
-    if (annotator is None) == (labels is None):
+    if annotator is None and labels is None:
         raise InputError(
-            "give an annotator (a timm classifier, or a folder that `tokenlabel teach` wrote) or"
-            " labels (a store that `tokenlabel annotate` made), not both"
+            "nothing labels the images: give --annotator NAME (a timm classifier, or a folder that"
+            " `tokenlabel teach` wrote) or --labels STORE (made by `tokenlabel annotate`)"
         )
+    if annotator is not None and labels is not None:
+        raise InputError("--annotator and --labels both label the images: give one of them")
     for name, number in (("seeds", seeds), ("parallel", parallel)):
         if number is not None and number < 1:
             raise InputError(f"{name} is {number}: give 1 or more")
     if budget is not None:
         hours(budget)  # no time is refused here, before annotation
+    began = time.monotonic()
     say = notice or (lambda _line: None)
     choices = {
         "data": data, "val": val, "recipe": recipe, "model": model, "image_size": image_size,
@@ -88,10 +94,15 @@ def compare(
     folder = Path(output)
     _require_trainable(folder, begun, [(_BASELINE, "none")])
     if labels is not None:
+        if LabelStore(labels).manifest.words:
+            raise InputError(
+                f"{labels} holds visual words, and image-level distillation needs classes: give the"
+                " labels of a classifier (--annotator NAME, or `tokenlabel annotate --model NAME`)"
+            )
         with silent():
             _require_trainable(folder, begun, _OTHERS)
     folder = claim_folder(folder, ours=lambda path: (path / "choices.json").is_file())
-    _keep(folder, {**choices, **asked, "labels": labels, "annotator": annotator})
+    seeds = _keep(folder, {**choices, **asked, "labels": labels, "annotator": annotator})
     if labels is None:
         choices["labels"] = _annotated(data, annotator, folder / "labels", say)
         with silent():
@@ -99,14 +110,15 @@ def compare(
     else:
         choices["labels"] = labels
     workers = parallel or _parallel()
-    size = _size(folder, choices, epochs, seeds, budget, workers)
+    size = _size(folder, choices, epochs, seeds, budget, workers, began)
     say(size.said)
     choices["epochs"] = size.epochs
+    all_seeds = max(size.seeds, seeds or 0)
 
     def run(**arms: tuple[str, str]) -> list[Record]:
         jobs = [
             _job(folder, ARMS[arm], seed, _of_method(choices, supervision, mix))
-            for seed in range(size.seeds)
+            for seed in range(all_seeds)
             for arm, (supervision, mix) in arms.items()
         ]
         return make_records(
@@ -115,7 +127,9 @@ def compare(
 
     baselines = run(plain=(_BASELINE, "none"), mixed=(_BASELINE, "cutmix"))
     plain, mixed = ARMS["plain"], ARMS["mixed"]
-    mixing = Comparison((plain, mixed), tuple(baselines)).strongest((plain, mixed)) == mixed
+    # by the first seeds alone: it decides what the other runs are, and more seeds change no run
+    first = tuple(record for record in baselines if record.seed < size.seeds)
+    mixing = Comparison((plain, mixed), first).strongest((plain, mixed)) == mixed
     others = run(
         distilled=("distillation", "cutmix" if mixing else "none"),
         ours=(_METHOD, "mixtoken" if mixing else "none"),
@@ -128,8 +142,8 @@ def compare(
         if "judged_on" in used  # records of older versions lack it
         else "-",
         "labels": str(choices["labels"]),
-        "recipe": f"{recipe}, {size.epochs} epochs, {size.seeds} seeds",
-        "size": size.said,
+        "recipe": f"{recipe}, {size.epochs} epochs, {all_seeds} seeds",
+        "size": size.said if all_seeds == size.seeds else f"at first {size.said}",
         "mixing": "in the last two arms too"
         if mixing
         else "in the second arm only: it did not pay",
@@ -195,22 +209,28 @@ def _require_trainable(
         spec.build(Ranks(spec.recipe.engine))
 
 
-def _keep(folder: Path, choices: Mapping[str, Any]) -> None:
+def _keep(folder: Path, choices: Mapping[str, Any]) -> int | None:
     """Write what was asked for, or refuse a folder that was begun with something else.
 
-    Until its size is settled nothing is trained in it: then only its labels bind.
+    Until its size is settled nothing is trained in it: then only its labels bind. Afterwards all does
+    but the number of seeds, which only grows: the most that was ever asked for is returned.
     """
     file = folder / "choices.json"
     now = json.loads(json.dumps(choices, default=str))
     before = read_json(file, kind=dict) if file.exists() else now
-    bound = now if (folder / _SIZE).exists() else _OF_LABELS
+    settled = (folder / _SIZE).exists()
+    bound = [name for name in now if name != "seeds"] if settled else _OF_LABELS
     other = [name for name in bound if before.get(name) != now[name]]
     if other:
         raise InputError(
             f"{folder} was begun with {other[0]} {before.get(other[0])!r}, now it is"
             f" {now[other[0]]!r}: choose another output folder"
         )
+    if settled:
+        now["seeds"] = max(before.get("seeds") or 0, now["seeds"] or 0) or None
     write_atomically(file, json.dumps(now, indent=2) + "\n")
+    seeds: int | None = now["seeds"]
+    return seeds
 
 
 def _annotated(data: str, annotator: Any, store: Path, say: Callable[[str], object]) -> str:
@@ -233,6 +253,7 @@ def _size(
     seeds: int | None,
     budget: str | None,
     workers: int,
+    began: float,
 ) -> Size:
     """As it was begun, as asked for, or as fits the budget."""
     file = folder / _SIZE
@@ -250,6 +271,7 @@ def _size(
     else:
         trial = _of_method({**choices, "epochs": wanted}, _BASELINE, "none")
         (rate,) = measured_rates({"one": trial}, folder / "trial", workers).values()
-        size = sized(rate, budget, len(ARMS), workers, wanted, seeds)
+        used = (time.monotonic() - began) / 3600
+        size = sized(rate, budget, len(ARMS), workers, wanted, seeds, used)
     write_atomically(file, json.dumps(asdict(size), indent=2) + "\n")
     return size

@@ -40,6 +40,11 @@ class Folds:
         """The folders of the models; model i saw every image but those of fold i."""
         return [member_folder(self.folder, number) for number in range(self.count)]
 
+    @property
+    def images(self) -> int:
+        """How many were taught."""
+        return len(self._keys)
+
     def fold_of(self, key: str) -> int | None:
         """The fold of an image by its key; None for an image that no model saw."""
         wanted = _hashed(key)

@@ -101,17 +101,13 @@ class StudentSpec:
         if self.recipe.model.multi_label:
             self.recipe = of_several_classes(self.recipe)
         needs = recipe.supervision.needs
+        _require_something_to_learn(recipe, self.num_classes)
         # also where the method needs none: what their annotator left out, no arm trains on
         self.stores = [LabelStore(p) for p in recipe.data.stores] if needs != "annotator" else []
         if needs == "store":
             self.recipe = fitted(self.recipe, self.stores)
         elif needs == "annotator" and (words := getattr(annotator, "words", None)):
             self.recipe = of_words(self.recipe, words)
-        elif self.num_classes == 0 and needs == "nothing":
-            raise InputError(
-                f"the images of {recipe.data.train} have no classes: give token labels (--labels, made"
-                " by `tokenlabel annotate --words 2048`), or images in class folders"
-            )
 
     def build(self, ranks: Ranks) -> TokenLabelingTask:
         recipe = self.recipe
@@ -265,13 +261,28 @@ def _check(recipe: Recipe, annotator: object) -> None:
         raise InputError("data.train is empty: name the folder of the training images")
     if supervision.needs == "annotator" and annotator is None:
         raise InputError("supervision.online needs an annotator")
-    if supervision.needs == "store" and not recipe.data.stores:
-        raise InputError(
-            f"supervision {supervision.kind!r} needs data.labels, a store made by `tokenlabel"
-            " annotate`, or supervision.kind=labels"
-        )
     supervision.check(recipe.total_epochs)
     recipe.schedule.course(1)
+
+
+def _require_something_to_learn(recipe: Recipe, num_classes: int) -> None:
+    kind, needs = recipe.supervision.kind, recipe.supervision.needs
+    if needs == "store" and not recipe.data.stores:
+        if num_classes:
+            raise InputError(
+                f"supervision {kind!r} needs data.labels, a store made by `tokenlabel annotate`, or"
+                " supervision.kind=labels"
+            )
+        raise InputError(
+            f"the images of {recipe.data.train} have no classes: give token labels (--labels, made by"
+            " `tokenlabel annotate --words 2048`), or images in class folders"
+        )
+    if needs == "nothing" and not num_classes:
+        raise InputError(
+            f"the images of {recipe.data.train} have no classes, and supervision {kind!r} learns nothing"
+            " else: give images in class folders, or `tokenlabel train --supervision token-labels` with"
+            " the labels of `tokenlabel annotate --words 2048`"
+        )
 
 
 def _num_classes(recipe: Recipe, source: ImageSource) -> int:
