@@ -26,6 +26,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
 from tokenlabel.labels.maintain import merge, verify
 from tokenlabel.labels.manifest import Manifest
+from tokenlabel.models import weights as weights_module
 
 NETWORK = {"image_size": 32, "device": "cpu"}
 SPEC = {
@@ -204,6 +205,24 @@ def test_words_go_on_at_another_size(images, tmp_path) -> None:
     first, second = (LabelStore(tmp_path / name) for name in ("small", "large"))
     assert first.vocabulary.sha256 == second.vocabulary.sha256
     assert [store[store.keys()[0]].grid for store in (first, second)] == [(2, 2), (4, 4)]
+
+
+def test_words_are_those_of_the_weights_that_make_features(images, tmp_path, monkeypatch) -> None:
+    """A file without a head leaves the head random: another one in every process."""
+    file = tmp_path / "headless.pth"
+    torch.save(timm.create_model("test_resnet", output_stride=8, num_classes=0).state_dict(), file)
+    reuse = {"vocabulary": str(tmp_path / "once"), "words": None}
+    with monkeypatch.context() as before:  # as stores were made when heads counted
+        before.setattr(weights_module, "head_names", lambda _: set())
+        whole = tmp_path / "whole.pth"
+        torch.save(timm.create_model("test_resnet", output_stride=8).state_dict(), whole)
+        annotate(images, tmp_path / "old", whole)
+    annotate(images, tmp_path / "once", file)
+    first = contents(tmp_path / "once")
+    annotate(images, tmp_path / "once", file)
+    assert contents(tmp_path / "once") == first
+    annotate(images / "cat", tmp_path / "more", file, **reuse)
+    annotate(images, tmp_path / "new", whole, vocabulary=str(tmp_path / "old"), words=None)
 
 
 def test_as_many_patches_are_seen_as_are_asked_for(images, tmp_path, weights, monkeypatch) -> None:

@@ -68,6 +68,7 @@ class WordsSpec:
         from tokenlabel.annotators.image_model import weights_hash
         from tokenlabel.annotators.word_model import Learning, WordAnnotator
         from tokenlabel.labels import LabelStore
+        from tokenlabel.models.weights import head_names
 
         words = self.words or _WORDS
         if self.patches is not None and self.patches < words and self.vocabulary is None:
@@ -76,8 +77,11 @@ class WordsSpec:
                 f" (default: {_PATCHES_A_WORD} per word), or fewer --words"
             )
         network, name, own = self._network()
-        # of the weights as they come: another input size resamples some of them
-        origin = {"kind": "visual words", "model": name, "weights_sha256": weights_hash(network)}
+        # of the weights as they come: another input size resamples some of them. No head makes
+        # features, and where the weights have none its values are random
+        features_hash = weights_hash(network, without=head_names(network))
+        whole_hash = weights_hash(network)  # what vocabularies were once known by
+        origin = {"kind": "visual words", "model": name, "weights_sha256": features_hash}
         inputs = fitted_inputs(network, self.network, own)
         features = PatchFeatures(network)
         vocabulary = None
@@ -87,7 +91,7 @@ class WordsSpec:
                 raise InputError(
                     f"{self.vocabulary} holds labels of classes: name a store made with --words"
                 )
-            if vocabulary.made.get("weights_sha256") != origin["weights_sha256"]:
+            if vocabulary.made.get("weights_sha256") not in (features_hash, whole_hash):
                 raise InputError(
                     f"the words of {self.vocabulary} are those of another model or other weights"
                     f" ({vocabulary.made.get('model')}): annotate with that one, or learn words of"
