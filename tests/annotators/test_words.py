@@ -240,7 +240,7 @@ def test_mistakes_are_named_and_leave_nothing(images, tmp_path, weights) -> None
     with pytest.raises(InputError, match=r"500 words cannot be learned from \d+ patches"):
         annotate(images, output, weights, words=500)
     assert not output.exists()
-    with pytest.raises(InputError, match="lower --perplexity"):
+    with pytest.raises(InputError, match=r"--perplexity 2 must be below the number of words \(2\)"):
         annotate(images, output, weights, words=2)
     annotate(images, output, weights)
     with pytest.raises(InputError, match="begun with num_classes = 6, now it is 7"):

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from tokenlabel.annotators.spec import File, Network
 from tokenlabel.choices import ModelArguments
 from tokenlabel.errors import InputError
-from tokenlabel.options import STRICT, Count, Positive
+from tokenlabel.options import STRICT, Count
 from tokenlabel.text import argument_values
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class WordsSpec:
     """Use the words of this label store instead; it must be made with the same model."""
     patches: Count | None = None
     """Number of patches to learn the words from (default: 64 per word)."""
-    perplexity: Positive = 4.0
+    perplexity: Annotated[float, Field(ge=1)] = 4.0
     """Average perplexity of a patch over the words; it sets the softmax temperature."""
     seed: int = 0
     """Random seed of the patches and of k-means."""
@@ -104,8 +105,7 @@ class WordsSpec:
             words = len(vocabulary)
         if self.perplexity >= words:
             raise InputError(
-                f"a patch cannot be like {self.perplexity:g} of {words} words: lower --perplexity or"
-                " learn more --words"
+                f"--perplexity {self.perplexity:g} must be below the number of words ({words})"
             )
         return WordAnnotator(
             features,
