@@ -103,7 +103,9 @@ def test_new_images_are_labeled_by_all(taught: Path, tmp_path: Path, capsys) -> 
         data=str(new), output=tmp_path / "labels", annotator=spec(taught), codec="exact"
     )
     assert made.annotator["unseen_images"] == 2
-    assert "warning: 2 of 2 images, such as blue/x.png, are in no fold" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "warning: 2 of 2 images, such as blue/x.png, are in no fold: if" in said
+    assert "give the same folder or tar as then; otherwise a network labels images" in said
     assert not check_health(
         tl.LabelStore(tmp_path / "labels"), {"blue/x.png": 0, "red/y.png": 1}, ("blue", "red")
     ).in_folds

@@ -302,8 +302,9 @@ def test_a_module_of_ones_own_needs_a_map() -> None:
     assert PatchFeatures(nn.AvgPool2d(8)).shape((32, 48)) == (4, 6, 3)  # without parameters
     with pytest.raises(InputError, match="has no patch features"):
         PatchFeatures(Classifier()).shape((32, 32))
-    with pytest.raises(InputError, match="has no patch features"):
-        PatchFeatures(timm.create_model("test_resnet")).shape((32, 32))  # one cell
+    one_cell = "ResNet makes one cell of an image of 32x32 pixels: give a larger --image-size"
+    with pytest.raises(InputError, match=one_cell):
+        PatchFeatures(timm.create_model("test_resnet")).shape((32, 32))
 
 
 # the forms of what people annotate with, tiny, with random weights

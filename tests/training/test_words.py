@@ -99,6 +99,11 @@ def test_images_without_classes_then_with_them(data: Path, tmp_path: Path, capsy
     assert student.model(torch.zeros(2, 3, 32, 32)).logits.shape == (2, 0)
     with pytest.raises(InputError, match="trained without classes"):
         evaluate(data=str(data / "images"), checkpoint=tmp_path / "run", workers=0, device="cpu")
+    for keep in (True, False):
+        spec = {"model": str(tmp_path / "run"), "keep_classes": keep, "network": {"device": "cpu"}}
+        with pytest.raises(InputError, match=r"trained without classes.*annotate words"):
+            annotate(data=str(data / "images"), output=tmp_path / "none", annotator=spec)
+    assert not (tmp_path / "none").exists()
     spec = {"kind": "words", "model": str(tmp_path / "run"), "words": 4, "perplexity": 2.0,
             "network": {"device": "cpu"}}  # fmt: skip
     annotate(data=str(data / "flat"), output=tmp_path / "own-words", annotator=spec)
