@@ -173,6 +173,16 @@ def test_a_taught_model_keeps_its_temperature_in_its_last_layer(
         tl.teach(data=str(images), output=tmp_path / "c", holdout=0.0, temperature=True, **SMALL)
 
 
+def test_options_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    for options, said in (
+        ({"loss": "mse", "smoothing": 0.3}, "smoothing is of the cross-entropy"),
+        ({"epochs": 2, "stop_epoch": 9}, "stop_epoch 9 is after the last of 2 epochs"),
+    ):
+        with pytest.raises(InputError, match=said):
+            tl.teach(data="photos", output=tmp_path / "taught", folds=2, **options)
+    assert not (tmp_path / "taught").exists()
+
+
 def test_squared_error_stops_early_and_starts_from_weights(images: Path, tmp_path: Path) -> None:
     first = tl.teach(
         data=str(images), output=tmp_path / "a", loss="mse",

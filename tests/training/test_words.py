@@ -73,6 +73,17 @@ def test_several_stores_teach_a_head_each(data: Path, tmp_path: Path) -> None:
         run(data, tmp_path / "x", "supervision.label_weights=[1]", labels=both)
 
 
+def test_what_would_teach_nothing_is_refused(data: Path, tmp_path: Path) -> None:
+    words, output = str(data / "words"), tmp_path / "run"
+    with pytest.raises(InputError, match="hold the same labels: name each store once"):
+        run(data, output, labels=[words, f"{words}/"])
+    with pytest.raises(InputError, match="token_classes is 17, but these labels make it 11"):
+        run(data, output, "model.token_classes=17", labels=words)
+    with pytest.raises(InputError, match="a frozen backbone needs weights"):
+        run(data, output, labels=words, freeze="backbone")
+    assert not output.exists()
+
+
 def test_words_are_probabilities_beside_released_labels(data: Path, tmp_path: Path) -> None:
     """Classes without normalizers need the released arithmetic; words have theirs."""
     released, words = tmp_path / "released", LabelStore(data / "words")

@@ -270,6 +270,11 @@ def _check(recipe: Recipe, annotator: object) -> None:
             f"supervision {supervision.kind!r} needs data.labels, a store made by `tokenlabel"
             " annotate`, or supervision.kind=labels"
         )
+    if recipe.model.freeze == "backbone" and recipe.model.weights is None:
+        raise InputError(
+            "a frozen backbone needs weights, its features are random without: name some"
+            " (--weights FILE, a run, or pretrained), or leave --freeze out"
+        )
     supervision.check(recipe.total_epochs)
     recipe.schedule.course(1)
 
