@@ -103,7 +103,9 @@ def test_new_images_are_labeled_by_all(taught: Path, tmp_path: Path, capsys) -> 
         data=str(new), output=tmp_path / "labels", annotator=spec(taught), codec="exact"
     )
     assert made.annotator["unseen_images"] == 2
-    assert "warning: 2 of 2 images, such as blue/x.png, are in no fold" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "warning: 2 of 2 images, such as blue/x.png, are in no fold: if" in said
+    assert "give the same folder or tar as then; otherwise a network labels images" in said
     assert not check_health(
         tl.LabelStore(tmp_path / "labels"), {"blue/x.png": 0, "red/y.png": 1}, ("blue", "red")
     ).in_folds
@@ -182,6 +184,16 @@ def test_a_taught_model_keeps_its_temperature_in_its_last_layer(
     assert (found["temperature"], again["temperature"]) == (2.0, 3.0)  # of other weights
     with pytest.raises(InputError, match="holdout above 0"):
         tl.teach(data=str(images), output=tmp_path / "c", holdout=0.0, temperature=True, **SMALL)
+
+
+def test_options_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    for options, said in (
+        ({"loss": "mse", "smoothing": 0.3}, "smoothing is of the cross-entropy"),
+        ({"epochs": 2, "stop_epoch": 9}, "stop_epoch 9 is after the last of 2 epochs"),
+    ):
+        with pytest.raises(InputError, match=said):
+            tl.teach(data="photos", output=tmp_path / "taught", folds=2, **options)
+    assert not (tmp_path / "taught").exists()
 
 
 def test_squared_error_stops_early_and_starts_from_weights(images: Path, tmp_path: Path) -> None:

@@ -72,3 +72,26 @@ def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
         call(verb, prog="verb", words=["it"])
     assert ended.value.code == 2
     assert "--data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--words 0", "--words 0: it must be greater than or equal to 1"),
+        ("--patches 0", "--patches 0: it must"),
+        ("--perplexity 0.5", "--perplexity 0.5: it must be greater than or equal to 1"),
+        ("--perplexity nan", "--perplexity nan: it must be a finite number"),
+        ("--top-k 0", "--top-k 0: it must"),  # of a dataclass in a dataclass
+        ("--batch-size 0", "batch_size and shard_size must be at least 1"),
+        ("--shard-size -1", "batch_size and shard_size must be at least 1"),
+    ],
+)
+def test_a_value_that_no_option_takes_is_one_line(words, said, tmp_path, capsys) -> None:
+    output = tmp_path / "store"
+    command = f"annotate words --data photos --output {output} --model resnet10t {words}"
+    with pytest.raises(SystemExit) as ended:
+        main(command.split())
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not output.exists()

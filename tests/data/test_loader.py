@@ -154,8 +154,13 @@ def test_evaluation_shows_what_timm_shows(source: ImageSource) -> None:
 
 def test_labels_of_other_images_are_refused(source: ImageSource, make_labels: MakeLabels) -> None:
     key = source.keys[3]
-    with pytest.raises(InputError, match=f"1 of 26 images have no label among 25: first {key}"):
+    with pytest.raises(
+        InputError, match=f"1 of 26 images have no label in this store of 25: first {key}"
+    ):
         loader(source, make_labels(missing=[key]))
+    none = "none of the 26 images has a label in this store of 0: first"
+    with pytest.raises(InputError, match=none):
+        loader(source, make_labels(missing=source.keys))
     without = loader(source, make_labels(left_out=[key]), batch_size=1)
     assert {key for batch in without for key in batch.keys} == set(source.keys) - {key}
     with pytest.raises(InputError, match="'class1' is number 0 of the labels but 1 of the images"):

@@ -168,6 +168,8 @@ def test_what_cannot_be_answered(weights: Path, photos: Path, tmp_path: Path) ->
     (tmp_path / "folds" / "fold-0").mkdir(parents=True)  # as `teach --folds` has them
     with pytest.raises(InputError, match=r"holds several classifiers: give one .*fold-0"):
         tl.predict(images=photos, checkpoint=tmp_path / "folds", device="cpu")
+    with pytest.raises(InputError, match=r"holds several classifiers: give one .*fold-0"):
+        tl.evaluate(data=str(photos), model=str(tmp_path / "folds"), device="cpu")
     with pytest.raises(InputError, match=r"cannot read image .*z\.png"):
         tl.predict(images=photos / "z.png", **given)
     with pytest.raises(InputError, match=r"written as \.csv, \.json, \.jsonl"):

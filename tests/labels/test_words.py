@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from tokenlabel.cli.labels import health
 from tokenlabel.cli.show import show
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter
 from tokenlabel.labels.average import average, mean_map
-from tokenlabel.labels.maintain import diff
+from tokenlabel.labels.maintain import diff, merge
 from tokenlabel.labels.sharing import pull, push
 from tokenlabel.labels.vocabulary import Vocabulary
 from tokenlabel.labels.word_health import check_words
@@ -59,6 +61,20 @@ def test_words_that_follow_the_image_are_well(tmp_path) -> None:
     assert check_words(store, list(store.keys()), {}).class_bits is None
 
 
+def test_words_that_are_well_have_a_verdict(tmp_path, capsys) -> None:
+    store = store_of(tmp_path / "store", halves)
+    (tmp_path / "flat").mkdir()
+    for number, key in enumerate(store.keys()):
+        pixels = np.full((36, 36, 3), 20 + number, np.uint8)
+        pixels[:, 18:] = 255 - number
+        Image.fromarray(pixels).save(tmp_path / "flat" / key)
+    assert health(labels=store.location, data=str(tmp_path / "flat")) == 0
+    said = capsys.readouterr()
+    lines = (said.out + said.err).splitlines()
+    assert "words never seen: 0" in lines
+    assert "These words look usable for training." in lines
+
+
 def test_what_is_wrong_with_words_is_said(tmp_path) -> None:
     noise = store_of(tmp_path / "noise", anywhere)
     truth = {key: i % 4 for i, key in enumerate(noise.keys())}
@@ -98,7 +114,13 @@ def test_words_of_two_vocabularies_are_not_compared(tmp_path) -> None:
     other = Vocabulary(torch.eye(12), torch.ones(12), 0.1)
     with LabelStoreWriter(tmp_path / "c", num_classes=12, vocabulary=other) as writer:
         writer.add("0.png", both[0]["0.png"])
-    with pytest.raises(InputError, match="differ in vocabulary_sha256"):
+    with LabelStoreWriter(tmp_path / "classes", num_classes=12) as writer:
+        writer.add("0.png", both[0]["0.png"])
+    for join in (merge, average):
+        with pytest.raises(InputError, match=r"/a holds visual words, .*/classes classes: give"):
+            join([LabelStore(tmp_path / "classes"), both[0]], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(InputError, match=f"different vocabularies: .*--vocabulary {tmp_path}/a"):
         diff(both[0], LabelStore(tmp_path / "c"))
 
 

@@ -57,6 +57,15 @@ def test_classes_that_are_not_trained_are_refused_with_both_parts_named(tmp_path
     )
 
 
+def test_validation_images_need_classes_where_the_student_has_some(tmp_path: Path) -> None:
+    place = write_images(tmp_path / "photos", "ant/1.png", "bee/1.png")
+    flat = write_images(tmp_path / "flat", "1.png", "2.png")
+    with pytest.raises(
+        InputError, match=f"{flat} has no classes: .* folders of the classes of {place}"
+    ):
+        training_images(Data(train=place, val=flat))
+
+
 def test_a_share_is_held_out_where_there_is_no_validation_part(tmp_path: Path) -> None:
     place = write_images(tmp_path, *[f"{name}/{i}.png" for name in "ab" for i in range(10)])
     source, held_out = training_images(Data(train=place, holdout=0.1))

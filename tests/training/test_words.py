@@ -73,6 +73,17 @@ def test_several_stores_teach_a_head_each(data: Path, tmp_path: Path) -> None:
         run(data, tmp_path / "x", "supervision.label_weights=[1]", labels=both)
 
 
+def test_what_would_teach_nothing_is_refused(data: Path, tmp_path: Path) -> None:
+    words, output = str(data / "words"), tmp_path / "run"
+    with pytest.raises(InputError, match="hold the same labels: name each store once"):
+        run(data, output, labels=[words, f"{words}/"])
+    with pytest.raises(InputError, match="token_classes is 17, but these labels make it 11"):
+        run(data, output, "model.token_classes=17", labels=words)
+    with pytest.raises(InputError, match="a frozen backbone needs weights"):
+        run(data, output, labels=words, freeze="backbone")
+    assert not output.exists()
+
+
 def test_words_are_probabilities_beside_released_labels(data: Path, tmp_path: Path) -> None:
     """Classes without normalizers need the released arithmetic; words have theirs."""
     released, words = tmp_path / "released", LabelStore(data / "words")
@@ -99,6 +110,11 @@ def test_images_without_classes_then_with_them(data: Path, tmp_path: Path, capsy
     assert student.model(torch.zeros(2, 3, 32, 32)).logits.shape == (2, 0)
     with pytest.raises(InputError, match="trained without classes"):
         evaluate(data=str(data / "images"), checkpoint=tmp_path / "run", workers=0, device="cpu")
+    for keep in (True, False):
+        spec = {"model": str(tmp_path / "run"), "keep_classes": keep, "network": {"device": "cpu"}}
+        with pytest.raises(InputError, match=r"trained without classes.*annotate words"):
+            annotate(data=str(data / "images"), output=tmp_path / "none", annotator=spec)
+    assert not (tmp_path / "none").exists()
     spec = {"kind": "words", "model": str(tmp_path / "run"), "words": 4, "perplexity": 2.0,
             "network": {"device": "cpu"}}  # fmt: skip
     annotate(data=str(data / "flat"), output=tmp_path / "own-words", annotator=spec)

@@ -111,6 +111,7 @@ class ClassifierSpec:
                 load_classifier, self.checkpoint or folder, self.model if of_file else None
             )
             student = load()
+            student.require_classes()
             if self.head == "token" or (self.head == "auto" and student.has_tokens):
                 return self._student(student, load)
             return self._classifier(student.model.backbone)

@@ -64,7 +64,10 @@ class PatchFeatures(nn.Module):
                 f"{type(self.tower).__name__} takes no images of {size[0]}x{size[1]} pixels: {reason}"
             ) from error
         if h * w == 1:
-            raise InputError(self._no_map())
+            raise InputError(
+                f"{type(self.tower).__name__} makes one cell of an image of {size[0]}x{size[1]} pixels:"
+                " give a larger --image-size"
+            )
         return h, w, d
 
     def _no_map(self) -> str:

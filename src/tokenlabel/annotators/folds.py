@@ -61,8 +61,8 @@ class FoldsAnnotator:
         said = f"{len(unseen):,} of {len(keys):,} images, such as {unseen[0]}, are in no fold"
         if len(unseen) == len(keys):
             said = (
-                f"warning: {said}: should they be images that {self._folds.folder} was taught on, name"
-                " the folder or tar as it was named there, or networks that saw an image label it"
+                f"warning: {said}: if {self._folds.folder} was taught on these images, give the same"
+                " folder or tar as then; otherwise a network labels images it has seen"
             )
         console.print(f"{said}; all networks label them together", soft_wrap=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
 
@@ -213,10 +213,13 @@ class ImageAnnotator:
         return mean.mean().permute(0, 2, 3, 1)
 
 
-def weights_hash(model: nn.Module) -> str:
-    """sha256 (hex) of names and values of all parameters and buffers."""
+def weights_hash(model: nn.Module, *, without: Collection[str] = ()) -> str:
+    """sha256 (hex) of names and values of parameters and buffers, of all but the modules `without`."""
     digest = hashlib.sha256()
+    apart = tuple(f"{name}." for name in without)
     for name, tensor in sorted(model.state_dict().items()):
+        if name.startswith(apart):
+            continue
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

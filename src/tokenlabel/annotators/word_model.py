@@ -202,6 +202,11 @@ def store_vocabulary(
     """
     if begun is not None and not begun.words:
         raise InputError(f"{folder} holds labels of classes: choose another output folder")
+    if begun is not None and begun.num_classes != annotator.num_classes:
+        raise InputError(
+            f"{folder} was begun with {begun.num_classes} words, now it is {annotator.num_classes}: give"
+            f" --words {begun.num_classes}, or another output folder"
+        )
     file = folder / FILE_NAME
     if annotator.vocabulary is None and begun is not None:
         annotator.use(Vocabulary.load(file, begun.vocabulary_sha256))

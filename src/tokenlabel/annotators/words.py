@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from tokenlabel.annotators.spec import File, Network
 from tokenlabel.choices import ModelArguments
 from tokenlabel.errors import InputError
-from tokenlabel.options import STRICT, Count, Positive
+from tokenlabel.options import STRICT, Count
 from tokenlabel.text import argument_values
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class WordsSpec:
     """Use the words of this label store instead; it must be made with the same model."""
     patches: Count | None = None
     """Number of patches to learn the words from (default: 64 per word)."""
-    perplexity: Positive = 4.0
+    perplexity: Annotated[float, Field(ge=1)] = 4.0
     """Average perplexity of a patch over the words; it sets the softmax temperature."""
     seed: int = 0
     """Random seed of the patches and of k-means."""
@@ -68,6 +69,7 @@ class WordsSpec:
         from tokenlabel.annotators.image_model import weights_hash
         from tokenlabel.annotators.word_model import Learning, WordAnnotator
         from tokenlabel.labels import LabelStore
+        from tokenlabel.models.weights import head_names
 
         words = self.words or _WORDS
         if self.patches is not None and self.patches < words and self.vocabulary is None:
@@ -76,8 +78,11 @@ class WordsSpec:
                 f" (default: {_PATCHES_A_WORD} per word), or fewer --words"
             )
         network, name, own = self._network()
-        # of the weights as they come: another input size resamples some of them
-        origin = {"kind": "visual words", "model": name, "weights_sha256": weights_hash(network)}
+        # of the weights as they come: another input size resamples some of them. No head makes
+        # features, and where the weights have none its values are random
+        features_hash = weights_hash(network, without=head_names(network))
+        whole_hash = weights_hash(network)  # what vocabularies were once known by
+        origin = {"kind": "visual words", "model": name, "weights_sha256": features_hash}
         inputs = fitted_inputs(network, self.network, own)
         features = PatchFeatures(network)
         vocabulary = None
@@ -87,7 +92,7 @@ class WordsSpec:
                 raise InputError(
                     f"{self.vocabulary} holds labels of classes: name a store made with --words"
                 )
-            if vocabulary.made.get("weights_sha256") != origin["weights_sha256"]:
+            if vocabulary.made.get("weights_sha256") not in (features_hash, whole_hash):
                 raise InputError(
                     f"the words of {self.vocabulary} are those of another model or other weights"
                     f" ({vocabulary.made.get('model')}): annotate with that one, or learn words of"
@@ -100,8 +105,7 @@ class WordsSpec:
             words = len(vocabulary)
         if self.perplexity >= words:
             raise InputError(
-                f"a patch cannot be like {self.perplexity:g} of {words} words: lower --perplexity or"
-                " learn more --words"
+                f"--perplexity {self.perplexity:g} must be below the number of words ({words})"
             )
         return WordAnnotator(
             features,

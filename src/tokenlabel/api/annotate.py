@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenlabel.choices import Codec, Orientation
+from tokenlabel.errors import InputError
 
 if TYPE_CHECKING:
     from tokenlabel.annotators.spec import AnnotatorSpec
@@ -43,6 +44,8 @@ def annotate(
     from tokenlabel.annotators.run import run
     from tokenlabel.data.open import open_images
 
+    if any(size is not None and size < 1 for size in (batch_size, shard_size)):
+        raise InputError("batch_size and shard_size must be at least 1")
     spec = read_spec(annotator)
     source = open_images(data, split, "train", orientation=orientation or "ignore")
     built = build_annotator(spec, class_names=source.class_names)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["teach"]
 
+_SMOOTHING = 0.1  # of the cross-entropy
+
 
 def teach(
     *,
@@ -34,7 +36,7 @@ def teach(
     lr: float = 1e-3,
     weight_decay: float = 0.05,
     loss: Literal["ce", "mse"] = "ce",
-    smoothing: float = 0.1,
+    smoothing: float | None = None,
     stop_epoch: int | None = None,
     patience: int | None = None,
     temperature: bool = False,
@@ -94,7 +96,7 @@ def teach(
             "kwargs": dict(model_kwargs or {}),
         },
         "loss": loss,
-        "smoothing": smoothing,
+        "smoothing": _SMOOTHING if smoothing is None else smoothing,
         "stop_epoch": stop_epoch,
         "temperature": temperature,
         "min_scale": min_scale,
@@ -118,6 +120,12 @@ def teach(
     }
     if group is not None and folds == 1:
         raise InputError("group keeps images together in folds: give folds too")
+    if loss == "mse" and smoothing:
+        raise InputError("smoothing is of the cross-entropy: leave it out, or use loss ce")
+    if stop_epoch is not None and stop_epoch > epochs:
+        raise InputError(
+            f"stop_epoch {stop_epoch} is after the last of {epochs} epochs: lower it, or leave it out"
+        )
     recipe = from_mapping(content, "teach", TeachRecipe)
     run = teach_folds if folds > 1 else teach_one
     return run(recipe, output, callbacks=callbacks, allow_changed=allow_changed)

@@ -183,7 +183,8 @@ def health(
         claim_folder(output, ours=lambda path: (path / "health.json").exists())
     found = labels_health(labels=labels, data=data, split=split, sample=sample)
     for name, value in found.means.items():
-        say(f"{name.replace('_', ' ')}: {value:.3f}")
+        number = value if isinstance(value, int) else f"{value:.3f}"
+        say(f"{name.replace('_', ' ')}: {number}")
     if isinstance(found, Health):
         if found.held_out is not None and found.memorization_gap is not None:
             gap = found.memorization_gap
@@ -201,6 +202,8 @@ def health(
         draw_health(found, output)
         say(f"pictures: {output}")
     if not found.warnings:
+        if not isinstance(found, Health):
+            say("These words look usable for training.")
         say_next("train", ("--data", data), ("--split", split), ("--labels", labels))
     return 1 if found.warnings else 0
 

@@ -14,12 +14,15 @@ from typing import Annotated, Any, get_type_hints
 
 import docstring_parser
 import tyro
+from pydantic import ValidationError
 from tyro.constructors import (
     ConstructorRegistry,
     StructConstructorSpec,
     StructFieldSpec,
     StructTypeInfo,
 )
+
+from tokenlabel.errors import InputError
 
 __all__ = ["call"]
 
@@ -44,7 +47,8 @@ _GROUPS = {
 def call(function: Callable[..., Any], *, prog: str, words: Sequence[str]) -> Any:
     """Call a verb's function with the options of a command line.
 
-    Prints the help, or what does not fit, and exits, as tyro does.
+    Prints the help, or what does not fit, and exits, as tyro does. Raises InputError for a value that
+    the dataclass of an option refuses.
     """
     docstring = docstring_parser.parse(function.__doc__ or "")
     helps = {param.arg_name: param.description for param in docstring.params}
@@ -67,9 +71,31 @@ def call(function: Callable[..., Any], *, prog: str, words: Sequence[str]) -> An
     specs[function] = StructConstructorSpec(called, (*fields.values(), *sections))
     registry = ConstructorRegistry()
     registry.struct_rule(_Shown(specs))
-    return tyro.cli(
-        function, prog=prog, args=words, registry=registry, description=docstring.description
-    )
+    try:
+        return tyro.cli(
+            function, prog=prog, args=words, registry=registry, description=docstring.description
+        )
+    except _RefusedError as error:
+        raise InputError(str(error)) from None
+
+
+class _RefusedError(Exception):
+    """No ValueError: tyro would draw a box around those of nested dataclasses, and pass on others."""
+
+
+def _checked(kind: Callable[..., Any]) -> Callable[..., Any]:
+    """A dataclass, as a function that names the option of a value which it refuses."""
+
+    def made(*args: Any, **values: Any) -> Any:
+        try:
+            return kind(*args, **values)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            option = str(fault["loc"][0]).replace("_", "-")
+            wish = fault["msg"].replace("Input should", "it must")
+            raise _RefusedError(f"--{option} {fault['input']}: {wish}") from None
+
+    return made
 
 
 class _Shown:
@@ -92,7 +118,8 @@ class _Shown:
             self.asked = False
         if not isinstance(spec, StructConstructorSpec):
             return None
-        return dataclasses.replace(spec, fields=tuple(map(_shown, spec.fields)))
+        fields = tuple(map(_shown, spec.fields))
+        return dataclasses.replace(spec, fields=fields, instantiate=_checked(spec.instantiate))
 
 
 def _fields(

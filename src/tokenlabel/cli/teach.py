@@ -30,7 +30,7 @@ def teach(
     lr: float = 1e-3,
     weight_decay: float = 0.05,
     loss: Literal["ce", "mse"] = "ce",
-    smoothing: float = 0.1,
+    smoothing: float | None = None,
     stop_epoch: int | None = None,
     patience: int | None = None,
     temperature: bool = False,
@@ -72,7 +72,7 @@ def teach(
         weight_decay: weight decay of the optimizer.
         loss: cross-entropy (ce), or squared error of the probabilities (mse), which gives softer
             labels.
-        smoothing: label smoothing of the cross-entropy; 0 turns it off.
+        smoothing: label smoothing of the cross-entropy; 0 turns it off (default: 0.1).
         stop_epoch: stop after this epoch: early stopping makes a classifier that is less accurate,
             but less overconfident on its training images.
         patience: stop after this many validations in a row without improvement.

@@ -27,9 +27,14 @@ def labeled_samples(source: ImageSource, labels: LabelStore) -> NDArray[np.int64
     wanted = [i for i, key in enumerate(source.keys) if key not in left_out]
     missing = [source.keys[i] for i in wanted if source.keys[i] not in labels]
     if missing:
+        found = (
+            f"none of the {len(source)} images has a label"
+            if len(missing) == len(source)
+            else f"{len(missing)} of {len(source)} images have no label"
+        )
         raise InputError(
-            f"{len(missing)} of {len(source)} images have no label among {len(labels)}: first"
-            f" {', '.join(missing[:3])}; annotate these images, or name the labels' own images"
+            f"{found} in this store of {len(labels)}: first {', '.join(missing[:3])}; annotate these"
+            " images, or name the labels' own images"
         )
     return np.array(wanted, dtype=np.int64)
 

@@ -216,5 +216,5 @@ def without_classes(where: object) -> InputError:
     """What is said of a model that can name no class."""
     return InputError(
         f"{where} was trained without classes and names none: train it further on images of class"
-        " folders (--weights), and use that"
+        " folders (--weights), and use that; or label images with words of its features (annotate words)"
     )

@@ -55,8 +55,12 @@ def load_classifier(
     `image_size` and `crop_pct` replace the checkpoint's settings. Raises InputError when something
     is missing or does not fit.
     """
-    if checkpoint is None and model is None:
+    place = model if checkpoint is None else checkpoint
+    if place is None:
         raise InputError("nothing to load: give a checkpoint, or the name of a timm model")
+    if holds_folds(place):
+        one = member_folder(Path(place), 0)
+        raise InputError(f"{place} holds several classifiers: give one of them, such as {one}")
     size = None if image_size is None else to_2tuple(image_size)
     if checkpoint is None:
         assert model is not None
@@ -65,9 +69,6 @@ def load_classifier(
         found = _of_timm_folder(Path(checkpoint), size)
     elif not Path(checkpoint).exists():
         raise InputError(f"no checkpoint at {checkpoint}: give a run's folder or a file of weights")
-    elif holds_folds(checkpoint):
-        one = member_folder(Path(checkpoint), 0)
-        raise InputError(f"{checkpoint} holds several classifiers: give one of them, such as {one}")
     elif Path(checkpoint).is_dir():
         found = _of_run(Path(checkpoint), weights, size)
     elif model is None:

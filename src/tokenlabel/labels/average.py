@@ -32,7 +32,7 @@ def average(
     if len(stores) < 2:
         raise InputError("name at least two label stores to average")
     first, *others = stores
-    require_same(stores, "num_classes", "class_names", "vocabulary_sha256", "orientation")
+    require_same(stores, "num_classes", "class_names", "orientation")
     if not any(all(key in other for other in others) for key in first):
         raise InputError(f"{first.location} and {others[0].location} label no image together")
     written = 0

@@ -59,7 +59,7 @@ def merge(stores: Sequence[LabelStore], output: Path, *, overwrite: bool = False
     InputError where stores do not fit or share a key.
     """
     first = stores[0]
-    require_same(stores, "num_classes", "class_names", "codec", "vocabulary_sha256", "orientation")
+    require_same(stores, "num_classes", "class_names", "codec", "orientation")
     for number, store in enumerate(stores):
         for other in stores[number + 1 :]:
             if (key := next((key for key in other if key in store), None)) is not None:
@@ -123,9 +123,12 @@ def _joined(descriptions: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def require_same(stores: Sequence[LabelStore], *settings: str) -> None:
-    """Raises InputError that names the first of `settings` in which the stores differ."""
+    """Raises InputError where the stores hold different words, or words and classes; else it names
+    the first of `settings` in which they differ."""
     first, *others = stores
     for other in others:
+        if first.manifest.vocabulary_sha256 != other.manifest.vocabulary_sha256:
+            raise _other_words(first, other)
         for name in settings:
             here, there = getattr(first.manifest, name), getattr(other.manifest, name)
             if here != there:
@@ -133,6 +136,20 @@ def require_same(stores: Sequence[LabelStore], *settings: str) -> None:
                     f"{first.location} and {other.location} differ in {name}: {_short(here)}"
                     f" and {_short(there)}"
                 )
+
+
+def _other_words(first: LabelStore, second: LabelStore) -> InputError:
+    if first.manifest.words and second.manifest.words:
+        return InputError(
+            f"{first.location} and {second.location} hold words of different vocabularies: label the"
+            f" images of one with the words of the other (annotate words --vocabulary"
+            f" {first.location})"
+        )
+    words, classes = (first, second) if first.manifest.words else (second, first)
+    return InputError(
+        f"{words.location} holds visual words, {classes.location} classes: give stores of one kind"
+        " (`train --labels` takes both)"
+    )
 
 
 @dataclass(frozen=True)
@@ -157,7 +174,7 @@ def diff(first: LabelStore, second: LabelStore, *, sample: int | None = None) ->
     """
     known = None not in (first.manifest.class_names, second.manifest.class_names)
     names = ("class_names",) if known else ()
-    require_same([first, second], "num_classes", "vocabulary_sha256", *names)
+    require_same([first, second], "num_classes", *names)
     shared = [key for key in first if key in second]
     chosen = shared
     if sample is not None and sample < len(shared):

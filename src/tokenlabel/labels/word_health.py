@@ -44,9 +44,9 @@ class WordHealth:
 
     @property
     def means(self) -> dict[str, float]:
-        """The numbers to print."""
-        said = {
-            "words never seen": float(sum(share == 0 for share in self.shares)),
+        """The numbers to print; counts are whole."""
+        said: dict[str, float] = {
+            "words never seen": sum(share == 0 for share in self.shares),
             "share of the fullest word": max(self.shares),
             "words in equal use": self.perplexity,
             "words a cell": self.words_a_cell,

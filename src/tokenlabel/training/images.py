@@ -34,6 +34,11 @@ def training_images(data: Data, in_chans: int = 3) -> tuple[ImageSource, ImageSo
     if data.val is not None:
         announce(source, data.train)
         opened = open_images(data.val, data.val_split, "val", orientation=data.orientation)
+        if not has_classes(opened):
+            raise InputError(
+                f"{data.val} has no classes: name validation images in folders of the classes of"
+                f" {data.train}, or leave --val out"
+            )
         held_out = read_by(require_labels(opened, data.val), source.rules)  # one range of values
         names = (_named(data.train, source), _named(data.val, held_out))
         held_out = in_classes_of(held_out, source, *names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 from tokenlabel.errors import InputError
@@ -21,6 +22,7 @@ def fitted(recipe: Recipe, stores: list[LabelStore]) -> Recipe:
     them, and their weights, in that order.
     """
     supervision: Any = recipe.supervision
+    asked = recipe.model.token_classes
     words = [store for store in stores if store.manifest.words]
     if not supervision.teaches_tokens and (words or len(stores) > 1):
         what = f"{words[0].location} holds visual words" if words else "there are several stores"
@@ -28,6 +30,11 @@ def fitted(recipe: Recipe, stores: list[LabelStore]) -> Recipe:
             f"supervision {supervision.kind!r} needs one store of classes, and {what}: use"
             " supervision.kind=token-labels"
         )
+    for one, other in combinations(stores, 2):
+        if one.manifest.shards == other.manifest.shards:
+            raise InputError(
+                f"{one.location} and {other.location} hold the same labels: name each store once"
+            )
     weights = getattr(supervision, "label_weights", ())
     if weights and len(weights) != len(stores):
         raise InputError(
@@ -53,7 +60,12 @@ def fitted(recipe: Recipe, stores: list[LabelStore]) -> Recipe:
             supervision = supervision.fitted(store[first])
             if remark := supervision.remark(store[first]):
                 console.print(remark, soft_wrap=True)
-    model = dataclasses.replace(recipe.model, token_classes=_token_classes(recipe, stores))
+    token_classes = _token_classes(recipe, stores)
+    if asked not in (None, token_classes):
+        raise InputError(
+            f"model.token_classes is {asked}, but these labels make it {token_classes}: leave it out"
+        )
+    model = dataclasses.replace(recipe.model, token_classes=token_classes)
     return dataclasses.replace(recipe, supervision=supervision, model=model)
 
 

@@ -261,6 +261,11 @@ def _check(recipe: Recipe, annotator: object) -> None:
         raise InputError("data.train is empty: name the folder of the training images")
     if supervision.needs == "annotator" and annotator is None:
         raise InputError("supervision.online needs an annotator")
+    if recipe.model.freeze == "backbone" and recipe.model.weights is None:
+        raise InputError(
+            "a frozen backbone needs weights, its features are random without: name some"
+            " (--weights FILE, a run, or pretrained), or leave --freeze out"
+        )
     supervision.check(recipe.total_epochs)
     recipe.schedule.course(1)
 
