@@ -63,7 +63,8 @@ def fitted(recipe: Recipe, stores: list[LabelStore]) -> Recipe:
     token_classes = _token_classes(recipe, stores)
     if asked not in (None, token_classes):
         raise InputError(
-            f"model.token_classes is {asked}, but these labels make it {token_classes}: leave it out"
+            f"model.token_classes is {asked}, but these labels make it {token_classes}: leave it out of"
+            " the recipe, or set it to null"
         )
     model = dataclasses.replace(recipe.model, token_classes=token_classes)
     return dataclasses.replace(recipe, supervision=supervision, model=model)
