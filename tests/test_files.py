@@ -98,6 +98,19 @@ def test_a_full_disk_is_one_line_whatever_the_library_raises(tmp_path: Path, wri
     assert (tmp_path / "file").stat().st_size >= 2_800_000
 
 
+def test_a_full_disk_is_one_line_where_the_library_cleans_up_before_it_raises(
+    tmp_path: Path,
+) -> None:
+    """There is space again by then; safetensors, written in Rust, says so in the text alone."""
+    with (
+        pytest.raises(InputError, match=r"no space left for .*weights"),
+        replacing(tmp_path / "weights"),
+    ):
+        raise RuntimeError("while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(RuntimeError, match="os error 2"), replacing(tmp_path / "weights"):
+        raise RuntimeError("while reading another file: No such file (os error 2)")
+
+
 def test_an_error_that_is_not_the_disks_passes_through(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="shapes"), replacing(tmp_path / "a"):
         raise RuntimeError("shapes differ")

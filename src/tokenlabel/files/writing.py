@@ -42,6 +42,7 @@ __all__ = [
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_ACCESS = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR}
 _PROBE = 1 << 16  # bytes that a disk must still take to count as not full
+_ERRNO = re.compile(r"\(os error (\d+)\)")  # as libraries in Rust end their errors of files
 ASIDE = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.tmp$")
 
 
@@ -180,7 +181,7 @@ def _aside(path: Path, *, synced: bool) -> Iterator[Path]:
 
 
 def _disk_fault(error: BaseException, aside: Path) -> OSError | None:
-    """The disk's part in an error: the error itself, or what a small write now runs into.
+    """The disk's part in an error: the error itself, what it says, or what a small write now runs into.
 
     Libraries report a full disk in exceptions of their own.
     """
@@ -190,6 +191,9 @@ def _disk_fault(error: BaseException, aside: Path) -> OSError | None:
         return error if error.errno in NO_SPACE or (ours and error.errno in NO_ACCESS) else None
     if not isinstance(error, Exception):
         return None
+    said = _ERRNO.search(str(error))
+    if said is not None and (number := int(said[1])) in NO_SPACE:
+        return OSError(number, os.strerror(number))
     target = aside / "probe" if aside.is_dir() else aside
     try:
         with target.open("ab") as file:
