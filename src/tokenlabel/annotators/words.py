@@ -81,7 +81,9 @@ class WordsSpec:
         # of the weights as they come: another input size resamples some of them. No head makes
         # features, and where the weights have none its values are random
         features_hash = weights_hash(network, without=head_names(network))
-        whole_hash = weights_hash(network)  # what vocabularies were once known by
+        accepted = [features_hash]
+        if self.vocabulary is not None:
+            accepted.append(weights_hash(network))  # what vocabularies were once known by
         origin = {"kind": "visual words", "model": name, "weights_sha256": features_hash}
         inputs = fitted_inputs(network, self.network, own)
         features = PatchFeatures(network)
@@ -92,7 +94,7 @@ class WordsSpec:
                 raise InputError(
                     f"{self.vocabulary} holds labels of classes: name a store made with --words"
                 )
-            if vocabulary.made.get("weights_sha256") not in (features_hash, whole_hash):
+            if vocabulary.made.get("weights_sha256") not in accepted:
                 raise InputError(
                     f"the words of {self.vocabulary} are those of another model or other weights"
                     f" ({vocabulary.made.get('model')}): annotate with that one, or learn words of"
