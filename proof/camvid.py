@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from networks import PRETRAINED
 from pages import with_tables
 from safetensors.torch import load_file
 
@@ -67,7 +68,7 @@ FULL, FEW, SOFT = "367 masks", "46 masks", "46 masks + soft labels"
 LARGE, BETTER = "46 masks, pretrained backbone", "46 masks + soft labels by a pretrained backbone"
 TEACHERS = {SOFT: FEW, BETTER: LARGE}  # whose network makes the soft labels
 LARGE_NETWORK = (
-    "model.backbone=tf_efficientnet_lite0", "model.kwargs={}", "model.channels=64",
+    f"model.backbone={PRETRAINED}", "model.kwargs={}", "model.channels=64",
     "model.freeze=true", "augment.views=8",
 )  # fmt: skip
 TOKENS, LABELS, RANDOM = "token labels", "labels only", "random weights"

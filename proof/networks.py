@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PRETRAINED = "tf_efficientnet_lite0"  # of ImageNet; its weights are given as a file
+PRETRAINED_SIDE = 256  # pixels it labels images at: 32 for each token of the students
 TEACHING = {"opt": "muon", "lr": 6e-3}  # from random weights
 FINE_TUNING = 2e-3  # learning rate of students that begin with weights: a third of the recipes'
 

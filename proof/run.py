@@ -20,13 +20,13 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import report
+from parts import unpacked
 from plan import TABLES, stages
 from runs import (
     ANNOTATORS,
@@ -178,21 +178,7 @@ def said(record: Record) -> None:
 def unpack(given: Path, data: str) -> None:
     """Class folders of both parts, in the working folder."""
     for part in ("train", "val"):
-        target = Path(WORK, data, part)
-        if target.exists():
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        found = sorted(given.glob(f"{part}*"))
-        if not found:
-            sys.exit(f"{given} has no {part}: it must hold train and val, folders or tars of them")
-        if found[0].is_dir():
-            target.symlink_to(found[0].resolve())
-            continue
-        draft = target.with_name(f".{part}")
-        with tarfile.open(found[0]) as archive:
-            archive.extractall(draft, filter="data")
-        inner = draft / part
-        (inner if inner.is_dir() else draft).rename(target)
+        unpacked(given, part, Path(WORK, data, part))
 
 
 def link(file: Path, target: Path) -> None:

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from networks import FINE_TUNING, LARGE, PRETRAINED, SMALL, STRONG, TEACHING, Network
+from networks import (
+    FINE_TUNING,
+    LARGE,
+    PRETRAINED,
+    PRETRAINED_SIDE,
+    SMALL,
+    STRONG,
+    TEACHING,
+    Network,
+)
 
 from tokenlabel.compare.training import Training
 
@@ -177,7 +186,7 @@ ANNOTATORS = {
         "ResNet-18 at 96 pixels, taught on the same images",
         model=STRONG, side=96, epochs=20, batch_size=512, shown=128,
     ),
-    "pretrained": Annotator("pretrained on ImageNet, as it is", pretrained=True, shown=256),
+    "pretrained": Annotator("pretrained on ImageNet, as it is", pretrained=True, shown=PRETRAINED_SIDE),
     "finetuned": Annotator(
         "pretrained on ImageNet, fine-tuned on the same images",
         (
@@ -186,7 +195,7 @@ ANNOTATORS = {
         ),
         pretrained=True,
         epochs=8,
-        shown=256,
+        shown=PRETRAINED_SIDE,
     ),
 }  # fmt: skip
 

@@ -28,13 +28,13 @@ import json
 import os
 import re
 import sys
-import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import feature_regression
-from networks import FINE_TUNING, PRETRAINED, SMALL, TEACHING
+from networks import FINE_TUNING, PRETRAINED, PRETRAINED_SIDE, SMALL, TEACHING
+from parts import unpacked
 from words_runs import RegressionRun, Run, ScenesRun
 from words_tables import BYTES, OTHER, RESULTS, SCENES, Arm, write_tables
 
@@ -52,7 +52,6 @@ SIDE = 64  # pixels of the images
 TRUE_CLASS = "supervision.class_target=ground-truth"
 MEAN_TOKEN = "model.kwargs.heads=tokens"  # the class token of a student of words learned nothing
 FEW = 10  # one label of so many is kept
-SHOWN = 256  # pixels to the pretrained network: a thirty-second of it are as many cells as tokens
 # the options that decide a result, which every record keeps
 DECIDING = (
     "images", "epochs", "teacher_epochs", "taught", "words", "annotated", "patch",
@@ -97,7 +96,7 @@ class Bench:
     def __init__(self, options: argparse.Namespace, deciding: Mapping[str, Any]) -> None:
         self.options, self.output, self.deciding = options, options.output, deciding
         self.train, self.val = (
-            unpacked(options.data, part, self.output) for part in ("train", "val")
+            unpacked(options.data, part, self.output / "images" / part) for part in ("train", "val")
         )
         self.all = listed(self.train, self.output / "all.csv", options.images, classes=True)
         self.loaders = max((os.cpu_count() or 1) // options.workers - 1, 0)
@@ -137,7 +136,7 @@ class Bench:
             network = {
                 "model": PRETRAINED,
                 "checkpoint": str(options.pretrained),
-                "network": {"image_size": SHOWN},
+                "network": {"image_size": PRETRAINED_SIDE},
             }
             stores[arms] = self.annotate(arms[0], plain, "words", network)
         tenth = {"data": str(few), "epochs": self.as_many_updates(few)}
@@ -169,7 +168,7 @@ class Bench:
         if self.options.other is None:
             return
         data, val = (
-            str(unpacked(self.options.other, part, self.output / "other"))
+            str(unpacked(self.options.other, part, self.output / "other" / "images" / part))
             for part in ("train", "val")
         )
         for name, start in starts.items():
@@ -286,24 +285,6 @@ def said(record: Record) -> None:
 
 
 # -- images ----------------------------------------------------------------------------------------
-
-
-def unpacked(data: Path, part: str, output: Path) -> Path:
-    """The class folders of a part."""
-    target = output / "images" / part
-    if target.exists():
-        return target
-    found = next(iter(sorted(data.glob(f"{part}*"))))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if found.is_dir():
-        target.symlink_to(found.resolve())
-        return target
-    draft = target.with_name(f".{part}")
-    with tarfile.open(found) as archive:
-        archive.extractall(draft, filter="data")
-    inner = draft / part
-    (inner if inner.is_dir() else draft).rename(target)
-    return target
 
 
 def listed(images: Path, file: Path, count: int, *, classes: bool) -> Path:
