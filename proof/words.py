@@ -28,7 +28,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +100,12 @@ class Bench:
         )
         self.all = listed(self.train, self.output / "all.csv", options.images, classes=True)
         self.loaders = max((os.cpu_count() or 1) // options.workers - 1, 0)
+        self.stores: dict[str, Callable[[], object]] = {}  # how each store of labels is made
 
     def mechanism(self) -> None:
         teacher = self.teach("cnn", self.all, self.options.teacher_epochs)
-        classes = self.annotate(Arm.CLASSES, self.all, "classifier", self.shown(teacher))
-        words = self.annotate(Arm.WORDS, self.all, "words", self.shown(teacher))
-        self.measure(teacher)
+        classes = self.store(Arm.CLASSES, self.all, "classifier", lambda: self.shown(teacher))
+        words = self.store(Arm.WORDS, self.all, "words", lambda: self.shown(teacher))
         self.make(
             run
             for place in self.places()
@@ -119,14 +119,18 @@ class Bench:
                 self.regression(teacher, *place),
             )
         )
+        self.measure(teacher)
 
     def few(self) -> None:
         options = self.options
         few = listed(self.train, self.output / "few.csv", options.images // FEW, classes=True)
         plain = listed(self.train, self.output / "plain.csv", options.images, classes=False)
-        teacher = self.teach("cnn-few", few, FEW * options.teacher_epochs)
-        classes = self.annotate(Arm.TENTH_CLASSES, few, "classifier", self.shown(teacher))
-        words = self.annotate(Arm.BEFORE, plain, "words", self.shown(teacher))
+
+        def taught() -> dict[str, Any]:
+            return self.shown(self.teach("cnn-few", few, FEW * options.teacher_epochs))
+
+        classes = self.store(Arm.TENTH_CLASSES, few, "classifier", taught)
+        words = self.store(Arm.BEFORE, plain, "words", taught)
         stores = {(Arm.BEFORE, Arm.AFTER, Arm.FROZEN, Arm.PROBE): words}
         if options.pretrained is not None:
             arms = (
@@ -138,7 +142,7 @@ class Bench:
                 "checkpoint": str(options.pretrained),
                 "network": {"image_size": PRETRAINED_SIDE},
             }
-            stores[arms] = self.annotate(arms[0], plain, "words", network)
+            stores[arms] = self.store(arms[0], plain, "words", lambda: network)
         tenth = {"data": str(few), "epochs": self.as_many_updates(few)}
         first, second = [], []
         for place in self.places():
@@ -209,12 +213,16 @@ class Bench:
         """A taught CNN and the pixels that it is shown, as an annotator's spec says it."""
         return {"model": str(teacher), "network": {"image_size": self.options.annotated}}
 
-    def annotate(self, arm: str, data: Path, kind: str, network: Mapping[str, Any]) -> str:
-        """The labels from which an arm learns."""
-        store = self.output / slug(arm)
+    def store(
+        self, arm: str, data: Path, kind: str, network: Callable[[], Mapping[str, Any]]
+    ) -> str:
+        """The labels from which an arm learns; `make` makes them where a run needs them."""
+        path = str(self.output / slug(arm))
         sized = {"words": self.options.words} if kind == "words" else {}
-        tl.annotate(data=str(data), output=store, annotator={"kind": kind, **network, **sized})
-        return str(store)
+        self.stores[path] = lambda: tl.annotate(
+            data=str(data), output=path, annotator={"kind": kind, **network(), **sized}
+        )
+        return path
 
     def places(self) -> Iterator[tuple[str, int]]:
         for seed in range(self.options.seeds):
@@ -253,6 +261,7 @@ class Bench:
         """Write down the bytes that an image's supervision takes, on the grids of the same CNN."""
         found = {}
         for arm in (Arm.CLASSES, Arm.WORDS):
+            self.stores[str(self.output / slug(arm))]()
             store = LabelStore(self.output / slug(arm))
             found[arm] = sum(shard.bytes for shard in store.manifest.shards) / len(store)
         network = build_model(str(teacher), pretrained=True)
@@ -263,8 +272,10 @@ class Bench:
         write_atomically(BYTES, json.dumps(bytes_, indent=2) + "\n")
 
     def make(self, runs: Iterable[Run]) -> None:
-        chosen = [run.job for run in runs if re.search(self.options.match, run.name)]
-        make_records(chosen, self.options.workers, said)
+        chosen = [run for run in runs if re.search(self.options.match, run.name)]
+        for store in {store for run in chosen for store in run.labels}:
+            self.stores[store]()
+        make_records([run.job for run in chosen], self.options.workers, said)
 
 
 def require_same_options(options: Mapping[str, Any]) -> None:

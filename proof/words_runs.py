@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,11 @@ class Run:
     @property
     def job(self) -> Job:
         return Job(f"{self.student}, {self.arm}", self.seed, RESULTS / f"{self.name}.json", self)
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The stores it learns from, unless its record is there."""
+        return () if self.job.file.exists() else self.choices.get("labels", ())
 
     @property
     def chosen(self) -> dict[str, Any]:
