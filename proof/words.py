@@ -36,7 +36,7 @@ import feature_regression
 from networks import FINE_TUNING, PRETRAINED, PRETRAINED_SIDE, SMALL, TEACHING
 from parts import unpacked
 from words_runs import RegressionRun, Run, ScenesRun
-from words_tables import BYTES, OTHER, RESULTS, SCENES, Arm, write_tables
+from words_tables import BYTES, NO_LABELS, OTHER, RESULTS, SCENES, Arm, write_tables
 
 import tokenlabel as tl
 from tokenlabel.api.train import train_recipe
@@ -155,7 +155,7 @@ class Bench:
             ]
             for (before, after, frozen, probe), store in stores.items():
                 start = self.run(before, *place, data=str(plain), labels=[store])
-                starts.setdefault("words", start)
+                starts[before.removesuffix(NO_LABELS)] = start
                 chosen = {"supervision": "labels", "weights": str(start.folder)} | tenth
                 first.append(start)
                 second += [

@@ -20,6 +20,7 @@ PAGE = Path("docs/words.md")
 
 # the class token learns the ground truth instead of a blend with the teacher's answer
 BESIDE_TRUTH = ", true class"
+NO_LABELS = ", no labels"
 OTHER = "other data after "
 SCENES = "scenes after "
 
@@ -34,17 +35,19 @@ class Arm(StrEnum):
     FEATURES = "features"
     TENTH = "a tenth"
     TENTH_CLASSES = "a tenth, token labels"
-    BEFORE = "words, no labels"
+    BEFORE = f"words{NO_LABELS}"
     AFTER = "a tenth after words"
     FROZEN = "a tenth after words, frozen"
     PROBE = "a tenth after words, frozen, mean token"
-    BEFORE_PRETRAINED = "words of a pretrained network, no labels"
+    BEFORE_PRETRAINED = f"words of a pretrained network{NO_LABELS}"
     AFTER_PRETRAINED = "a tenth after words of a pretrained network"
     FROZEN_PRETRAINED = "a tenth after words of a pretrained network, frozen"
     PROBE_PRETRAINED = "a tenth after words of a pretrained network, frozen, mean token"
 
 
-STARTS = ("words", "nothing", Arm.LABELS)  # of students on other data
+# the weights with which students begin on other data
+WITH_WORDS = tuple(arm.removesuffix(NO_LABELS) for arm in (Arm.BEFORE, Arm.BEFORE_PRETRAINED))
+WITHOUT_WORDS = ("nothing", Arm.LABELS)
 
 
 def write_tables() -> None:
@@ -105,8 +108,11 @@ def write_tables() -> None:
             table
             for title, before in (("Other data", OTHER), ("CamVid, mean IoU", SCENES))
             for table in (
-                _scores(title, records, [before + start for start in STARTS]),
-                _gaps(records, [(before + "words", before + start) for start in STARTS[1:]]),
+                _scores(title, records, [before + x for x in (*WITH_WORDS, *WITHOUT_WORDS)]),
+                _gaps(
+                    records,
+                    [(before + x, before + y) for x in WITH_WORDS for y in WITHOUT_WORDS],
+                ),
             )
         ),
     ]
