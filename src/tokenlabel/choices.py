@@ -35,7 +35,7 @@ Benchmark = Literal[
 ]
 """How the right answers are found; see `tokenlabel.evaluation.benchmarks`."""
 
-Cache = Literal["none", "ram", "disk", "device"]
+Cache = Literal["auto", "none", "ram", "disk", "device"]
 """Where decoded images are kept; see `tokenlabel.data.cache` and `tokenlabel.data.resident`."""
 
 Codec = Literal["compact", "exact", "raw"]

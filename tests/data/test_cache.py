@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from tokenlabel.data.loader import eval_loader, train_loader
 from tokenlabel.data.open import open_source
 from tokenlabel.data.source import ImageSource
 from tokenlabel.errors import InputError
+from tokenlabel.labels import LabelStore
 
 SHOWN = Preprocessing((24, 24), 0.9, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -150,10 +152,19 @@ def test_more_than_fits_is_refused(
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(InputError, match=r"26 decoded images take .* of memory"):
         decoded_images(source, "ram", fast=False)
+    assert decoded_images(source, "auto", fast=False) is None
     monkeypatch.setattr(cache_module, "short_of_space", lambda path, needed: f"{needed} bytes")
     with pytest.raises(InputError, match=f"{size} bytes"):
         decoded_images(source, "disk", fast=False)
     assert not kept(tmp_path)
+
+
+def test_little_is_kept_unasked(source: ImageSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = sum(decode_image(source.read(i), "").nbytes for i in range(len(source)))
+    monkeypatch.setattr(cache_module, "_LITTLE", size - 1)
+    assert decoded_images(source, "auto", fast=False) is None
+    monkeypatch.setattr(cache_module, "_LITTLE", size)
+    assert decoded_images(source, "auto", fast=False) is not None
 
 
 def test_an_image_that_cannot_be_decoded_leaves_nothing(
@@ -164,6 +175,19 @@ def test_an_image_that_cannot_be_decoded_leaves_nothing(
     with pytest.raises(InputError, match=f"cannot read image {source.keys[20]}"):
         decoded_images(source, "disk", fast=False)
     assert not kept(tmp_path)
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_what_the_annotator_left_out_is_not_decoded(
+    source: ImageSource, make_labels: Callable[..., LabelStore], tmp_path: Path, cache: Cache
+) -> None:
+    key = source.keys[20]
+    (tmp_path / "images" / key).write_bytes(b"no image")
+    labels = make_labels(left_out=[key])
+    found = train_loader(
+        source, Augmentation(), image_size=(8, 8), batch_size=5, labels=labels, cache=cache
+    )
+    assert sum(len(batch.keys) for batch in found.epoch(0)) == 25
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="one file for all is Linux's")

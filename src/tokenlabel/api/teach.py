@@ -49,7 +49,7 @@ def teach(
     device: Device = "auto",
     dtype: Arithmetic = "auto",
     workers: int = 0,
-    cache: Cache = "none",
+    cache: Cache = "auto",
     allow_changed: Iterable[str] = (),
     callbacks: Iterable[Callback] = (),
 ) -> Taught:

@@ -43,7 +43,7 @@ def teach(
     device: Device = "auto",
     dtype: Arithmetic = "auto",
     workers: int = 0,
-    cache: Cache = "none",
+    cache: Cache = "auto",
     allow_changed: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
 ) -> None:
     """Fine-tune a classifier on your own folder, to annotate it.
@@ -92,8 +92,8 @@ def teach(
             and bfloat16, found by a short trial.
         workers: data loading processes; 0 loads in the main process. Does not change the result.
         cache: keep decoded images in memory (`ram`), in a file (`disk`, in TOKENLABEL_CACHE, shared
-            with later runs), or not at all (`none`); the result is the same. `device` keeps small
-            images of one size on the GPU.
+            with later runs), or not at all (`none`); the result is the same. `auto`: in memory if
+            they take less than 2 GB. `device` keeps small images of one size on the GPU.
         allow_changed: a value that may differ from the run being resumed, such as optimizer.lr or
             schedule.epochs; can be given several times. Each change is recorded.
     """

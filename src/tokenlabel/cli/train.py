@@ -115,8 +115,8 @@ def train(
         workers: data loading processes per GPU.
         cache: keep decoded images in memory (`ram`, per process), in a file (`disk`, in
             TOKENLABEL_CACHE, shared by processes and later runs), or not at all (`none`); the result is
-            the same. `device` keeps small images of one size and their labels on the GPU, for training
-            with crops and flips only.
+            the same. `auto` (the default): in memory if they take less than 2 GB. `device` keeps small
+            images of one size and their labels on the GPU, for training with crops and flips only.
         allow_changed: a value that may differ from the run being resumed, such as optimizer.lr or
             schedule.epochs; can be given several times. Each change is recorded.
         settings: any other value of the recipe, as section.key=value ...

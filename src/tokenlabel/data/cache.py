@@ -40,6 +40,7 @@ __all__ = ["DecodedImages", "decoded_images", "may_be_reduced"]
 
 MAGIC = b"TLPIXEL1"
 _END = struct.Struct("<Q8s")
+_LITTLE = 2e9  # bytes that may be taken unasked
 _AT_ONCE = 256  # images decoded ahead of the file
 _LOOK_AGAIN = 1.0  # s
 
@@ -108,9 +109,9 @@ def decoded_images(source: ImageSource, cache: Cache, *, fast: bool) -> DecodedI
     """All images of `source` as `decode_image(..., fast=fast)` gives them, or None without a cache.
 
     "ram" and "device" keep them in the memory of this process and its workers, "disk" in a file of
-    the user's cache that every process on the machine shares and that later runs find again. What it
-    takes is said. Raises InputError where memory or disk do not suffice, and for images that cannot be
-    decoded.
+    the user's cache that every process on the machine shares and that later runs find again. "auto" is
+    "ram" where they take little memory, else "none". What it takes is said. Raises InputError where
+    memory or disk do not suffice, and for images that cannot be decoded.
     """
     if cache == "none" or len(source) == 0:
         return None
@@ -122,6 +123,8 @@ def decoded_images(source: ImageSource, cache: Cache, *, fast: bool) -> DecodedI
         return kept
     ranks = local_world()  # each keeps its own
     needed, free = _estimate(source, fast), psutil.virtual_memory().available
+    if cache == "auto" and ranks * needed > min(_LITTLE, free / 4):
+        return None
     if ranks * needed > free:
         raise InputError(
             f"{len(source):,} decoded images take {_gigabytes(ranks * needed)} of memory,"

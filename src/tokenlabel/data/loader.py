@@ -23,7 +23,7 @@ from tokenlabel.data.matching import labeled_samples
 from tokenlabel.data.order import BatchOrder
 from tokenlabel.data.resident import ResidentSamples
 from tokenlabel.data.samples import BatchMaker, Samples, Targets
-from tokenlabel.data.source import ImageSource
+from tokenlabel.data.source import ImageSource, Subset
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
 
@@ -133,7 +133,11 @@ def train_loader(
             f"{len(samples)} images are fewer than one batch of {batch_size * world}:"
             " choose a smaller batch size"
         )
-    order = BatchOrder(samples, batch_size, seed=seed, repeats=repeats, rank=rank, world=world)
+    if len(samples) < len(source):  # what is left out need not even be an image
+        source = Subset.of(source, samples)
+    order = BatchOrder(
+        np.arange(len(source)), batch_size, seed=seed, repeats=repeats, rank=rank, world=world
+    )
     decoded = decoded_images(source, cache, fast=not augmentation.exact_pixels)
     made = Samples(
         source, augmentation, image_size, targets, seed, clean, decoded, more=tuple(more)

@@ -71,10 +71,11 @@ class Data:
     several, each teaches a token head of its own."""
     workers: Annotated[int, Field(ge=0)] = 4
     """Loader processes per rank; 0 loads in the training process. Never changes the result."""
-    cache: Cache = "none"
+    cache: Cache = "auto"
     """Keep decoded images: "ram" in the memory of each rank, "disk" in a file that ranks and later runs
-    share; neither changes the result. "device": images of one size and their label maps on the GPU,
-    which makes views and targets itself, by crops and flips only."""
+    share; neither changes the result. "auto": "ram" if they are small, else "none".
+    "device": images of one size and their label maps on the GPU, which makes views and targets itself,
+    by crops and flips only."""
 
     @property
     def stores(self) -> tuple[str, ...]:

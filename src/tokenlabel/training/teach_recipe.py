@@ -33,7 +33,7 @@ class TeachData:
     """Which channels of the images the model sees, by number; None: all."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Loader processes per rank. Never changes the result."""
-    cache: Cache = "none"
+    cache: Cache = "auto"
     """Whether decoded images are kept, as in `tokenlabel.runs.recipe.Data`."""
 
 
