@@ -46,7 +46,8 @@ def silent() -> Iterator[None]:
 def progress_bar(unit: str = "img", *, visible: bool = True) -> Progress:
     """A rich progress display; tasks may carry a `note` field (losses, say) shown at the end.
 
-    Set `visible=False` on every rank but the first. The speed column counts `unit`/s.
+    Set `visible=False` on every rank but the first. The speed column counts `unit`/s, without those that
+    a task's field `found` says were there already or are made by others.
     """
     return Progress(
         TextColumn("{task.description}", markup=False),
@@ -71,7 +72,8 @@ class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         # rich's own speed counts the moments between calls, which come by the batch
         seconds = task.finished_time or task.elapsed
-        return Text(f"{task.completed / seconds:,.0f} {self.unit}/s" if seconds else "")
+        made = task.completed - task.fields.get("found", 0)
+        return Text(f"{made / seconds:,.0f} {self.unit}/s" if seconds else "")
 
 
 class _Note(ProgressColumn):

@@ -86,11 +86,13 @@ def run(
         if rank == 0:
             _drop_repaired(folder, found, job, size)
         task = progress.add_task("annotate", total=len(source), note="")
+        found_before = 0
         for number in own_first:
             indices = range(number * size, min((number + 1) * size, len(source)))
             shard = ShardWriter.claim(folder / shard_name(number))
             if shard is None:
-                progress.advance(task, len(indices))
+                found_before += len(indices)
+                progress.update(task, advance=len(indices), found=found_before)
                 continue
             try:
                 job.write(shard, indices, lambda n: progress.advance(task, n))

@@ -103,15 +103,18 @@ def pack_images(
         progress_bar(visible=first_process()) as bar,
     ):
         task = bar.add_task("pack", total=len(source), note="")
+        found = 0
         for number in sorted(range(len(shards)), key=lambda number: (number - rank) % world):
             indices = range(number * shard_size, min((number + 1) * shard_size, len(source)))
             try:
                 with locked(shards[number], "the shard"):
-                    if not _is_whole(shards[number]):
+                    if _is_whole(shards[number]):
+                        found += len(indices)
+                    else:
                         _write_shard(shards[number], source, indices, how, pool)
             except Locked:
-                pass  # another process writes it
-            bar.advance(task, len(indices))
+                found += len(indices)  # another process writes it
+            bar.update(task, advance=len(indices), found=found)
     return _finished(folder / f"{name}.json", source, shards)
 
 

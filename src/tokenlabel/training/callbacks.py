@@ -56,7 +56,11 @@ class Terminal(Callback):
         self._images = recipe.schedule.batch_size
         self._bar.start()
         self._task = self._bar.add_task(
-            recipe.name, total=updates * self._images, completed=done * self._images, note=""
+            recipe.name,
+            total=updates * self._images,
+            completed=done * self._images,
+            found=done * self._images,
+            note="",
         )
 
     def on_update(self, update: int) -> None:
