@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the tiny segmenter
+from tiny_segmenter import train
 
 COLORS = np.array([[220, 40, 40], [40, 200, 60], [50, 60, 210]], np.uint8)
 
@@ -66,3 +70,14 @@ def replace_mask(scenes: Path) -> Callable[[Image.Image], Path]:
         return file
 
     return replace
+
+
+@pytest.fixture(scope="session")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, make_scenes: Callable[[Path], None]
+) -> tuple[Path, Path]:
+    """A data set and the run of a small network on it."""
+    root = tmp_path_factory.mktemp("segment")
+    make_scenes(root / "scenes")
+    train(root / "scenes", root / "run", 45)
+    return root / "scenes", root / "run"
