@@ -307,20 +307,25 @@ def test_a_module_of_ones_own_needs_a_map() -> None:
         PatchFeatures(timm.create_model("test_resnet")).shape((32, 32))
 
 
-# the forms of what people annotate with, tiny, with random weights
+# the forms of what people annotate with, without heads, tiny, with random weights
 FORMS = {
-    "vit_small_patch14_reg4_dinov2": {"embed_dim": 32, "depth": 1, "num_heads": 2},
-    "vit_small_patch16_dinov3": {"embed_dim": 32, "depth": 1, "num_heads": 2},
-    "vit_base_patch16_siglip_224": {"embed_dim": 32, "depth": 1, "num_heads": 2},
-    "eva02_tiny_patch14_224": {"embed_dim": 64, "depth": 1, "num_heads": 2},
-    "convnext_tiny": {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 24]},
+    "vit_small_patch14_reg4_dinov2.lvd142m": {"embed_dim": 32, "depth": 1, "num_heads": 2},
+    "vit_small_patch16_dinov3.lvd1689m": {"embed_dim": 32, "depth": 1, "num_heads": 2},
+    "vit_base_patch16_siglip_224.v2_webli": {"embed_dim": 32, "depth": 1, "num_heads": 2},
+    "eva02_tiny_patch14_224.mim_in22k": {"embed_dim": 64, "depth": 1, "num_heads": 2},
+    "convnext_tiny.dinov3_lvd1689m": {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 24]},
 }
+
+
+def pixels_a_cell(name: str) -> int:
+    return 14 if "patch14" in name else 32 if "convnext" in name else 16
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_features_of_the_networks_people_have(name) -> None:
-    model = timm.create_model(name, num_classes=0, **FORMS[name]).eval()
-    cell = 14 if "patch14" in name else 32 if "convnext" in name else 16
+    model = timm.create_model(name, **FORMS[name]).eval()
+    assert model.num_classes == 0
+    cell = pixels_a_cell(name)
     if hasattr(model, "set_input_size"):
         model.set_input_size(img_size=(8 * cell, 6 * cell))
     features = PatchFeatures(model)
@@ -333,3 +338,28 @@ def test_features_of_the_networks_people_have(name) -> None:
             model.forward_intermediates(images, indices=1, intermediates_only=True, norm=True),
         )
     assert torch.allclose(found, last.permute(0, 2, 3, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_verb_labels_with_the_networks_people_have(name, images, tmp_path) -> None:
+    output, kwargs = (
+        tmp_path / "store",
+        [str(part) for item in FORMS[name].items() for part in item],
+    )
+    words = [
+        "annotate", "words", "--data", str(images), "--output", str(output), "--model", name,
+        "--no-pretrained", "--model-kwargs", *kwargs, "--words", "6", "--perplexity", "2.0",
+        "--image-size", str(3 * pixels_a_cell(name)), "--device", "cpu",
+    ]  # fmt: skip
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    assert exit_.value.code == 0
+    store, width = LabelStore(output), FORMS[name].get("embed_dim", 24)
+    assert (store.manifest.complete, store.num_classes, len(store)) == (True, 6, 22)
+    assert store.vocabulary.centers.shape == (6, width)
+    assert store.manifest.vocabulary_sha256 == store.vocabulary.sha256
+    assert store.vocabulary.made["model"] == name.partition(".")[0]
+    for key in store:
+        label = store[key]
+        assert label.grid == (3, 3)
+        assert label.probabilities().isfinite().all()

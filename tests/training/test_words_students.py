@@ -5,12 +5,13 @@ from __future__ import annotations
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 import timm
 import torch
 from PIL import Image
-from words_world import CLASSES, SHORT, SMALL, make_world, run
+from words_world import CLASSES, SHORT, SMALL, WORDS, make_world, run
 
 from tokenlabel.api.annotate import annotate
 from tokenlabel.api.train import train
@@ -18,10 +19,17 @@ from tokenlabel.cli.export import export
 from tokenlabel.cli.show import show
 from tokenlabel.cli.view import view
 from tokenlabel.data.decode import decode_image
+from tokenlabel.data.inputs import Preprocessing
 from tokenlabel.errors import InputError
+from tokenlabel.evaluation.classifier import Classifier
 from tokenlabel.evaluation.load import load_classifier
-from tokenlabel.labels import LabelStore
+from tokenlabel.geometry import Box
+from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter
+from tokenlabel.labels.vocabulary import Vocabulary
+from tokenlabel.models import DenseModel
+from tokenlabel.pictures import panels
 from tokenlabel.pictures.explain import explain
+from tokenlabel.pictures.panels import Row
 
 SIZE = 32
 
@@ -61,6 +69,29 @@ def test_programs_give_what_the_student_gives(world: Path, tmp_path: Path, name:
         torch.testing.assert_close(torch.from_numpy(found["tokens"]), expected.tokens)
 
 
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_programs_of_a_student_without_classes_give_features_and_words(
+    world: Path, tmp_path: Path, suffix: str
+) -> None:
+    file = tmp_path / f"student.{suffix}"
+    export(checkpoint=world / "plain", output=file, dynamic_size=suffix == "onnx")
+    student = load_classifier(world / "plain")
+    images = torch.randn(3, 3, SIZE, SIZE)
+    _, patches = student.model.forward_tokens(images)
+    expected = patches.mean((1, 2)), student.model.token_head(patches)
+    assert [part.shape for part in expected] == [(3, 24), (3, 4, 4, WORDS)]
+    if suffix == "onnx":
+        session = onnxruntime.InferenceSession(str(file))
+        assert [output.name for output in session.get_outputs()] == ["features", "tokens"]
+        found = session.run(["features", "tokens"], {"images": images.numpy()})
+        wide = {"images": torch.randn(1, 3, SIZE, 2 * SIZE).numpy()}
+        assert session.run(["tokens"], wide)[0].shape == (1, 4, 8, WORDS)
+    else:
+        found = torch.export.load(file).module()(images)
+    for mine, theirs in zip(expected, found, strict=True):
+        torch.testing.assert_close(torch.as_tensor(theirs), mine)
+
+
 @pytest.mark.parametrize("name", ["both", "beside"])
 def test_a_timm_folder_answers_as_the_student_does(world: Path, tmp_path: Path, name: str) -> None:
     export(checkpoint=world / name, output=tmp_path / "folder")
@@ -75,9 +106,6 @@ def test_a_timm_folder_answers_as_the_student_does(world: Path, tmp_path: Path, 
 
 
 def test_a_student_of_words_alone_is_exported_as_a_backbone(world: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="trained without classes"):
-        export(checkpoint=world / "plain", output=tmp_path / "student.onnx")
-    assert not (tmp_path / "student.onnx").exists()
     export(checkpoint=world / "plain", output=tmp_path / "folder")
     assert "classifier" not in (tmp_path / "folder" / "README.md").read_text()
     images = torch.randn(2, 3, SIZE, SIZE)
@@ -104,10 +132,8 @@ def test_pictures_are_of_the_classes(world: Path, tmp_path: Path) -> None:
         assert any(title.startswith("relevance for ") for title in titles)
         assert "attention rollout" in titles
         assert row.answer.split(", ")[0].removeprefix("answer: ") in CLASSES
-    with pytest.raises(InputError, match="trained without classes"):
+    with pytest.raises(InputError, match="trained without classes: leave --relevance out"):
         show((file,), checkpoint=world / "plain", relevance=True, output=tmp_path / "show.png")
-    with pytest.raises(InputError, match="trained without classes"):
-        show((file,), checkpoint=world / "plain", output=tmp_path / "show.png")
     assert not (tmp_path / "show.png").exists()
     with pytest.raises(InputError, match="trained without classes"):
         view(str(world / "words"), data=str(world / "images"), checkpoint=world / "plain")
@@ -115,6 +141,65 @@ def test_pictures_are_of_the_classes(world: Path, tmp_path: Path) -> None:
     trained = world / "images" / "train" / "cat" / "0.png"
     show((trained,), **both, relevance=True, output=tmp_path / "show.png")
     assert Image.open(tmp_path / "show.png").width > 100
+
+
+def test_words_are_drawn_where_there_are_no_classes(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[Row] = []
+    written = panels.write_pictures
+    monkeypatch.setattr(panels, "write_pictures", lambda _, drawn: rows.extend(drawn))
+    file, plain = world / "flat" / "cat0.png", {"checkpoint": world / "plain"}
+    show((file,), **plain)
+    show((file,), **plain, labels=world / "flat-words", classes=("word 7",))
+    for row, titles in zip(
+        rows, (["student's tokens"], ["label map", "student's tokens"]), strict=True
+    ):
+        assert [panel.title for panel in row.panels][: len(titles)] == titles
+        assert row.class_names == tuple(f"word {number}" for number in range(WORDS))
+        assert row.answer is None
+    assert [panel.title for panel in rows[1].panels[2:]] == [
+        "word 7: label map", "word 7: student's tokens",
+    ]  # fmt: skip
+    store, student = LabelStore(world / "flat-words"), load_classifier(world / "plain")
+    assert torch.equal(rows[1].label_maps[0].classes, store["cat0.png"].classes)
+    pixels = student.preprocessing.pixels(decode_image(file.read_bytes(), file.name))
+    tokens = student.output(pixels[None]).tokens[0]
+    for row in rows:
+        assert torch.equal(row.label_maps[-1].classes[0], tokens.argmax(-1))
+    written(tmp_path / "show.png", rows)
+    assert Image.open(tmp_path / "show.png").width > 100
+
+
+def test_other_labels_are_not_drawn_beside_a_students_words(world: Path, tmp_path: Path) -> None:
+    """As many of them would have the same colors."""
+    other = Vocabulary(torch.eye(WORDS), torch.zeros(WORDS), 0.2)
+    with LabelStoreWriter(tmp_path / "other", num_classes=WORDS, vocabulary=other) as writer:
+        writer.add("cat0.png", LabelMap.from_logits(torch.randn(WORDS, 5, 5), 3, Box()))
+    arguments = {"checkpoint": world / "plain", "output": tmp_path / "show.png"}
+    file = world / "flat" / "cat0.png"
+    with pytest.raises(
+        InputError, match="does not hold the visual words that the student's tokens"
+    ):
+        show((file,), labels=tmp_path / "other", **arguments)
+    with pytest.raises(InputError, match="leave --annotator out"):
+        show((file,), annotator="test_resnet", **arguments)
+    assert not (tmp_path / "show.png").exists()
+
+
+def test_words_without_a_record_have_numbers() -> None:
+    """A thousand of them are not ImageNet's classes."""
+    model = DenseModel("test_vit", 0, token_classes=1000, img_size=SIZE).eval()
+    settings = Preprocessing((SIZE, SIZE), 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
+    student = Classifier(model, settings, (), has_tokens=False, facts={"model": "test_vit"})
+    row = explain("noise", np.zeros((SIZE, SIZE, 3), np.uint8), {}, student)
+    assert row.class_names == tuple(map(str, range(1000)))
+
+
+def test_a_run_knows_the_words_that_it_taught(world: Path) -> None:
+    known = {name: load_classifier(world / name).vocabulary for name in ("plain", "beside", "both")}
+    words = LabelStore(world / "words").manifest.vocabulary_sha256
+    assert known == {"plain": words, "beside": words, "both": ""}  # classes first
 
 
 def test_a_linear_probe_trains_one_layer(world: Path, tmp_path: Path) -> None:

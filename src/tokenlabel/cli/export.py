@@ -25,9 +25,11 @@ def export(
     """Export a trained model to ONNX, to torch.export, or as a timm folder.
 
     ONNX (.onnx) and torch.export (.pt2) programs take a batch of normalized images and return `logits`
-    (class token), `tokens` (logits for each patch token) and `fused` (the published prediction). Their
-    metadata holds input size and normalization. Each program is compared with the model before it is
-    kept. A timm folder contains a model card and loads with
+    (class token), `tokens` (logits for each patch token) and `fused` (the published prediction). If the
+    patch tokens did not learn the classes, they return `logits` only. Those of a student without classes
+    return `features` (mean of the patch tokens, for search or a classifier of your own) and `tokens`
+    (logits of the visual words). Their metadata holds input size and normalization. Each program is
+    compared with the model before it is kept. A timm folder contains a model card and loads with
     timm.create_model("local-dir:FOLDER", pretrained=True), without tokenlabel unless the model is an
     LV-ViT.
 
@@ -68,7 +70,6 @@ def export(
         print(f"{output}: a timm folder")
         print(f"next, in Python: timm.create_model({f'local-dir:{output}'!r}, pretrained=True)")
         return
-    classifier.require_classes()
     write = export_onnx if form == "onnx" else export_torch
     difference = write(classifier, output, dynamic_size=dynamic_size)
     print(f"{output}: outputs differ from the model's by at most {difference:.1e}")

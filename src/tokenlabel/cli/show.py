@@ -11,6 +11,7 @@ import tyro
 if TYPE_CHECKING:
     from tokenlabel.annotators.protocol import Annotator
     from tokenlabel.choices import Orientation
+    from tokenlabel.evaluation.classifier import Classifier
     from tokenlabel.labels import LabelMap, LabelStore
 
 __all__ = ["show"]
@@ -35,7 +36,9 @@ def show(
     """Draw label maps, token predictions and relevance over images.
 
     Each image is a row: the photo, its label map (from a store or an annotator), the student's
-    prediction for each token, and heat maps of single classes.
+    prediction for each token, and heat maps of single classes. If the student has no classes, its
+    tokens show the visual words that it learned; --labels with a store of the same words shows the
+    annotator's beside them.
 
     Args:
         images: Image files.
@@ -86,9 +89,14 @@ def show(
         student = load_classifier(checkpoint, model, weights=weights)
     if relevance and student is None:
         raise InputError("--relevance explains a student: give its --checkpoint or --model")
-    if student is not None and (relevance or (labels is None and annotator is None)):
-        student.require_classes()
+    if relevance and student is not None and student.num_classes == 0:
+        raise InputError(
+            "--relevance explains the class that a student names, and this one was trained without"
+            " classes: leave --relevance out"
+        )
     store = None if labels is None else LabelStore(labels)
+    if student is not None and student.num_classes == 0:
+        _require_same(student, store, annotator)
     known = None if store is None else store.manifest.names
     teacher: Annotator[Any] | None = None
     orientation: Orientation = "ignore"  # or as the labels' images, else the student's, were turned
@@ -119,6 +127,28 @@ def show(
         rows.append(explain(name, image, maps, student, known, classes, heat, relevance, shown))
     write_pictures(output, rows)
     print(f"written to {output}")
+
+
+def _require_same(student: Classifier, store: LabelStore | None, annotator: str | None) -> None:
+    """Raises InputError where labels name something else than the tokens of a student without classes.
+
+    Equally many words or classes would be drawn in the same colors.
+    """
+    from tokenlabel.errors import InputError
+
+    learned = student.vocabulary
+    if learned is None:
+        return
+    if store is not None and store.manifest.vocabulary_sha256 != learned:
+        what = "visual words" if learned else "classes"
+        raise InputError(
+            f"{store.location} does not hold the {what} that the student's tokens show: give"
+            " --labels of a store with these, or none"
+        )
+    if annotator is not None and learned:
+        raise InputError(
+            f"{annotator} names classes, and the student learned visual words: leave --annotator out"
+        )
 
 
 def _key(store: LabelStore, path: Path) -> str:

@@ -96,6 +96,14 @@ class Classifier:
             return self.run.recipe.supervision.rules_of(self.model.tokens_name_classes)[0]
         return self.rules[-1]
 
+    @property
+    def vocabulary(self) -> str | None:
+        """sha256 of the visual words that its run taught its tokens, "" where they learned classes;
+        None where no run recorded it. Of several label stores it is that of the first."""
+        labels = None if self.run is None else self.run.facts.get("labels")
+        recorded: str | list[str] | None = (labels or {}).get("vocabulary_sha256")
+        return recorded[0] if isinstance(recorded, list) else recorded
+
     def in_arithmetic(self, wanted: Arithmetic, *, batch: int = 1, images: int = 1) -> Classifier:
         """The same in the `wanted` arithmetic; "auto" is what suits so many images in such batches
         on the device that the model is on: see `chosen_arithmetic`."""

@@ -20,21 +20,31 @@ from tokenlabel.output import fuse
 
 __all__ = ["export_onnx", "export_torch"]
 
-_TOLERANCE = 1e-4  # of logits
+_TOLERANCE = 1e-4  # of logits and features
 
 
 class Deployed(nn.Module):
     """Normalized images [B, C, H, W] to class logits, token logits [B, h, w, C], and both fused.
 
-    Models without a trained token head give class logits alone.
+    Models whose tokens were not taught to name classes give class logits alone. Students without
+    classes give `features` [B, D], the mean of the patch tokens before the token head, and `tokens`,
+    logits [B, h, w, V] of what their tokens name: visual words, or the annotator's classes. Of several
+    label stores it is what the first one names.
     """
 
     def __init__(self, classifier: Classifier, *, any_size: bool) -> None:
         super().__init__()
         self.model = _of_any_size(classifier.model) if any_size else classifier.model
-        self.outputs = ("logits", "tokens", "fused") if classifier.has_tokens else ("logits",)
+        self.outputs: tuple[str, ...]
+        if classifier.num_classes == 0:
+            self.outputs = ("features", "tokens")
+        else:
+            self.outputs = ("logits", "tokens", "fused") if classifier.has_tokens else ("logits",)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        if self.model.num_classes == 0:
+            _, features = self.model.forward_tokens(images)
+            return features.mean((1, 2)), self.model.token_head(features)
         output = self.model(images)
         if len(self.outputs) == 1:
             return (output.logits,)
@@ -43,6 +53,11 @@ class Deployed(nn.Module):
 
 def export_onnx(classifier: Classifier, file: Path, *, dynamic_size: bool = False) -> float:
     """Write an ONNX file that takes any number of images; returns its greatest difference.
+
+    The input is `images` [B, C, H, W], normalized. The outputs are `logits` [B, C], `tokens`
+    [B, h, w, C] and `fused` [B, C], or `logits` only where tokens were not taught to name classes. Those
+    of a student without classes are `features` [B, D], the mean of its patch tokens, and `tokens`
+    [B, h, w, V], the logits of its words.
 
     `dynamic_size` lets height and width vary too, for models that can. What the model needs of an
     image is written in the file's metadata, as JSON under "tokenlabel". Raises InputError where the

@@ -164,7 +164,8 @@ def check_health(
         agreement.append(float(_whole_map_class(label, probability) == truth[key]))
         cells.append(float((label.classes == truth[key]).any(0).float().mean()))
         mass.append(float(probability.sum(0).clamp(max=1).mean()))
-        entropy.append(mean_entropy(label) / max(math.log(label.num_classes), 1e-12))
+        most = max(math.log(label.num_classes), 1e-12)
+        entropy.append(mean_entropy(probability, label.num_classes) / most)
         named.update(torch.unique(label.classes[0]).tolist())
         if pixels is not None:
             for name, fit in orientation_fits(label, pixels(key)).items():
@@ -222,9 +223,10 @@ def _whole_map_class(label: LabelMap, probability: Tensor) -> int:
     return int(classes[mass.argmax()])
 
 
-def mean_entropy(label: LabelMap) -> float:
-    """Mean over cells, in nats; the mass outside the K classes counts as spread evenly."""
-    probability, outside = label.probabilities(), label.num_classes - label.k
+def mean_entropy(probability: Tensor, num_classes: int) -> float:
+    """Mean over cells, in nats, of probabilities [K, H, W]; the mass outside the K classes counts as
+    spread evenly over the others."""
+    outside = num_classes - len(probability)
     named = -(probability * probability.clamp(min=1e-12).log()).sum(0)
     rest = (1 - probability.sum(0)).clamp(min=0)
     unnamed = -rest * (rest.clamp(min=1e-12) / max(outside, 1)).log() if outside else 0.0

@@ -15,7 +15,7 @@ from tokenlabel.files import inside, write_atomically
 from tokenlabel.labels.codec import Codec
 from tokenlabel.text import read_json
 
-__all__ = ["FORMAT_VERSION", "LeftOut", "Manifest", "ShardInfo"]
+__all__ = ["FORMAT_VERSION", "LeftOut", "Manifest", "ShardInfo", "word_names"]
 
 FORMAT_VERSION = 2  # of what is written; the first version has another index
 _READ = (1, FORMAT_VERSION)
@@ -73,7 +73,7 @@ class Manifest(_Strict):
     def names(self) -> tuple[str, ...] | None:
         """Names of its classes, where they are known; words have numbers."""
         if self.words:
-            return tuple(f"word {number}" for number in range(self.num_classes))
+            return word_names(self.num_classes)
         return self.class_names
 
     @property
@@ -144,6 +144,11 @@ class Manifest(_Strict):
         if names is not None and len(names) != manifest.num_classes:
             raise InputError(f"{path} names {len(names)} of {manifest.num_classes} classes")
         return manifest
+
+
+def word_names(count: int) -> tuple[str, ...]:
+    """What visual words are called: they have numbers."""
+    return tuple(f"word {number}" for number in range(count))
 
 
 def _checksum(content: dict[str, Any]) -> str:

@@ -121,7 +121,7 @@ class DenseModel(nn.Module):
         """
         features, tokens = self._mixed_features(images, mix)
         if self.num_classes == 0:
-            logits = tokens.new_zeros(len(tokens), 0)
+            logits = tokens.new_zeros(tokens.shape[0], 0)  # len() would fix a program's batch size
         elif self.heads == "tokens":
             logits = self.token_head(tokens.mean((1, 2)))
         else:

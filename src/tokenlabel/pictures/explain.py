@@ -14,6 +14,7 @@ from tokenlabel.evaluation.classifier import Classifier, class_titles, default_n
 from tokenlabel.geometry import Box
 from tokenlabel.geometry.render import Pixels
 from tokenlabel.labels import LabelMap
+from tokenlabel.labels.manifest import word_names
 from tokenlabel.pictures.colors import visible_classes
 from tokenlabel.pictures.overlay import draw_heat, draw_label_map, shortened
 from tokenlabel.pictures.panels import Panel, Row
@@ -37,6 +38,8 @@ def explain(
 ) -> Row:
     """All pictures of one image [H, W, 3]: label maps, the student's tokens, heat maps, relevance.
 
+    The tokens are drawn where they learned to name classes. Of a student without classes they are all
+    that there is to draw: the visual words, or the annotator's classes, that they learned.
     `shown` is the image as the student takes it [H, W, C], where that is another.
 
     Heat maps are of `classes` (names or numbers), else of the `heat` most probable ones; relevance is
@@ -47,7 +50,7 @@ def explain(
     shown = image if shown is None else shown
     answers = student is not None and student.num_classes > 0
     answer = student.predict(shown)[0].top[0] if student is not None and answers else None
-    if student is not None and student.has_tokens:
+    if student is not None and (student.has_tokens or not answers):
         maps["student's tokens"] = token_map(student, shown)
     names = _names(maps, student, class_names)
     asked = _numbers(classes, names)
@@ -79,11 +82,11 @@ def explain(
 def token_map(classifier: Classifier, image: Pixels, k: int | None = None) -> LabelMap:
     """A model's token predictions on the part of an image [H, W, 3] that it is shown.
 
-    The `k` best classes of each token, or all.
+    The `k` best of the classes, or words, that tokens name, or all.
     """
     output = classifier.output(classifier.preprocessing.pixels(image)[None])
     logits = output.tokens[0].permute(2, 0, 1)
-    return LabelMap.from_logits(logits, k or classifier.num_classes, _shown(classifier, image))
+    return LabelMap.from_logits(logits, k or len(logits), _shown(classifier, image))
 
 
 def class_probability(label_map: LabelMap, chosen: int) -> NDArray[np.float64]:
@@ -98,7 +101,7 @@ def class_probability(label_map: LabelMap, chosen: int) -> NDArray[np.float64]:
 def _names(
     maps: Mapping[str, LabelMap], student: Classifier | None, known: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """The titles of the classes of the maps, or without these of the student's."""
+    """The titles of what the maps name, or without maps of the student's classes."""
     counts = {label_map.num_classes for label_map in maps.values()}
     counts |= {student.num_classes} if student is not None and not counts else set()
     if len(counts) > 1:
@@ -107,6 +110,9 @@ def _names(
             " them): show them one at a time"
         )
     count = counts.pop()
+    if known is None and student is not None and student.num_classes == 0:
+        # so many words would else be called as ImageNet's classes are
+        return word_names(count) if student.vocabulary else tuple(map(str, range(count)))
     if known is None and student is not None and student.num_classes == count:
         return student.titles()
     return class_titles(known or default_names(count))

@@ -206,6 +206,7 @@ class StudentSpec:
             "labels": of_one({
                 "location": [store.location for store in self.stores],
                 "index_sha256": [store.manifest.index_sha256 for store in self.stores],
+                "vocabulary_sha256": [store.manifest.vocabulary_sha256 for store in self.stores],
             }) if self.stores else None,
             "annotator": getattr(self.annotator, "origin", None),
         }  # fmt: skip

@@ -117,7 +117,9 @@ class Catalog:
 
     def _entropy(self, index: int) -> float:
         label_map = self.label_map(index)
-        return math.nan if label_map is None else mean_entropy(label_map)
+        if label_map is None:
+            return math.nan
+        return mean_entropy(label_map.probabilities(), label_map.num_classes)
 
     def _disagreement(self, index: int) -> float:
         label_map = self.label_map(index)
