@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import tokenlabel as tl
-from tokenlabel.compare import Comparison, Record
+from tokenlabel.compare import Comparison, Record, verb
 from tokenlabel.compare.budget import Rate, hours, sized
 from tokenlabel.compare.training import Training, accuracies
 from tokenlabel.compare.verb import ARMS
@@ -90,8 +90,6 @@ def test_more_seeds_are_added_to_the_runs_that_are_there(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether the last two arms mix stays as the first seeds decided, whatever the new ones say."""
-    from tokenlabel.compare import verb
-
     made: list[tuple[str, int, str]] = []
 
     def made_up(training: Any) -> Record:
@@ -128,12 +126,9 @@ def test_more_seeds_are_added_to_the_runs_that_are_there(
 def test_what_cannot_be_compared_is_refused(world: Path, tmp_path: Path) -> None:
     data = str(world / "images")
     labels = str(world / "labels")
-    for said, given in {
-        "give --annotator NAME .* or --labels STORE": {},
-        "--annotator and --labels both .* give one": {"annotator": "resnet10t", "labels": labels},
-    }.items():
-        with pytest.raises(InputError, match=said):
-            tl.compare(data=data, **given, output=tmp_path / "out")
+    given = {"annotator": "resnet10t", "labels": labels}
+    with pytest.raises(InputError, match=r"--annotator and --labels both .* give one"):
+        tl.compare(data=data, **given, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/photo.jpg").write_bytes(b"mine")
@@ -165,6 +160,11 @@ def test_what_an_arm_cannot_be_trained_on_is_refused_before_the_first_run(
             "data": data,
             "labels": str(words),
         },
+        "the annotator makes visual words, .* give the labels of a classifier": {
+            **SMALL,
+            "data": data,
+            "annotator": {"kind": "words", "model": "test_vit", "pretrained": False},
+        },
         "flat have no classes, .* give images in class folders": {
             **SMALL,
             "data": str(flat),
@@ -181,12 +181,40 @@ def test_what_an_arm_cannot_be_trained_on_is_refused_before_the_first_run(
         assert not (tmp_path / "out").exists(), said
 
 
+def test_labels_are_of_the_images_as_students_read_them(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    asked: dict[str, Any] = {}
+    usual = tl.annotate
+
+    def annotate(**choices: Any) -> None:
+        asked.update(choices)
+        usual(**choices)
+
+    monkeypatch.setattr(verb, "_size", stop)
+    monkeypatch.setattr("tokenlabel.api.annotate.annotate", annotate)
+    own = (
+        "data.train_split=val", "data.val_split=train", "data.orientation=apply",
+        "data.channels=[2]", "model.in_chans=1",
+    )  # fmt: skip
+    choices = {**SMALL, "settings": (*SMALL["settings"], *own), "output": tmp_path / "out"}
+    network = {"model": "test_resnet", "pretrained": False, "network": {"image_size": 32}}
+    network["model_kwargs"] = {"in_chans": 1, "num_classes": 2}
+    with pytest.raises(KeyboardInterrupt):
+        tl.compare(data=str(world / "images"), annotator=network, **choices)
+    store = tl.LabelStore(tmp_path / "out/labels")
+    assert set(store) == {f"{('blue', 'red')[n % 2]}/{n}.png" for n in range(16, 24)}
+    assert store.manifest.orientation == "apply"
+    assert asked["channels"] == (2,)
+
+
 def test_too_small_a_budget_names_one_that_then_serves(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing but the labels binds until the size is settled."""
-    from tokenlabel.compare import verb
-
     monkeypatch.setattr(verb, "measured_rates", lambda *_: {"one": Rate(100.0, 3000)})
     monkeypatch.setattr(verb, "_require_trainable", lambda *_: None)
     monkeypatch.setattr(verb, "make_records", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import nn
 
 from tokenlabel.errors import InputError
 from tokenlabel.models import DenseModel, build_from, build_model, create_model
-from tokenlabel.models.factory import with_any_size
+from tokenlabel.models.factory import NoWeightsError, with_any_size
 
 OWN_MODULE = """
 import timm
@@ -124,6 +125,9 @@ def test_missing_pretrained_weights_are_one_line(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match="test_vit: Network is unreachable; pretrained") as refused:
         create_model("test_vit", 3, pretrained=True)
     assert "\n" not in str(refused.value)
+    assert isinstance(refused.value, NoWeightsError)
+    sent = pickle.loads(pickle.dumps(refused.value))  # as a process of a comparison sends it
+    assert (str(sent), sent.reason) == (str(refused.value), "Network is unreachable")
 
 
 def test_a_checkpoint_is_read_into_the_model(tmp_path: Path) -> None:

@@ -38,9 +38,10 @@ def compare(
     Args:
         data: images: a folder with one subfolder per class, a tar file, WebDataset shards, or
             hfds/owner/name. Without a validation split, a tenth of each class is held out.
-        output: folder for labels, runs, records and the report.
+        output: folder for the annotator, labels, runs, records and the report.
         annotator: what labels the images: a timm classifier, or a folder written by `tokenlabel
-            teach`.
+            teach` (default: one is taught first, on the training images, as `tokenlabel teach` does
+            by default).
         labels: a label store of these images, instead of an annotator.
         val: validation images, if they are not part of the data.
         recipe: recipe shared by all runs: a name or a YAML file.
@@ -51,7 +52,8 @@ def compare(
         seeds: number of runs per method (default: 3). The same command with a larger number keeps the
             finished runs and adds the new ones.
         budget: wall-clock time of this command, such as 30m or 2h. The speed is measured first;
-            epochs and seeds are chosen to fit into what annotation and measurement leave.
+            epochs and seeds are chosen to fit into what annotation and measurement leave. Teaching an
+            annotator takes at most a third of it, with fewer epochs if need be.
         parallel: runs at a time (default: 1 on a GPU; on CPUs one per core, at most 4).
         settings: any other value of the recipe, as section.key=value ...; data.cache=disk decodes the
             images once for all runs.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 import shutil
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,23 @@ from typing import Any
 from tokenlabel.compare.plan import Job, make_records
 from tokenlabel.compare.record import Record
 from tokenlabel.errors import InputError
+from tokenlabel.runs.recipe import BaseRecipe
 from tokenlabel.runs.results import read_metrics
+from tokenlabel.training.callbacks import Callback
 
-__all__ = ["Rate", "Size", "hours", "measured_rates", "sized"]
+__all__ = [
+    "Rate",
+    "Size",
+    "hours",
+    "measured_rates",
+    "measured_teaching",
+    "sized",
+    "teaching_epochs",
+]
 
 _UPDATES = 24  # of a trial
+_UPDATES_TAUGHT = 8  # the same of an annotator, which is larger than a student
+_PART_TAUGHT = 3  # of so many parts of a budget, teaching an annotator takes one at most
 _UNITS = {"s": 1 / 3600, "m": 1 / 60, "min": 1 / 60, "h": 1.0, "d": 24.0}
 _TIME = r"(\d+(?:\.\d+)?)(min|[smhd])"
 _BESIDES = 1.2  # validation, and what token labels cost beside ground truth
@@ -89,6 +103,64 @@ def sized(
     shrunk = "" if length == epochs else f" instead of {epochs}"
     said = f"{length} epochs{shrunk}, {chosen} seeds: what fits into {budget} at {at_rate}"
     return Size(length, chosen, said)
+
+
+def teaching_epochs(rate: Rate, budget: str, epochs: int) -> int:
+    """At most `epochs` epochs of teaching an annotator, as many as fit into a third of the budget.
+
+    Raises InputError where it is too short for two.
+    """
+    chosen = min(epochs, int(hours(budget) / _PART_TAUGHT / rate.hours(1)))
+    shortest = min(2, epochs)
+    if chosen < shortest:
+        needed = _SPARE * _PART_TAUGHT * rate.hours(shortest)
+        raise InputError(
+            f"a third of a budget of {budget} is too short to teach an annotator for {shortest} epochs"
+            f" ({rate.images_per_second:.3g} images/s): give {math.ceil(needed * 60)}m or more, or"
+            " fewer images"
+        )
+    return chosen
+
+
+def measured_teaching(choices: Mapping[str, Any], folder: Path) -> Rate:
+    """The rate of `tl.teach` with `choices`, its epochs among them, found by some updates in `folder`.
+
+    The first half of them, with all that is done once, is not counted. Raises InputError where the
+    annotator cannot be taught.
+    """
+    from tokenlabel.api.teach import teach
+
+    shutil.rmtree(folder, ignore_errors=True)
+    watch = _Stopwatch(choices["epochs"])
+    with suppress(_EnoughError):
+        teach(**choices, output=folder, callbacks=[watch])
+    shutil.rmtree(folder, ignore_errors=True)
+    return watch.rate
+
+
+class _EnoughError(Exception):
+    """A trial has measured what it was for."""
+
+
+class _Stopwatch(Callback):
+    """Ends a run of so many epochs after some updates, with its `rate`."""
+
+    rate: Rate
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_start(self, recipe: BaseRecipe, updates: int, done: int) -> None:  # noqa: ARG002
+        self.batch = recipe.schedule.batch_size
+        self.images = self.batch * updates // self.epochs
+
+    def on_update(self, update: int) -> None:
+        if update == _UPDATES_TAUGHT // 2:
+            self.began = time.monotonic()
+        elif update == _UPDATES_TAUGHT:
+            seen = self.batch * (_UPDATES_TAUGHT - _UPDATES_TAUGHT // 2)
+            self.rate = Rate(seen / (time.monotonic() - self.began), self.images)
+            raise _EnoughError
 
 
 def measured_rates(

@@ -10,8 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tokenlabel.annotators.kinds import read_spec
 from tokenlabel.annotators.spec import AnnotatorSpec
+from tokenlabel.annotators.words import WordsSpec
 from tokenlabel.api.train import train_recipe
+from tokenlabel.compare.annotator import require_weights, taught_annotator
 from tokenlabel.compare.budget import Size, hours, measured_rates, sized
 from tokenlabel.compare.comparison import Comparison
 from tokenlabel.compare.plan import Job, make_records, slug
@@ -22,6 +25,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.files import claim_folder, write_atomically
 from tokenlabel.labels import LabelStore
 from tokenlabel.progress import silent
+from tokenlabel.runs.recipe import Data, Recipe
 from tokenlabel.supervision import METHODS
 from tokenlabel.text import read_json
 
@@ -38,6 +42,7 @@ _SEEDS = 3
 # beside the plain baseline: what each arm needs where mixing pays
 _OTHERS = ((_BASELINE, "cutmix"), ("distillation", "cutmix"), (_METHOD, "mixtoken"))
 _SIZE = "size.json"  # settled last before training begins
+_TAUGHT = "annotator"  # where one is taught if none is given
 _OF_LABELS = ("data", "labels", "annotator")  # what the labels in the folder are made of
 
 
@@ -64,18 +69,15 @@ def compare(
 
     CutMix is given to all arms where it serves ground truth better, as MixToken to token labels. The
     labels are a store's, or an `annotator` makes them (a spec as in `tl.annotate`, or a name alone).
+    Without either, one is taught on the training images, as `tl.teach` does by default.
     `budget` ("30m", "1h30m"), of the time from here on, chooses `epochs` and `seeds` by a rate that is
-    measured first; without it they are the recipe's epochs and 3 seeds. `parallel` runs are made at a
+    measured first; without it they are the recipe's epochs and 3 seeds. Teaching takes at most a third
+    of it, in fewer epochs where it must. `parallel` runs are made at a
     time: by default one on a GPU, else one a core, at most 4. All else is as in `tl.train`. Writes
     report.html and results.json to `output`; the same call goes on where it was stopped, and with more
     `seeds` adds runs to those that are there. `notice` is called with each line worth reading. Raises
     InputError.
     """
-    if annotator is None and labels is None:
-        raise InputError(
-            "nothing labels the images: give --annotator NAME (a timm classifier, or a folder that"
-            " `tokenlabel teach` wrote) or --labels STORE (made by `tokenlabel annotate`)"
-        )
     if annotator is not None and labels is not None:
         raise InputError("--annotator and --labels both label the images: give one of them")
     for name, number in (("seeds", seeds), ("parallel", parallel)):
@@ -83,6 +85,7 @@ def compare(
             raise InputError(f"{name} is {number}: give 1 or more")
     if budget is not None:
         hours(budget)  # no time is refused here, before annotation
+    _refuse_words(labels, annotator)
     began = time.monotonic()
     say = notice or (lambda _line: None)
     choices = {
@@ -94,17 +97,21 @@ def compare(
     folder = Path(output)
     _require_trainable(folder, begun, [(_BASELINE, "none")])
     if labels is not None:
-        if LabelStore(labels).manifest.words:
-            raise InputError(
-                f"{labels} holds visual words, and image-level distillation needs classes: give the"
-                " labels of a classifier (--annotator NAME, or `tokenlabel annotate --model NAME`)"
-            )
         with silent():
             _require_trainable(folder, begun, _OTHERS)
+    elif annotator is None:
+        require_weights(folder / _TAUGHT, data)
     folder = claim_folder(folder, ours=lambda path: (path / "choices.json").is_file())
     seeds = _keep(folder, {**choices, **asked, "labels": labels, "annotator": annotator})
+    made_by = None
     if labels is None:
-        choices["labels"] = _annotated(data, annotator, folder / "labels", say)
+        with silent():
+            student = _recipe(folder, begun, _BASELINE, "none")
+        if annotator is None:
+            annotator = str(folder / _TAUGHT)
+            made_by = taught_annotator(folder / _TAUGHT, student, budget, say)
+            say(made_by)
+        choices["labels"] = _annotated(student.data, annotator, folder / "labels", say)
         with silent():
             _require_trainable(folder, {**choices, "epochs": epochs}, _OTHERS)
     else:
@@ -142,6 +149,7 @@ def compare(
         if "judged_on" in used  # records of older versions lack it
         else "-",
         "labels": str(choices["labels"]),
+        **({} if made_by is None else {"annotator": made_by}),
         "recipe": f"{recipe}, {size.epochs} epochs, {all_seeds} seeds",
         "size": size.said if all_seeds == size.seeds else f"at first {size.said}",
         "mixing": "in the last two arms too"
@@ -167,6 +175,11 @@ def _job(folder: Path, arm: str, seed: int, choices: Mapping[str, Any]) -> Job:
     name = f"{slug(arm)}-{seed}"
     training = Training(arm, seed, folder / "runs" / name, choices)
     return Job(arm, seed, folder / "records" / f"{name}.json", training)
+
+
+def _recipe(folder: Path, choices: Mapping[str, Any], supervision: str, mix: str) -> Recipe:
+    """What an arm is trained by. A run in the folder that `train` takes by default has no say in it."""
+    return train_recipe(**_of_method(choices, supervision, mix), output=folder)
 
 
 def _of_method(choices: Mapping[str, Any], supervision: str, mix: str) -> dict[str, Any]:
@@ -195,7 +208,7 @@ def _require_trainable(
     from tokenlabel.training.student import StudentSpec
 
     for supervision, mix in arms:
-        spec = StudentSpec(train_recipe(**_of_method(choices, supervision, mix)))
+        spec = StudentSpec(_recipe(folder, choices, supervision, mix))
         if spec.recipe.model.multi_label:
             raise InputError(
                 f"{choices['data']}: images may have several classes, and a comparison is by top-1"
@@ -233,10 +246,35 @@ def _keep(folder: Path, choices: Mapping[str, Any]) -> int | None:
     return seeds
 
 
-def _annotated(data: str, annotator: Any, store: Path, say: Callable[[str], object]) -> str:
+def _refuse_words(
+    labels: str | None, annotator: str | Mapping[str, Any] | AnnotatorSpec | None
+) -> None:
+    """Raises InputError where labels are visual words, or would be."""
+    if labels is not None and LabelStore(labels).manifest.words:
+        found = f"{labels} holds"
+    elif annotator is not None and isinstance(read_spec(annotator), WordsSpec):
+        found = "the annotator makes"
+    else:
+        return
+    raise InputError(
+        f"{found} visual words, and image-level distillation needs classes: give the labels of a"
+        " classifier (--annotator NAME, or `tokenlabel annotate --model NAME`)"
+    )
+
+
+def _annotated(images: Data, annotator: Any, store: Path, say: Callable[[str], object]) -> str:
+    """Label the images as students are shown them."""
     from tokenlabel.api.annotate import annotate
 
-    annotate(data=data, output=store, annotator=annotator, notice=say)
+    annotate(
+        data=images.train,
+        split=images.train_split,
+        orientation=images.orientation,
+        channels=images.channels or (),
+        output=store,
+        annotator=annotator,
+        notice=say,
+    )
     return str(store)
 
 
@@ -263,7 +301,7 @@ def _size(
             return Size(int(known["epochs"]), int(known["seeds"]), str(known["said"]))
         except (KeyError, TypeError, ValueError):
             raise InputError(f"{file} is damaged: remove it, and it is made again") from None
-    wanted = epochs or train_recipe(**_of_method(choices, _METHOD, "none")).schedule.epochs
+    wanted = epochs or _recipe(folder, choices, _METHOD, "none").schedule.epochs
     if budget is None:
         size = Size(
             wanted, seeds or _SEEDS, f"{wanted} epochs, {seeds or _SEEDS} seeds, as asked for"

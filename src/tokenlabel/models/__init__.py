@@ -2,6 +2,7 @@
 
 from tokenlabel.models.dense import DenseModel as DenseModel
 from tokenlabel.models.dense import create_model as create_model
+from tokenlabel.models.factory import NoWeightsError as NoWeightsError
 from tokenlabel.models.factory import build_from as build_from
 from tokenlabel.models.factory import build_model as build_model
 from tokenlabel.models.factory import load_weights as load_weights

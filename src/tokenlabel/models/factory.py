@@ -29,9 +29,24 @@ from tokenlabel.models.weights import (
     read_state_dict,
 )
 
-__all__ = ["build_from", "build_model", "load_weights", "read_state_dict", "with_any_size"]
+__all__ = [
+    "NoWeightsError",
+    "build_from",
+    "build_model",
+    "load_weights",
+    "read_state_dict",
+    "with_any_size",
+]
 
 _TIMM_SOURCES = ("hf-hub", "hf_hub", "local-dir", "timm")  # timm's own prefixes of model names
+
+
+class NoWeightsError(InputError):
+    """A model's pretrained weights cannot be had; `reason` says why, in a few words."""
+
+    def __init__(self, message: str, reason: str = "") -> None:  # a message alone: to unpickle it
+        super().__init__(message)
+        self.reason = reason
 
 
 def build_model(
@@ -59,7 +74,7 @@ def build_model(
     - `drop_path`: rate of stochastic depth, of models that have it.
 
     Raises InputError where there is no such model, where it refuses its arguments, and where weights
-    are missing, cannot be downloaded or do not fit.
+    are missing or do not fit; NoWeightsError, which is one, where pretrained ones cannot be had.
     """
     required: dict[str, Any] = dict(timm_arguments)
     optional: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
@@ -78,9 +93,11 @@ def build_model(
     except InputError:
         raise
     except OSError as error:
-        raise InputError(
-            f"cannot get {name}: {_first_line(error).rstrip('.;')}; pretrained weights need a"
-            " network once, or give a file of weights"
+        reason = _first_line(error).rstrip(".;")
+        raise NoWeightsError(
+            f"cannot get {name}: {reason}; pretrained weights need a network once, or give a file of"
+            " weights",
+            reason,
         ) from error
     except Exception as error:
         raise InputError(f"cannot build {name}: {_first_line(error)}") from error
@@ -145,9 +162,10 @@ def _timm_entry(name: str) -> Callable[..., nn.Module]:
 
     def create(**arguments: Any) -> nn.Module:
         if arguments["pretrained"] and (reason := out_of_reach(name)):
-            raise InputError(
+            raise NoWeightsError(
                 f"no pretrained weights of {name} ({reason}): give a file or a folder of weights"
-                " (--weights or --checkpoint), or start from random ones (--no-pretrained)"
+                " (--weights or --checkpoint), or start from random ones (--no-pretrained)",
+                reason,
             )
         model: nn.Module = timm.create_model(name, **arguments)
         return model

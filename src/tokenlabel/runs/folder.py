@@ -137,8 +137,8 @@ class RunFolder:
         with locked(self.path, "the run"):
             if (self.path / "recipe.yaml").exists():  # perhaps only now: look again
                 self._compare()
+            self.require_same(facts)
             known = self.known()
-            _same_identity(self.path, known, facts)
             environment = _environment()
             session = {
                 **environment,
@@ -159,6 +159,20 @@ class RunFolder:
         file = self.path / "environment.json"
         known: dict[str, Any] = read_json(file, kind=dict) if file.exists() else {}
         return known
+
+    def require_same(self, facts: Mapping[str, Any]) -> None:
+        """Raises InputError where the run was begun with other images, classes or labels than `facts`
+        say.
+        """
+        known = self.known()
+        for what, keys in _IDENTITY.items():
+            before, now = _at(known, keys), _at(facts, keys)
+            # what an older version did not write down cannot be compared
+            if None not in (before, now) and before != json.loads(json.dumps(now)):
+                raise InputError(
+                    f"{self.path} was begun with other {what} (data that merely moved would be"
+                    " accepted): choose another output folder, or bring back what it was begun with"
+                )
 
     def precision(self) -> str | None:
         """The arithmetic that the run was begun in; None for a new run."""
@@ -185,17 +199,6 @@ class RunFolder:
 
 def _listed(key: str, names: Iterable[str]) -> bool:
     return any(key == name or (name.endswith(".") and key.startswith(name)) for name in names)
-
-
-def _same_identity(path: Path, known: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    for what, keys in _IDENTITY.items():
-        before, now = _at(known, keys), _at(facts, keys)
-        # what an older version did not write down cannot be compared
-        if None not in (before, now) and before != json.loads(json.dumps(now)):
-            raise InputError(
-                f"{path} was begun with other {what} (data that merely moved would be accepted):"
-                " choose another output folder, or bring back what it was begun with"
-            )
 
 
 def _at(facts: Mapping[str, Any], keys: Iterable[str]) -> Any:

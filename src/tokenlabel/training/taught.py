@@ -23,6 +23,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import DECODE
 from tokenlabel.files import replacing
 from tokenlabel.progress import first_process
+from tokenlabel.runs.folder import RunFolder
 from tokenlabel.runs.open import open_run
 from tokenlabel.text import read_json
 from tokenlabel.training.callbacks import Callback
@@ -30,7 +31,7 @@ from tokenlabel.training.classifier import ClassifierSpec, trained
 from tokenlabel.training.engine import fit
 from tokenlabel.training.teach_recipe import TeachRecipe
 
-__all__ = ["Taught", "best_temperature", "teach"]
+__all__ = ["RUN", "Taught", "best_temperature", "teach"]
 
 RUN = "run"  # in a taught model's folder: the folder of its run
 
@@ -60,14 +61,16 @@ def teach(
 
     Its run lies in `output`/run: stopped or killed, the same call goes on, and a finished one returns
     its result. Raises InputError where the model or the data cannot be used, and where `output` holds
-    something else.
+    something else or a model of other images.
     """
     folder = Path(output)
     begun = (folder / RUN / "recipe.yaml").is_file()
     if folder.is_dir() and not begun and {path.name for path in folder.iterdir()} - {RUN}:
         raise InputError(f"{folder} is not empty: remove it, or choose another output folder")
-    spec = ClassifierSpec(recipe)
-    done = fit(spec.recipe, spec, folder / RUN, callbacks=callbacks, allow_changed=allow_changed)
+    spec, allowed = ClassifierSpec(recipe), tuple(allow_changed)
+    # also of a finished run, which `fit` only reads: its model must not pass for one of these images
+    RunFolder(folder / RUN, spec.recipe, allowed).require_same(spec.facts())
+    done = fit(spec.recipe, spec, folder / RUN, callbacks=callbacks, allow_changed=allowed)
     kind = "val" if recipe.ema.decay is None else "ema"
     taught = Taught(
         folder,
