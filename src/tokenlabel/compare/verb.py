@@ -72,11 +72,10 @@ def compare(
     Without either, one is taught on the training images, as `tl.teach` does by default.
     `budget` ("30m", "1h30m"), of the time from here on, chooses `epochs` and `seeds` by a rate that is
     measured first; without it they are the recipe's epochs and 3 seeds. Teaching takes at most a third
-    of it, in fewer epochs where it must. `parallel` runs are made at a
-    time: by default one on a GPU, else one a core, at most 4. All else is as in `tl.train`. Writes
-    report.html and results.json to `output`; the same call goes on where it was stopped, and with more
-    `seeds` adds runs to those that are there. `notice` is called with each line worth reading. Raises
-    InputError.
+    of it, in fewer epochs where it must. `parallel` runs are made at a time: by default one on a GPU,
+    else one a core, at most 4. All else is as in `tl.train`. Writes report.html and results.json to
+    `output`; the same call goes on where it was stopped, and with more `seeds` adds runs to those that
+    are there. `notice` is called with each line worth reading. Raises InputError.
     """
     if annotator is not None and labels is not None:
         raise InputError("--annotator and --labels both label the images: give one of them")
@@ -142,12 +141,9 @@ def compare(
         ours=(_METHOD, "mixtoken" if mixing else "none"),
     )
     found = Comparison(tuple(ARMS.values()), (*baselines, *others))
-    used = found.records[0].details
     facts = {
-        "images": f"{data}, {used['images']:,} to train on",
-        "judged on": f"{used['judged_on']:,} images: one is {100 / used['judged_on']:.2f} points"
-        if "judged_on" in used  # records of older versions lack it
-        else "-",
+        "images": f"{data}, {found.records[0].details['images']:,} to train on",
+        "judged on": _judged_on(found),
         "labels": str(choices["labels"]),
         **({} if made_by is None else {"annotator": made_by}),
         "recipe": f"{recipe}, {size.epochs} epochs, {all_seeds} seeds",
@@ -158,17 +154,25 @@ def compare(
         "runs at a time": str(workers),
     }
     write_report(folder / "report.html", found, facts)
-    deciding = found.deciding
+    _write_results(folder / "results.json", found, facts)
+    return found
+
+
+def _judged_on(found: Comparison) -> str:
+    images = found.records[0].details.get("judged_on")  # records of older versions lack it
+    return "-" if images is None else f"{images:,} images: one is {100 / images:.2f} points"
+
+
+def _write_results(file: Path, found: Comparison, facts: Mapping[str, str]) -> None:
     content = {
         "verdict": found.decision(),
         "rival": found.rival,
-        "difference": None if deciding is None else asdict(deciding),
+        "difference": None if found.deciding is None else asdict(found.deciding),
         "facts": facts,
         "arms": [asdict(line) for line in found.lines()],
         "runs": [asdict(record) for record in found.records],
     }
-    write_atomically(folder / "results.json", json.dumps(content, indent=2) + "\n")
-    return found
+    write_atomically(file, json.dumps(content, indent=2) + "\n")
 
 
 def _job(folder: Path, arm: str, seed: int, choices: Mapping[str, Any]) -> Job:
