@@ -141,7 +141,7 @@ def test_leftovers_of_a_killed_process_go_with_the_next_write(tmp_path: Path) ->
      "a/..", "//host/share"],
 )  # fmt: skip
 def test_names_that_leave_their_folder_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match="no name of a file inside"):
+    with pytest.raises(InputError, match="not a name of a file inside"):
         inside(tmp_path, name)
 
 

@@ -29,10 +29,10 @@ BOMB = "a: &a [x, x]\n" + "".join(
         ("a: 1\na: 2", "'a' comes twice"),
         ("x: 1\ny: [1, 2\nz: 3", "line 3"),
         ("a: !!python/object/apply:os.system ['true']", "line 1"),
-        ("a: 2020-13-45", "no valid YAML"),
-        ("a: \x00", "no valid YAML"),
-        ("? {a: 1}\n: 2", "no valid YAML"),
-        ("a: " + "1" * 5000, "no valid YAML"),
+        ("a: 2020-13-45", "not valid YAML"),
+        ("a: \x00", "not valid YAML"),
+        ("? {a: 1}\n: 2", "not valid YAML"),
+        ("a: " + "1" * 5000, "not valid YAML"),
         ("x" * (1 << 21), "larger"),
     ],
 )
@@ -49,7 +49,7 @@ def test_hostile_yaml_is_one_line(text: str, fault: str) -> None:
         ('{"a": 1,\n "b": }', "line 2"),
         ("[" * 100_000, "nested deeper"),
         ("[" * 70 + "]" * 70, "nested deeper"),
-        ("1" * 5000, "no valid JSON"),
+        ("1" * 5000, "not valid JSON"),
         ("", "line 1"),
     ],
 )

@@ -74,10 +74,10 @@ def read_json(
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(
-            f"{where}, line {error.lineno}: this is no valid JSON ({error.msg})"
+            f"{where}, line {error.lineno}: this is not valid JSON ({error.msg})"
         ) from None
     except ValueError as error:  # a number of thousands of digits
-        raise InputError(f"{where} is no valid JSON: {error}") from None
+        raise InputError(f"{where} is not valid JSON: {error}") from None
     except RecursionError:
         raise InputError(f"{where} is nested deeper than {DEPTH} levels: it is refused") from None
     _check_depth(value, where)
@@ -114,11 +114,11 @@ def read_yaml(source: Path | bytes | str, where: str = "", *, kind: type[Any] | 
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
         problem = " ".join(str(error.problem or error.context).split())
-        raise InputError(f"{where}{line}: this is no valid YAML ({problem})") from None
+        raise InputError(f"{where}{line}: this is not valid YAML ({problem})") from None
     except yaml.YAMLError as error:
-        raise InputError(f"{where} is no valid YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
     except (ValueError, OverflowError) as error:  # the 31st of February, ten thousand digits
-        raise InputError(f"{where} is no valid YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise InputError(f"{where} is nested deeper than {DEPTH} levels: it is refused") from None
     return _of_kind(value, kind, where)

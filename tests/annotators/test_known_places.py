@@ -220,5 +220,5 @@ def test_annotation_files_that_do_not_fit_are_refused(tmp_path) -> None:
     with pytest.raises(InputError, match=r"does not list b\.jpg"):
         boxes(file, ["cat", "dog"]).prepare("b.jpg", PIXELS)
     (tmp_path / "bad.json").write_text("{}")
-    with pytest.raises(InputError, match="no COCO annotation file"):
+    with pytest.raises(InputError, match="not a COCO annotation file"):
         boxes(tmp_path / "bad.json", ["cat"])

@@ -203,7 +203,7 @@ def test_a_class_table_sums_what_it_merges(tmp_path) -> None:
 def test_names_that_do_not_exist_are_named() -> None:
     with pytest.raises(InputError, match=r"no model 'resnet10x' \(did you mean"):
         ClassifierSpec(model="resnet10x").build(())
-    with pytest.raises(InputError, match="nowhere:model is no function"):
+    with pytest.raises(InputError, match="nowhere:model is not a function"):
         ClassifierSpec(model="nowhere:model").build(())
 
 

@@ -60,7 +60,7 @@ def test_from_photos_to_an_answer_by_the_commands_as_printed(
     assert re.search(r"best top-1 \d+\.\d\d% \(checkpoints/step-00000002\)", out)
     assert f"the run: {desk / 'a run'}" in out
     out, predict = ran(evaluate, capsys)
-    assert "4 images judged" in out
+    assert "4 images evaluated" in out
     out, export = ran(predict, capsys)
     assert all(f"{kind}/1.png" in out for kind in ("ant", "bee"))
     assert export[:3] == ["export", "--checkpoint", str(desk / "a run")]

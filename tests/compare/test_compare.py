@@ -107,7 +107,7 @@ def test_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="a comparison needs"):
             compare(Plan(arms, seeds, run, tmp_path))
     (tmp_path / "a-0.json").write_text("{")
-    with pytest.raises(InputError, match="is no record of a run"):
+    with pytest.raises(InputError, match="is not a record of a run"):
         compare(Plan(("a", "b"), (0,), run, tmp_path))
     (tmp_path / "a-0.json").write_text('{"arm": "c", "seed": 0, "score": 1}')
     with pytest.raises(InputError, match="is of c, seed 0"):
@@ -126,5 +126,5 @@ def test_numbers_as_text() -> None:
 )
 def test_a_damaged_record_is_one_line(text: bytes, tmp_path: Path) -> None:
     (tmp_path / "a-0.json").write_bytes(text)
-    with pytest.raises(InputError, match=r"a-0\.json is no record of a run"):
+    with pytest.raises(InputError, match=r"a-0\.json is not a record of a run"):
         read_record(tmp_path / "a-0.json")

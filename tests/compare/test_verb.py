@@ -174,7 +174,7 @@ def test_what_an_arm_cannot_be_trained_on_is_refused_before_the_first_run(
         "judged on validation images": {**without, "data": whole, "labels": labels},
         "seeds is -1: give 1 or more": {**SMALL, "data": data, "labels": labels, "seeds": -1},
         "parallel is 0: give 1 or more": {**SMALL, "data": data, "labels": labels, "parallel": 0},
-        "'soon' is no time": {**SMALL, "data": data, "labels": labels, "budget": "soon"},
+        "'soon' is not a duration": {**SMALL, "data": data, "labels": labels, "budget": "soon"},
     }.items():
         with pytest.raises(InputError, match=said):
             tl.compare(**choices, output=tmp_path / "out")
@@ -273,7 +273,7 @@ def test_a_budget_gives_up_seeds_before_epochs_and_names_what_is_too_little() ->
     with pytest.raises(InputError, match=r"after 90m of preparations.*: give 120m or more"):
         sized(rate, "80m", 4, 1, 100, used=1.5)
     for text in ("", "10", "h", "0m", "-3h", "1h30", "30 minutes"):
-        with pytest.raises(InputError, match="is no time"):
+        with pytest.raises(InputError, match="is not a duration"):
             hours(text)
 
 

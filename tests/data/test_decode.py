@@ -236,13 +236,13 @@ def test_arrays_that_are_no_such_images_are_named(
 def test_damaged_arrays_are_named() -> None:
     data = stored(np.zeros((64, 64, 4), np.uint16))
     for damaged in (data[:7], data[:9], data[:40], data[:-1], data[:6] + b"\7\0" + data[8:]):
-        with pytest.raises(InputError, match=r"image a\.npy: it (was cut short|is no \.npy file)"):
+        with pytest.raises(InputError, match=r"image a\.npy: it (was cut short|is not a \.npy file)"):
             decode_image(damaged, "a.npy", DecodeRules(channels=4))
     huge = data.replace(b"(64, 64, 4)", b"(1,1,99999)")
     unclosed = data.replace(b"(64, 64, 4)", b"[[[[ 64, 4)")
     for damaged in (huge, unclosed):
         assert damaged != data
-        with pytest.raises(InputError, match=r"image a\.npy: it (was cut short|is no \.npy file)"):
+        with pytest.raises(InputError, match=r"image a\.npy: it (was cut short|is not a \.npy file)"):
             decode_picture(damaged, "a.npy")
 
 

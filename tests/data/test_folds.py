@@ -62,7 +62,7 @@ def test_what_cannot_be_divided_is_refused(images: Path) -> None:
     source, location = open_source(str(images)), str(images)
     for group, said in (
         ("w[0-9]", "found nowhere"),
-        ("(", "no regular"),
+        ("(", "not a regular"),
         ("[a-z]+/", "fall into one"),
     ):
         with pytest.raises(InputError, match=said):

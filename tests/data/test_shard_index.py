@@ -217,7 +217,7 @@ def test_the_list_of_shards_of_webdataset_is_read(make: type, tmp_path: Path) ->
     assert len(source) == 12
     for wrong in ({}, {"shardlist": ["a"]}, {"shardlist": 3}):
         (tmp_path / "index.json").write_text(json.dumps(wrong))
-        with pytest.raises(InputError, match="is no list of shards"):
+        with pytest.raises(InputError, match="is not a list of shards"):
             open_source(str(tmp_path / "index.json"))
 
 

@@ -157,7 +157,7 @@ def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
     for location, split, message in [
         (tmp_path / "empty", None, "no images in .*empty"),
         (tmp_path / "emty", None, r"does not exist \(did you mean .*empty"),
-        (tmp_path / "file.txt", None, "is no data set"),
+        (tmp_path / "file.txt", None, "is not a data set"),
         (tmp_path / "bad.tar", None, "cannot read .*bad.tar as a tar file"),
         (tmp_path / "bad.tar.gz", None, "cannot read .*bad.tar.gz as a tar file"),
         (tmp_path / "none-*.tar", None, "no file matches"),

@@ -305,7 +305,7 @@ def test_released_weights_are_found_by_their_published_number(weights: Path, ima
         (None, None, "nothing to load"),
         ("weights", None, "say which timm model"),
         ("nowhere", "lvvit_t", "no checkpoint at"),
-        (".", None, "is no run"),
+        (".", None, "is not a run"),
         (None, "lvvit_t", "no pretrained weights of lvvit_t"),
         (None, "lvvit_tt", "did you mean"),
     ],

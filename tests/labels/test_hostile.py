@@ -53,7 +53,7 @@ def test_shards_of_hostile_names_are_refused(write_store, tmp_path, name) -> Non
         lambda: LabelStore(folder),
         lambda: push(folder, "memory://elsewhere"),
     ):
-        with pytest.raises(InputError, match="no name of a file inside"):
+        with pytest.raises(InputError, match="not a name of a file inside"):
             attempt()
     assert not (tmp_path / "out" / "evil.txt").exists()
     assert not Path("/tmp/evil-of-tokenlabel").exists()
@@ -93,7 +93,7 @@ def test_an_index_with_the_right_sum_may_still_lie(write_store) -> None:
 def test_keys_cannot_write_above_the_output(tmp_path, make_map, key) -> None:
     with LabelStoreWriter(tmp_path / "store", num_classes=20) as writer:
         writer.add(key, make_map())
-    with pytest.raises(InputError, match="no name of a file inside"):
+    with pytest.raises(InputError, match="not a name of a file inside"):
         export_released(LabelStore(tmp_path / "store"), tmp_path / "out" / "deep")
     assert not (tmp_path / "out").exists()
 

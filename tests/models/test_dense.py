@@ -158,7 +158,7 @@ def test_grid_follows_the_image_size() -> None:
 def test_what_cannot_be_dense_says_why() -> None:
     with pytest.raises(InputError, match="did you mean 'lvvit_s'"):
         create_model("lvit_s")
-    with pytest.raises(InputError, match="Linear is no student"):
+    with pytest.raises(InputError, match="Linear is not a student"):
         DenseModel(nn.Linear(2, 2))
     with pytest.raises(InputError, match="drops patches"):
         create_model("test_vit", 2, patch_drop_rate=0.5)

@@ -102,12 +102,12 @@ def test_a_function_of_the_users(own_module: str) -> None:
     assert flexible.num_classes == 6
     student = create_model(f"{own_module}:fixed", 6)
     assert student(torch.zeros(2, 3, 64, 64)).logits.shape == (2, 6)
-    with pytest.raises(InputError, match="returned int, which is no model"):
+    with pytest.raises(InputError, match="returned int, which is not a model"):
         build_model(f"{own_module}:number")
     with pytest.raises(InputError, match=r"cannot build my_models:broken: .*'width'"):
         build_model(f"{own_module}:broken")
     for name in (f"{own_module}:none", "nowhere:function", f"{own_module}:timm"):
-        with pytest.raises(InputError, match="is no function"):
+        with pytest.raises(InputError, match="is not a function"):
             build_model(name)
 
 

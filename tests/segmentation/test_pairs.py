@@ -119,7 +119,7 @@ def test_ade20k_table_of_names_is_read(tmp_path: Path) -> None:
     [
         ('{"a": 1}', "must hold a list"),
         ("[1, 2]", "should be a list of names"),
-        ("[", "line 1: this is no valid JSON"),
+        ("[", "line 1: this is not valid JSON"),
         ('["a", "a"]', "names 'a' twice"),
         ('["a"]', "names 1 classes"),
     ],
@@ -254,7 +254,7 @@ def test_grey_and_transparent_images_become_rgb(tmp_path: Path, mode: str) -> No
 
 
 def test_folders_that_are_no_data_set_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="it is no folder"):
+    with pytest.raises(InputError, match="it is not a folder"):
         open_pairs(tmp_path / "nowhere", "training")
     with pytest.raises(InputError, match="no split 'training'"):
         open_pairs(tmp_path, "training")

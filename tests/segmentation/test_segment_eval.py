@@ -210,7 +210,7 @@ def test_neither_batch_size_nor_ranks_change_the_result(trained: tuple[Path, Pat
 
 def test_eval_says_what_it_lacks(trained: tuple[Path, Path], tmp_path: Path) -> None:
     scenes, run = trained
-    with pytest.raises(InputError, match="is no run"):
+    with pytest.raises(InputError, match="is not a run"):
         segment.evaluate(data=scenes, checkpoint=tmp_path)
     weights = next((run / "checkpoints").glob("step-*/model.safetensors"))
     with pytest.raises(InputError, match=r"a run of another kind.*'loss'.*`annotate segmenter`"):

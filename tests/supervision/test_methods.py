@@ -78,7 +78,7 @@ def test_every_method_survives_its_file(tmp_path: Path) -> None:
         (["supervision.kind=tokens"], "should be 'labels', 'distillation' or 'token-labels'"),
         (["supervision.token_wait=1"], "unknown key 'token_wait' in section 'supervision'"),
         (["supervision.token_wait=1"], "(did you mean 'token_weight'?)"),
-        (["supervision.token_weight=-1"], "supervision.token_weight = -1: input should be greater"),
+        (["supervision.token_weight=-1"], "supervision.token_weight = -1: it must be greater"),
         (["supervision.class_weights=even"], "supervision.class_weights = 'even'"),
     ],
 )

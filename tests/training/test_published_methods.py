@@ -127,7 +127,7 @@ def test_all_arms_train_on_the_images_that_have_labels(data: Path, tmp_path: Pat
     for method in methods:
         result = train(small(data, supervision=method), tmp_path / method.kind)
         facts = open_run(tmp_path / method.kind).facts
-        assert (facts["images"], facts["left_out"]) == (26, {"left out by the annotator": 1})
+        assert (facts["images"], facts["left_out"]) == (26, {"by the annotator": 1})
         assert result.results["supervision"] == method.kind
     alone = small(data, supervision=GroundTruth())
     alone = dataclasses.replace(alone, data=dataclasses.replace(alone.data, labels=None))

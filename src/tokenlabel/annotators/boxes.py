@@ -75,7 +75,7 @@ class BoxAnnotator:
         except InputError:
             raise
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{spec.file} is no COCO annotation file: {error!r}") from error
+            raise InputError(f"{spec.file} is not a COCO annotation file: {error!r}") from error
 
     @property
     def description(self) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class CellScores(nn.Module):
         w = (n - prefix) // max(h, 1)
         if h * w != n - prefix or h == 0:
             raise InputError(
-                f"{type(self.model).__name__} gives {n - prefix} tokens, which are no grid of the"
+                f"{type(self.model).__name__} gives {n - prefix} tokens, which are not a grid of the"
                 " image's shape: choose another annotator or a square input"
             )
         # the token stands in for every prefix token too, so that a head reads it wherever it looks

@@ -161,7 +161,7 @@ def _from_table(
     try:
         rows = list(csv.reader(read_text(table, f"the class map {table}").splitlines()))
     except csv.Error as error:
-        raise InputError(f"{table} is no table of two columns: {error}") from None
+        raise InputError(f"{table} is not a table of two columns: {error}") from None
     for line, row in enumerate(rows, 1):
         if not row:
             continue

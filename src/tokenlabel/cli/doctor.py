@@ -53,7 +53,7 @@ def doctor(*, data: str | None = None, split: str | None = None, labels: str | N
     print()
     for problem in problems:
         print(f"PROBLEM: {problem}")
-    print("no problem found" if not problems else f"{len(problems)} problem(s) found")
+    print("no problem found" if not problems else f"problems found: {len(problems)}")
     return 1 if problems else 0
 
 

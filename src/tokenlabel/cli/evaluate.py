@@ -97,7 +97,7 @@ def _print(result: EvalResult) -> None:
     chosen = f" ({result.weights} weights of update {result.step})" if result.weights else ""
     side = "x".join(map(str, result.image_size))
     say(
-        f"{result.model}{chosen} at {side}, crop {result.crop_pct:g}: {result.images:,} images judged"
+        f"{result.model}{chosen} at {side}, crop {result.crop_pct:g}: {result.images:,} images evaluated"
     )
     for reason, count in result.left_out.items():
         say(f"not judged: {count:,} images {reason}")

@@ -65,7 +65,7 @@ def hours(text: str) -> float:
     found = re.findall(_TIME, text) if re.fullmatch(f"({_TIME})+", text.strip()) else []
     given = sum(float(number) * _UNITS[unit] for number, unit in found)
     if given == 0:
-        raise InputError(f"{text!r} is no time: write 90s, 30m, 1h30m or 2d")
+        raise InputError(f"{text!r} is not a duration: write 90s, 30m, 1h30m or 2d")
     return given
 
 

@@ -43,4 +43,6 @@ def read_record(file: Path) -> Record:
             details=dict(values.get("details", {})),
         )
     except (KeyError, ValueError, TypeError, OverflowError):
-        raise InputError(f"{file} is no record of a run: remove it, and it is made again") from None
+        raise InputError(
+            f"{file} is not a record of a run: remove it, and it is made again"
+        ) from None

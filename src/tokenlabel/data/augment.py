@@ -110,7 +110,7 @@ class Augmentation:
         pixels = np.array(image)
         if pixels.dtype != np.uint8 or pixels.shape[2:] != (len(self.mean),):
             raise InputError(
-                f"{pixels.dtype} {list(pixels.shape)} is no image of bytes [H, W, {len(self.mean)}]:"
+                f"{pixels.dtype} {list(pixels.shape)} is not an image of bytes [H, W, {len(self.mean)}]:"
                 " convert it"
             )
         rng = np.random.default_rng(int(torch.randint(1 << 62, ())))

@@ -208,4 +208,4 @@ def _memory_file() -> IO[bytes]:
 
 
 def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:.2f} GB"
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -181,7 +181,7 @@ def decode_mask(data: bytes, name: str) -> NDArray[np.int64]:
         except Exception as error:
             raise _unreadable(name, error, "mask") from error
     if values.min() < 0 or values.max() > 65535:
-        raise InputError(f"mask {name} holds values outside 0 to 65535: it is no class mask")
+        raise InputError(f"mask {name} holds values outside 0 to 65535: it is not a class mask")
     return values
 
 

@@ -53,13 +53,13 @@ def _groups(source: ImageSource, location: str, group: str) -> Sequence[str]:
     try:
         pattern = re.compile(group)
     except re.error as error:
-        raise InputError(f"--group {group!r} is no regular expression: {error}") from None
+        raise InputError(f"--group {group!r} is not a regular expression: {error}") from None
     found = []
     for key in source.keys:
         match = pattern.search(key)
         if match is None:
             raise InputError(
-                f"--group {group!r} is found nowhere in {key!r}, and is no column of a CSV file"
+                f"--group {group!r} is found nowhere in {key!r}, and is not a column of a CSV file"
             )
         found.append(match[1] if pattern.groups else match[0])
     return found

@@ -64,7 +64,7 @@ def _header(data: bytes, name: str) -> tuple[tuple[int, int, int], bool, np.dtyp
     try:
         shape, fortran, kind = _HEADERS[np.lib.format.read_magic(file)](file)
     except Exception as error:  # whatever NumPy's reader raises for a damaged header
-        raise InputError(f"cannot read image {name}: it is no .npy file of numbers") from error
+        raise InputError(f"cannot read image {name}: it is not a .npy file of numbers") from error
     if len(shape) not in (2, 3) or min(shape) < 1 or kind.kind not in "uif":
         raise InputError(
             f"cannot read image {name}: it holds {kind} {list(shape)}; an image is an array of"

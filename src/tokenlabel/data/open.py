@@ -288,11 +288,11 @@ def _visible_files(folder: Path, endings: tuple[str, ...]) -> list[str]:
 def _not_data(path: Path) -> InputError:
     if is_pattern(str(path)) or "://" in str(path):
         return InputError(
-            f"{path} is no data set: name {', '.join(ARCHIVE_ENDINGS)} or .parquet files"
+            f"{path} is not a data set: name {', '.join(ARCHIVE_ENDINGS)} or .parquet files"
         )
     if not path.exists():
         siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
         return InputError(f"no images at {path}: it does not exist{nearest(str(path), siblings)}")
     return InputError(
-        f"{path} is no data set: give a folder, a {', '.join(ARCHIVE_ENDINGS)}, .parquet or .csv file"
+        f"{path} is not a data set: give a folder, a {', '.join(ARCHIVE_ENDINGS)}, .parquet or .csv file"
     )

@@ -69,7 +69,7 @@ def shard_indexes(archives: Sequence[str]) -> list[ShardIndex]:
     """The indexes of tars (paths or fsspec URLs); those that are missing are made, many at once.
 
     Ranks that start together each begin elsewhere, so that they share the work. Raises InputError for
-    what is no tar, and where the storage does not answer.
+    what is not a tar, and where the storage does not answer.
     """
     rank, world = rank_and_world()
     first = rank * len(archives) // world

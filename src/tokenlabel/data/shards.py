@@ -58,7 +58,7 @@ def listed_shards(location: str) -> list[str]:
         isinstance(shard, dict) and isinstance(shard.get("url"), str) for shard in shards
     ):
         raise InputError(
-            f"{location} is no list of shards: it needs 'shardlist', each with a 'url'"
+            f"{location} is not a list of shards: it needs 'shardlist', each with a 'url'"
         )
     folder = location.rpartition("/")[0]
     return [

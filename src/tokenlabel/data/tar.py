@@ -42,7 +42,7 @@ def members_of(
     """The regular files of the tar at `plain`, called `name` in messages, in their order.
 
     With each comes its content if it is small and ends in one of `notes`. Files of a tar within
-    stand below its name. Raises InputError for what is no tar, and for names that lead out of it.
+    stand below its name. Raises InputError for what is not a tar, and for names that lead out of it.
     """
     try:
         with Ranges(plain) as file:
@@ -106,7 +106,7 @@ def unpacked(archive: str, temporary: list[str]) -> str:
 def _check_growth(archive: str, written: int, read: int, folder: Path) -> None:
     if written > _ALWAYS_ALLOWED and written > _MOST_GROWTH * read:
         raise InputError(
-            f"{archive} grows to more than {_MOST_GROWTH} times its size: this is no archive of"
+            f"{archive} grows to more than {_MOST_GROWTH} times its size: this is not an archive of"
             " images; unpack it yourself if it is"
         )
     if shutil.disk_usage(folder).free < _KEPT_FREE:

@@ -34,7 +34,7 @@ def inside(folder: Path, name: str, *, links: bool = False) -> Path:
         place = path.parent.resolve() / path.name if links else path.resolve()
         bad = not place.is_relative_to(folder.resolve())
     if bad:
-        raise InputError(f"{name!r} is no name of a file inside {folder}: it is refused")
+        raise InputError(f"{name!r} is not a name of a file inside {folder}: it is refused")
     return path
 
 

@@ -91,7 +91,7 @@ def decode(payload: bytes | memoryview, codec: Codec, num_classes: int) -> Label
         data = payload if codec == "raw" else _zstd.decompress(payload)
         return _decode(data, codec, num_classes)
     except (struct.error, zstandard.ZstdError, IndexError) as error:
-        raise ValueError(f"it is no label of the {codec} codec ({error})") from None
+        raise ValueError(f"it is not a label of the {codec} codec ({error})") from None
 
 
 def _decode(data: bytes | memoryview, codec: Codec, num_classes: int) -> LabelMap:

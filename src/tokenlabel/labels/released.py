@@ -57,7 +57,7 @@ def read_released(path: Path, extent: Box, num_classes: int) -> LabelMap:
     """One label file. Raises InputError if it is damaged, of another layout, or holds code."""
     try:
         if not path.is_file():
-            raise InputError(f"{path} is refused: it is no regular file")
+            raise InputError(f"{path} is refused: it is not a regular file")
         size = _unpacked_size(path)
         if size > _MOST_BYTES:
             raise InputError(f"{path} is refused: a label file of {size} bytes")
@@ -71,9 +71,9 @@ def read_released(path: Path, extent: Box, num_classes: int) -> LabelMap:
         raise InputError(f"{path} cannot be read: {reason}") from error
     if not isinstance(tensor, torch.Tensor) or tensor.ndim != 4 or tensor.shape[0] != 2:
         found = list(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-        raise InputError(f"{path} is no label file: it needs a tensor [2, K, H, W], not {found}")
+        raise InputError(f"{path} is not a label file: it needs a tensor [2, K, H, W], not {found}")
     if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
-        raise InputError(f"{path} is no label file: its tensor is sparse, complex or quantized")
+        raise InputError(f"{path} is not a label file: its tensor is sparse, complex or quantized")
     if (
         min(tensor.shape) < 1
         or tensor.shape[1] > num_classes
@@ -82,7 +82,7 @@ def read_released(path: Path, extent: Box, num_classes: int) -> LabelMap:
         > _MOST_BYTES  # repeated values need no bytes in the file
     ):
         raise InputError(
-            f"{path} is no label file: [2, K, H, W] = {list(tensor.shape)} does not fit"
+            f"{path} is not a label file: [2, K, H, W] = {list(tensor.shape)} does not fit"
             f" {num_classes} classes and {_MOST_CELLS} cells a side"
         )
     scores, ids = tensor.float()

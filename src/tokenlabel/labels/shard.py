@@ -69,7 +69,7 @@ def read_record(data: memoryview, at: int) -> tuple[Record, int]:
     try:
         key = str(data[body : body + key_size], "utf-8")
     except UnicodeDecodeError:
-        raise BrokenRecord("its key is no UTF-8") from None
+        raise BrokenRecord("its key is not UTF-8") from None
     if kind >= len(_KINDS):
         raise BrokenRecord(f"it is of the unknown kind {kind}")
     return Record(key, _KINDS[kind], data[body + key_size : end]), end

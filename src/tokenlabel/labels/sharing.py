@@ -52,7 +52,7 @@ def pull(location: str, folder: Path, *, overwrite: bool = False) -> Manifest:
     where the folder holds something else (unless `overwrite` is set) or the disk is too small.
     """
     if "://" not in location:
-        raise InputError(f"{location} is no remote location: copy a folder with your own tools")
+        raise InputError(f"{location} is not a remote location: copy a folder with your own tools")
     claim_folder(folder, overwrite=overwrite, ours=is_store_folder)
     with scratch(folder) as aside:
         manifest_path = StoreFiles(location, aside).path_of(MANIFEST_FILE)

@@ -82,7 +82,7 @@ class Vocabulary:
         except FileNotFoundError:
             raise InputError(f"{path} is missing: the visual words of the labels") from None
         except SafetensorError as error:
-            raise InputError(f"{path} is no vocabulary: {error}") from None
+            raise InputError(f"{path} is not a vocabulary: {error}") from None
         centers, mean, temperature = found["centers"], found["mean"], found["temperature"]
         fits = (
             centers.ndim == 2

@@ -102,7 +102,7 @@ def build_model(
     except Exception as error:
         raise InputError(f"cannot build {name}: {_first_line(error)}") from error
     if not isinstance(model, nn.Module):
-        raise InputError(f"{name} returned {type(model).__name__}, which is no model")
+        raise InputError(f"{name} returned {type(model).__name__}, which is not a model")
     if checkpoint is not None:
         load_weights(model, checkpoint)
     return model
@@ -184,11 +184,11 @@ def _function(name: str) -> Callable[..., nn.Module] | None:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise InputError(
-            f"{name} is no function: {_first_line(error)}; write module:function of a module that"
+            f"{name} is not a function: {_first_line(error)}; write module:function of a module that"
             " can be imported"
         ) from error
     if not callable(found):
-        raise InputError(f"{name} is no function: it cannot be called")
+        raise InputError(f"{name} is not a function: it cannot be called")
     entry: Callable[..., nn.Module] = found
     return entry
 

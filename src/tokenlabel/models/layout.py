@@ -73,7 +73,7 @@ def require_tokens(backbone: nn.Module) -> None:
     for needed in ("num_classes", "forward_features", "forward_intermediates", "forward_head"):
         if not hasattr(backbone, needed):
             raise InputError(
-                f"{name} is no student: timm's image models have `{needed}`, it has not"
+                f"{name} is not a student: timm's image models have `{needed}`, it has not"
             )
     if any(isinstance(module, PatchDropout) for module in backbone.modules()):
         raise InputError(f"{name} drops patches in training, but each has a label: leave it off")
@@ -165,7 +165,7 @@ def require_whole_patches(backbone: nn.Module) -> None:
         if side % length:
             below = side // length * length
             raise InputError(
-                f"an image size of {side} is no multiple of the model's patches of {length} pixels:"
+                f"an image size of {side} is not a multiple of the model's patches of {length} pixels:"
                 f" choose {below} or {below + length}"
             )
 

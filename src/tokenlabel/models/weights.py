@@ -48,7 +48,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise InputError(f"{path} holds no weights")
     for key, value in weights.items():
         if not isinstance(key, str):
-            raise InputError(f"{path} holds no weights by name: {key!r} is no name")
+            raise InputError(f"{path} holds no weights by name: {key!r} is not a name")
         if value.is_complex() or value.is_quantized or value.layout != torch.strided:
             raise InputError(f"{path} cannot be used: {key} holds no plain real numbers")
     return weights
@@ -58,9 +58,11 @@ def _refusal(path: str | Path) -> str:
     try:
         unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     except Exception:
-        return "it is damaged, of another kind, or needs to run code, which is never done"
+        return "it is damaged, of another kind, or needs to run code, which tokenlabel never does"
     if unsafe:
-        return f"it needs to run {', '.join(unsafe)}, which is never done; ask for safetensors"
+        return (
+            f"it needs to run {', '.join(unsafe)}, which tokenlabel never does; ask for safetensors"
+        )
     return "it does not hold a dictionary of weights"
 
 

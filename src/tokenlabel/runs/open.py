@@ -129,7 +129,7 @@ def open_run(path: str | Path, kind: type[Any] = Recipe) -> Run[Any]:
     chosen = path if is_checkpoint(path) else None
     folder = path if chosen is None else path.resolve().parent.parent
     if not holds_run(folder):
-        raise InputError(f"{path} is no run: it holds no recipe.yaml")
+        raise InputError(f"{path} is not a run: it holds no recipe.yaml")
     file = folder / "recipe.yaml"
     try:
         return Run(folder, read_recipe(file, kind), chosen)

@@ -103,7 +103,7 @@ def override(recipe: R, changes: Iterable[str]) -> R:
         try:
             value = read_yaml(text)
         except InputError:
-            raise InputError(f"{change!r}: {text!r} is no valid YAML value") from None
+            raise InputError(f"{change!r}: {text!r} is not a valid YAML value") from None
         if path.strip() == "supervision.kind":
             content["supervision"] = supervision.of_kind(place, value)
         else:
@@ -152,18 +152,21 @@ def flat(recipe: BaseRecipe) -> dict[str, Any]:
 
 
 def _first_fault(error: ValidationError, kind: type[Any]) -> str:
-    """One line on the first thing wrong, with the nearest known name where a key is unknown."""
+    """One line on the first thing wrong; an unknown key comes first, with the known names."""
     faults = error.errors(include_url=False)
-    fault = faults[0]
+    unknown = (f for f in faults if f["type"] == "unexpected_keyword_argument")
+    fault = next(unknown, faults[0])
     path, holder = _without_kinds(fault["loc"], kind)
     if fault["type"] == "unexpected_keyword_argument":
         *sections, key = path
         inside = f" in section {'.'.join(sections)!r}" if sections else ""
-        return f"unknown key {key!r}{inside}{nearest(key, [f.name for f in fields(holder)])}"
+        known = [f.name for f in fields(holder)]
+        hint = nearest(key, known) or f": it has {', '.join(known)}"
+        return f"unknown key {key!r}{inside}{hint}"
     if len(faults) > 1:  # the branches of a union: name the value once and all that is allowed
         path = path[:2]
     alike = [f["msg"] for f in faults if _without_kinds(f["loc"], kind)[0][:2] == path[:2]]
-    wishes = "; ".join(dict.fromkeys(alike))
+    wishes = "; ".join(dict.fromkeys(alike)).replace("Input should", "it must")
     return f"{'.'.join(path)} = {fault['input']!r}: {wishes[:1].lower()}{wishes[1:]}"
 
 

@@ -103,7 +103,7 @@ def open_pairs(
     apart, masks without a scene counted. Raises InputError naming what is missing.
     """
     if not root.is_dir():
-        raise InputError(f"no data set at {root}: it is no folder")
+        raise InputError(f"no data set at {root}: it is not a folder")
     layout = layout or _detect(root)
     found = _FINDERS[layout](root, split)
     if not found.pairs:

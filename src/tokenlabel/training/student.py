@@ -200,7 +200,7 @@ class StudentSpec:
         facts = image_facts(self.source, self.held_out)
         if self.unlabeled:
             facts["images"] -= self.unlabeled
-            facts["left_out"]["left out by the annotator"] = self.unlabeled
+            facts["left_out"]["by the annotator"] = self.unlabeled
         return {
             **facts,
             "labels": of_one({
@@ -247,7 +247,9 @@ def create_student(recipe: Recipe, num_classes: int) -> DenseModel:
     if model.weights is not None and model.weights != "pretrained":
         fresh = load_weights(student, saved_weights(model.weights))
         if fresh:
-            console.print(f"{model.weights} does not fill {', '.join(fresh)}: trained from scratch")
+            console.print(
+                f"not in {model.weights}, so they start from random values: {', '.join(fresh)}"
+            )
     if model.freeze == "backbone":
         freeze_backbone(student)
     return student

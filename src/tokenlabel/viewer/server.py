@@ -35,7 +35,9 @@ class ViewerServer(ThreadingHTTPServer):
         try:
             super().__init__(("127.0.0.1", port), _Handler)
         except (OSError, OverflowError) as error:
-            raise InputError(f"cannot listen on port {port} ({error}): choose another") from None
+            raise InputError(
+                f"cannot listen on port {port} ({error}): give another --port"
+            ) from None
         self.answers = answers
         self.page = resources.files("tokenlabel.viewer").joinpath("page.html").read_text("utf-8")
         self.pictures = {"/image": answers.picture, "/words": answers.word_sheet}

@@ -61,7 +61,7 @@ def predict(
     from tokenlabel.training.ranks import Ranks
 
     images, output = Path(images), Path(output)
-    # what an earlier call wrote is no picture to segment
+    # what an earlier call wrote is not a picture to segment
     own = {output.resolve() / name for name in ("labels", "overlays", "legend.png")}
     listed = find_images(images)
     foreign = [path for path in listed if not own & {path.resolve(), *path.resolve().parents}]
