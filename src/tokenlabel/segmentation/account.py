@@ -60,7 +60,7 @@ class MaskAccount:
         for value, count in sorted(self.unlabeled.items()):
             line = f"{split}: unlabeled (value {value}): {count / total:.1%} of the pixels."
             if self.absent and (count >= _LARGE * total or self._present < 2):
-                line += f" If {value} is one of the classes, say with the ignore index what is unlabeled."
+                line += f" If {value} is a class, say with the ignore index what is unlabeled."
             said.append(line)
         if self.oriented:
             how = "is applied" if orientation_applied else "is ignored"
