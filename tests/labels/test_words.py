@@ -72,7 +72,7 @@ def test_words_that_are_well_have_a_verdict(tmp_path, capsys) -> None:
     said = capsys.readouterr()
     lines = (said.out + said.err).splitlines()
     unseen = next(line for line in lines if line.startswith("words never seen"))
-    assert unseen.split(None, 3)[3] == "0  that are no cell's best word in these images"
+    assert unseen.split(None, 3)[3] == "0  words that are never the best of a cell"
     assert "These words look usable for training." in lines
 
 

@@ -210,18 +210,18 @@ def health(
 
 # what the numbers of `labels health` mean, in the order of `Health.means` and `WordHealth.means`
 _MEANINGS = {
-    "agreement": "of the images, the class that fills the label map is the true one",
-    "true_class_cells": "of the cells, the true class is among the stored classes",
-    "top_k_mass": "of the probability, the stored classes hold",
-    "entropy": "of the largest possible: 0, each cell names one class; 1, all alike",
-    "words never seen": "that are no cell's best word in these images",
-    "share of the fullest word": "of the cells have the most frequent word",
-    "words in equal use": "that would be as varied if all were equally frequent",
-    "words a cell": "that share the probability of one cell",
-    "same word as a neighbor": "of neighboring cells, compared with",
-    "by chance": "if the cells were in any order",
-    "bits of the class": "that a cell's best word tells",
-    "of": "bits that name the class",
+    "agreement": "share of images whose main class is the true one",
+    "true_class_cells": "share of cells with the true class among their stored classes",
+    "top_k_mass": "share of the probability that the stored classes hold",
+    "entropy": "of a cell, from 0 (sure of one class) to 1 (all equally likely)",
+    "words never seen": "words that are never the best of a cell",
+    "share of the fullest word": "share of cells whose best word is the most frequent one",
+    "words in equal use": "perplexity: this many, if all were used equally often",
+    "words a cell": "perplexity: this many share the probability of a cell",
+    "same word as a neighbor": "share of neighboring cells with the same best word",
+    "by chance": "the same with the cells shuffled",
+    "bits of the class": "what the best word of a cell tells about the class",
+    "of": "bits that naming the class takes",
 }
 
 
@@ -237,7 +237,7 @@ def _health_rows(found: Health | WordHealth) -> Iterator[tuple[str, str, str]]:
             yield (
                 "accuracy on unseen images",
                 f"{found.held_out:.3f}",
-                "of the annotator, on images that it was not taught on",
+                "of the annotator, on images it was not taught on",
             )
             yield (
                 "memorization gap",
@@ -247,13 +247,13 @@ def _health_rows(found: Health | WordHealth) -> Iterator[tuple[str, str, str]]:
         yield (
             "classes never named",
             str(len(found.never_named)),
-            f"of the {found.met} classes of these images are no cell's best",
+            f"of the {found.met} classes in these images, never the best of a cell",
         )
     for name, value in found.orientation.items():
         meaning = (
-            "of the color differences in an image follow its labels"
+            "share of the color variance that the labels explain"
             if name == "as stored"
-            else "the same with the labels turned"
+            else "the same with turned labels: should be lower"
         )
         yield f"colors explained, {name}", f"{value:.3f}", meaning
 
