@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tokenlabel.annotators.class_map import ClassMap
 from tokenlabel.cli.labels import info
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStoreWriter
@@ -32,3 +33,17 @@ def test_a_store_is_described_in_words(tmp_path: Path, capsys: pytest.CaptureFix
     ):
         assert line in said
     assert not any("None" in line or "{" in line for line in said)
+
+
+def test_a_class_map_is_told_by_its_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mapping = ClassMap([-1] * 90 + [0, 1, 1] + [-1] * 7, 2)
+    with LabelStoreWriter(
+        tmp_path / "store", num_classes=2, annotator={"class_map": mapping.description}
+    ) as writer:
+        writer.add("a.jpg", LabelMap.from_logits(torch.zeros(2, 2, 2), k=2, extent=Box()))
+    info(labels=str(tmp_path / "store"))
+    printed = capsys.readouterr().out
+    assert "3 of 100 annotator classes used" in printed
+    assert "-1" not in printed

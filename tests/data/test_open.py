@@ -90,6 +90,26 @@ def test_folders_of_one_name_are_one_class_and_that_is_said(make: type, tmp_path
     assert source.found.line() == "3 images in 2 classes; class 'x' is a/x and b/x"
 
 
+def test_class_folders_without_images_are_told_and_are_no_classes(
+    make: type, tmp_path: Path
+) -> None:
+    files = ["train/ant/1.png", "train/big/cat/1.png", "train/notes/read.me", "val/ant/2.png"]
+    root = make.write_files(tmp_path / "set", files)
+    full = open_images(str(root), part="train")
+    assert full.found.line().endswith("; 1 folder without images left out: notes")
+    for name in ("bee", "big/empty", "nest/inner", ".hidden", "a10", "a9"):
+        (root / "train" / name).mkdir(parents=True)
+    source = open_images(str(root), part="train")
+    assert source.found.notes == ("6 folders without images left out: a9, a10, bee ...",), (
+        "nest counts once"
+    )
+    assert (source.class_names, list(source.labels)) == (full.class_names, list(full.labels))
+    assert open_images(str(root), part="val").found.notes == ()
+    (tmp_path / "flat" / "empty").mkdir(parents=True)
+    make.write_files(tmp_path / "flat", ["1.png"])
+    assert open_images(str(tmp_path / "flat")).found.notes == (), "it has no class folders"
+
+
 def test_a_flat_folder_has_no_classes(make: type, tmp_path: Path) -> None:
     root = make.write_files(tmp_path / "flat", ["1.png", "2.png"])
     assert open_images(str(root)).found.line() == "2 images without classes"

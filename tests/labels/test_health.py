@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from tokenlabel.cli.labels import health as health_verb
 from tokenlabel.errors import InputError
 from tokenlabel.geometry import Box
 from tokenlabel.labels import LabelMap, LabelStore, LabelStoreWriter
-from tokenlabel.labels.health import Health, check_health
+from tokenlabel.labels.health import Health, better_turn, check_health
 from tokenlabel.pictures.health import draw_health
 
 CLASSES, COUNT, CELLS = 4, 24, 8
@@ -64,6 +68,51 @@ def test_turned_labels_are_noticed(tmp_path, turn, name) -> None:
     health = health_of(tmp_path, lambda number: turn(scene(number)))
     assert max(health.orientation, key=health.orientation.get) == name
     assert any(f"better when {name}" in warning for warning in health.warnings)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_labels_that_follow_nothing_are_not_called_turned(tmp_path, seed) -> None:
+    random = torch.Generator().manual_seed(seed)
+    made: dict[int, torch.Tensor] = {}
+
+    def any_scene(number: int) -> torch.Tensor:
+        coarse = torch.randint(CLASSES, (3, 3), generator=random)
+        made[number] = coarse.repeat_interleave(3, 0).repeat_interleave(3, 1)[:CELLS, :CELLS]
+        return made[number]
+
+    health = health_of(tmp_path, any_scene)
+    assert health.better_turn is None
+    assert not any("better when" in warning for warning in health.warnings)
+
+
+def test_the_best_of_noise_was_a_tenth_ahead_somewhere(tmp_path) -> None:
+    """Without its errors, a mean that is a tenth higher says nothing."""
+    gaps = np.random.default_rng(0).normal(0, 0.1, 40)
+    fits = {"as stored": np.full(40, 0.09), "mirrored": 0.09 + gaps - gaps.mean() + 0.01}
+    assert better_turn({name: values.tolist() for name, values in fits.items()}) is None
+    fits["mirrored"] = 0.09 + (gaps - gaps.mean()) / 10 + 0.01
+    assert better_turn({name: values.tolist() for name, values in fits.items()}) == "mirrored"
+    few = {name: values[:5].tolist() for name, values in fits.items()}
+    assert better_turn(few) is None
+
+
+def test_every_number_has_a_meaning_and_good_labels_a_verdict(tmp_path, capsys) -> None:
+    names = [f"{NAMES[number % CLASSES]}/{number}.png" for number in range(COUNT)]
+    held_out = {"held_out": {"top1": 0.9, "images": 50}}
+    with LabelStoreWriter(tmp_path / "store", num_classes=CLASSES, annotator=held_out) as writer:
+        for number, key in enumerate(names):
+            path = tmp_path / "photos" / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels_of(str(number))).save(path)
+            logits = torch.nn.functional.one_hot(scene(number), CLASSES).permute(2, 0, 1)
+            writer.add(key, LabelMap.from_logits(logits * 5.0, 2, Box()))
+    assert health_verb(labels=str(tmp_path / "store"), data=str(tmp_path / "photos")) == 0
+    printed = capsys.readouterr().out.splitlines()
+    rows = [re.match(r"\w.*?  +[-+\d.]+  (?=\w+ \w+)", line) for line in printed[:-2]]
+    assert len(rows) == 4 + 3 + 5
+    assert len({row.end() for row in rows if row}) == 1, "in columns"
+    assert printed[-2] == "These labels look usable for training."
+    assert printed[-1].startswith("next: ")
 
 
 def test_labels_of_another_class_order_are_noticed(tmp_path) -> None:

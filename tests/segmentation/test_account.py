@@ -34,10 +34,30 @@ def test_masks_of_0_and_255_are_not_taken_for_two_classes(tmp_path: Path) -> Non
     assert account.absent == ("object",)
     assert account.unlabeled == {255: 30}
     assert account.pixels.tolist() == [70, 0]
-    (line,) = account.lines("training", orientation_applied=False)
-    assert "1 of 2 classes occur in none of 1 masks: object" in line
-    assert "255 fills 30.0% of the pixels" in line
+    missing, unlabeled = account.lines("training", orientation_applied=False)
+    assert missing == "training: the class 'object' is in none of the 1 masks."
+    assert unlabeled.startswith("training: unlabeled (value 255): 30.0% of the pixels. If 255 is")
     assert account.as_dict()["absent"] == ["object"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "share", "advised"),
+    [(3, 0.1, False), (3, 0.3, True), (2, 0.1, False), (1, 0.1, True)],
+)
+def test_the_ignore_index_is_named_where_a_class_may_hide_in_it(
+    tmp_path: Path, classes: int, share: float, advised: bool
+) -> None:
+    """Not where little is unlabeled, unless but one class is there, nor where no class is missing."""
+    mask = np.arange(100, dtype=np.uint8).reshape(10, 10) % classes
+    mask[: round(10 * share)] = 255
+    write_pair(tmp_path, "a", mask)
+    names = ["sky", "tree"] if classes == 2 else ["sky", "tree", "car", "fence", "pole"]
+    (tmp_path / "classes.json").write_text(json.dumps(names))
+    lines = account_of(open_pairs(tmp_path, "train")).lines("x", orientation_applied=False)
+    assert f"x: unlabeled (value 255): {share:.1%} of the pixels." in lines[-1]
+    assert ("ignore index" in lines[-1]) == advised
+    if classes == 3:
+        assert lines[0] == "x: the classes 'fence', 'pole' are in none of the 1 masks."
 
 
 def test_values_of_no_class_are_counted_over_all_masks(tmp_path: Path) -> None:

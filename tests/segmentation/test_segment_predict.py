@@ -95,7 +95,7 @@ def test_masks_beside_the_pictures_are_left_out(
     written = sorted(path.name for path in (output / "labels").iterdir())
     assert written == ["a.png", "b.png", "b_seg.png", "wine_label.png"]
     printed = capsys.readouterr().out
-    assert f"{output}: 4 images in labels/" in printed
+    assert f"written to {output}: labels/, overlays/, legend.png (4 images)" in printed
     assert "2 masks beside them are left out" in printed
 
 

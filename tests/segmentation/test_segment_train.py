@@ -23,6 +23,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.models import build_model
 from tokenlabel.models.layout import image_shape
 from tokenlabel.recipes.segmentation import get_segmentation_recipe
+from tokenlabel.runs.recipe_file import to_yaml
 from tokenlabel.segmentation.augment import PairAugmentation
 from tokenlabel.segmentation.pairs import open_pairs
 from tokenlabel.segmentation.task import SegmentationTask
@@ -50,7 +51,7 @@ def test_two_classes_in_masks_of_0_and_255_are_not_a_success(
     assert found.absent == ("pool",)
     assert found.miou_all <= found.miou
     main(["segment", "eval", "--data", str(scenes), "--checkpoint", str(trained[1])], 0)
-    assert "1 of 3 classes occur in none of 3 masks: pool" in capsys.readouterr().out
+    assert "the class 'pool' is in none of the 3 masks" in capsys.readouterr().out
     for mask in (scenes / "annotations" / "validation").glob("*.png"):
         Image.new("L", (64, 48), 0).save(mask)
     with pytest.raises(InputError, match="no pixel of 3 masks"):
@@ -78,6 +79,39 @@ def test_warm_up_is_a_tenth_of_other_updates_at_most_and_a_run_keeps_its_own(
     main([*words, "--updates", "3"], 0)
     main([*words, "--updates", "12", "--allow-changed", "schedule.updates"], 0)
     assert warmup(12, output=tmp_path / "run") == 0
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_another_length_than_that_of_the_run_that_is_there_is_told_first(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], complete: bool
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    begun = compose_recipe(recipe="camvid_cpu", data=scenes, output=run)
+    (run / "recipe.yaml").write_text(to_yaml(begun))
+    if complete:
+        (run / "results.json").write_text("{}")
+    words = ["segment", "train", "--data", str(scenes), "--recipe", "camvid_cpu"]
+    words += ["--output", str(run)]
+    main([*words, "--updates", "2"], 2)
+    told = " ".join(capsys.readouterr().err.split())
+    held = "a complete run" if complete else "a run"
+    assert f"holds {held} with another schedule.updates (450 there, 2 now): " in told
+    assert "choose another output folder" in told
+    assert "leaves nothing" not in told
+    assert ("--allow-changed schedule.updates" in told) != complete, (
+        "a complete run does not shrink"
+    )
+    main([*words, "--updates", "900"], 2)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "(450 there, 900 now)" in told
+    assert "--allow-changed schedule.updates" in told
+
+
+def test_a_warm_up_that_leaves_nothing_is_refused(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"warmup_updates = 5 leaves nothing of 5 updates"):
+        train(scenes, tmp_path / "run", 5, "schedule.warmup_updates=5")
+    assert not (tmp_path / "run").exists()
 
 
 def test_images_of_four_channels_and_16_bits(scenes: Path, tmp_path: Path) -> None:

@@ -39,7 +39,9 @@ def test_the_commands_say_what_they_found_and_wrote(
     main(
         ["segment", "predict", "--images", images, "--checkpoint", str(run), "--output", output], 0
     )
-    assert f"{output}: 3 images in labels/" in capsys.readouterr().out
+    assert (
+        f"written to {output}: labels/, overlays/, legend.png (3 images)" in capsys.readouterr().out
+    )
 
 
 def test_a_missing_extra_is_one_line(tmp_path: Path) -> None:

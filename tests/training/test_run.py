@@ -236,7 +236,9 @@ def test_the_same_command_again_has_nothing_to_do(
     first = trained(data, tmp_path / "run")
     assert trained(data, tmp_path / "run").results == first.results
     assert "is complete" in capsys.readouterr().err
-    with pytest.raises(InputError, match="holds a run with another seed"):
+    with pytest.raises(
+        InputError, match=r"holds a run with another seed \(\d there, 3 now\): choose"
+    ):
         trained(data, tmp_path / "run", seed=3)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tokenlabel.cli.said import SOME_LEFT_OUT, say, say_next
+
+if TYPE_CHECKING:
+    from tokenlabel.labels.health import Health
+    from tokenlabel.labels.word_health import WordHealth
 
 __all__ = [
     "average",
@@ -55,7 +59,10 @@ def info(*, labels: str) -> None:
 def _lines(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The values of nested mappings by their names; what is empty or absent is left out."""
     for name, inner in value.items():
-        if isinstance(inner, Mapping):
+        if isinstance(inner, Mapping) and {"annotator_classes", "used"} <= inner.keys():
+            # a class map: its class of each of the annotator's, mostly none, tells a reader nothing
+            yield name, f"{inner['used']} of {inner['annotator_classes']} annotator classes used"
+        elif isinstance(inner, Mapping):
             yield from ((f"{name}, {key}", text) for key, text in _lines(inner))
         elif isinstance(inner, bool):
             yield name, "yes" if inner else "no"
@@ -163,7 +170,8 @@ def health(
 ) -> int:
     """Check whether labels fit a data set, before you train on them.
 
-    Prints warnings and exits with 1 if training on the labels would not make sense.
+    Prints each number with its meaning and ends with a verdict. Prints warnings and exits with 1 if
+    training on the labels would not make sense.
 
     Args:
         labels: folder or remote location of the store.
@@ -182,16 +190,8 @@ def health(
     if output is not None:
         claim_folder(output, ours=lambda path: (path / "health.json").exists())
     found = labels_health(labels=labels, data=data, split=split, sample=sample)
-    for name, value in found.means.items():
-        number = value if isinstance(value, int) else f"{value:.3f}"
-        say(f"{name.replace('_', ' ')}: {number}")
-    if isinstance(found, Health):
-        if found.held_out is not None and found.memorization_gap is not None:
-            gap = found.memorization_gap
-            say(f"accuracy on unseen images: {found.held_out:.3f}, memorization gap: {gap:+.3f}")
-        say(f"classes never named best: {len(found.never_named)} of {found.met} in these images")
-    for name, value in found.orientation.items():
-        say(f"colors explained, {name}: {value:.3f}")
+    for row in _aligned(_health_rows(found)):
+        say(row)
     for warning in found.warnings:
         say(f"warning: {warning}")
     if isinstance(found, Health):
@@ -202,10 +202,67 @@ def health(
         draw_health(found, output)
         say(f"pictures: {output}")
     if not found.warnings:
-        if not isinstance(found, Health):
-            say("These words look usable for training.")
+        kind = "labels" if isinstance(found, Health) else "words"
+        say(f"These {kind} look usable for training.")
         say_next("train", ("--data", data), ("--split", split), ("--labels", labels))
     return 1 if found.warnings else 0
+
+
+# what the numbers of `labels health` mean, in the order of `Health.means` and `WordHealth.means`
+_MEANINGS = {
+    "agreement": "share of images whose main class is the true one",
+    "true_class_cells": "share of cells with the true class among their stored classes",
+    "top_k_mass": "share of the probability that the stored classes hold",
+    "entropy": "of a cell, from 0 (sure of one class) to 1 (all equally likely)",
+    "words never seen": "words that are never the best of a cell",
+    "share of the fullest word": "share of cells whose best word is the most frequent one",
+    "words in equal use": "perplexity: this many, if all were used equally often",
+    "words a cell": "perplexity: this many share the probability of a cell",
+    "same word as a neighbor": "share of neighboring cells with the same best word",
+    "by chance": "the same with the cells shuffled",
+    "bits of the class": "what the best word of a cell tells about the class",
+    "of": "bits that naming the class takes",
+}
+
+
+def _health_rows(found: Health | WordHealth) -> Iterator[tuple[str, str, str]]:
+    """A name, a number and its meaning for all that `labels health` has measured."""
+    from tokenlabel.labels.health import Health
+
+    for name, value in found.means.items():
+        number = str(value) if isinstance(value, int) else f"{value:.3f}"
+        yield name.replace("_", " "), number, _MEANINGS[name]
+    if isinstance(found, Health):
+        if found.held_out is not None and found.memorization_gap is not None:
+            yield (
+                "accuracy on unseen images",
+                f"{found.held_out:.3f}",
+                "of the annotator, on images it was not taught on",
+            )
+            yield (
+                "memorization gap",
+                f"{found.memorization_gap:+.3f}",
+                "agreement minus that accuracy",
+            )
+        yield (
+            "classes never named",
+            str(len(found.never_named)),
+            f"of the {found.met} classes in these images, never the best of a cell",
+        )
+    for name, value in found.orientation.items():
+        meaning = (
+            "share of the color variance that the labels explain"
+            if name == "as stored"
+            else "the same with turned labels: should be lower"
+        )
+        yield f"colors explained, {name}", f"{value:.3f}", meaning
+
+
+def _aligned(rows: Iterable[tuple[str, str, str]]) -> list[str]:
+    """Rows as lines of three columns."""
+    found = list(rows)
+    name, number = (max(len(row[column]) for row in found) for column in (0, 1))
+    return [f"{row[0]:{name}}  {row[1]:>{number}}  {row[2]}" for row in found]
 
 
 def import_labels(

@@ -294,9 +294,7 @@ def predict(
     del given["multi_scale"]
     given |= {"scales": segment.MULTI_SCALE if multi_scale else (1.0,), "flip": multi_scale}
     done = segment.predict(**given)
-    print(
-        f"{done.folder}: {done.images} images in labels/ and overlays/, their colors in legend.png"
-    )
+    print(f"written to {done.folder}: labels/, overlays/, legend.png ({done.images} images)")
     if done.masks:
         print(f"{done.masks} masks beside them are left out")
     if done.oriented:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from tokenlabel.data.classes import classify_by_folder
-from tokenlabel.data.names import check_key
+from tokenlabel.data.names import check_key, ordered
 from tokenlabel.data.ranges import files_version
 from tokenlabel.data.reading import read_patiently
 from tokenlabel.data.source import Found, Listing
@@ -17,6 +18,7 @@ from tokenlabel.data.walk import entries_of, is_image, is_visible, walk
 
 __all__ = ["FolderSource", "holds_images", "open_folder"]
 
+_SHOWN = 3  # folders in a note
 _DEEPEST = 8  # folders around the parts; links may lead in circles
 
 
@@ -42,9 +44,28 @@ def open_folder(root: Path, split: str | None, part: Part | None) -> Listing:
     chosen = choose_part(parts, split, part, str(root), folders)
     base = root / chosen if chosen else root
     left_out: Counter[str] = Counter()
-    found = classify_by_folder(list(walk(base, left_out)), str(base))
-    account = Found(len(found.keys), found.classes, 0, dict(left_out), chosen, found.notes)
+    entered: list[str] = []
+    found = classify_by_folder(list(walk(base, left_out, entered)), str(base))
+    notes = (*(_without_images(entered, found.keys) if found.classes else ()), *found.notes)
+    account = Found(len(found.keys), found.classes, 0, dict(left_out), chosen, notes)
     return FolderSource(found.keys, found.labels, found.class_names, account, base)
+
+
+def _without_images(folders: list[str], keys: Sequence[str]) -> tuple[str, ...]:
+    """A note of the folders that hold no image and so are no classes; of nested ones the outermost."""
+    holding = {""}
+    for folder in {key.rpartition("/")[0] for key in keys}:
+        while folder not in holding:
+            holding.add(folder)
+            folder = folder.rpartition("/")[0]
+    empty = ordered(
+        name for name in folders if name not in holding and name.rpartition("/")[0] in holding
+    )
+    if not empty:
+        return ()
+    shown = ", ".join(empty[:_SHOWN]) + (" ..." if len(empty) > _SHOWN else "")
+    several = "" if len(empty) == 1 else "s"
+    return (f"{len(empty):,} folder{several} without images left out: {shown}",)
 
 
 def holds_images(folder: Path) -> bool:

@@ -87,16 +87,17 @@ def _ending(path: str) -> str:
     return f".{after.lower()}" if before and dot else ""
 
 
-def walk(root: Path, left_out: Counter[str]) -> Iterator[str]:
+def walk(root: Path, left_out: Counter[str], folders: list[str] | None = None) -> Iterator[str]:
     """Paths below `root`, with slashes, of its visible regular image files, in no special order.
 
     Folders that are links are followed; each real folder is entered once, by its own path if it
     lies below `root`. Arrays are images where there are no pictures. What is passed over is counted
-    by its reason. Raises InputError where a folder cannot be listed or a name cannot be a key.
+    by its reason; the folders that were entered are added to `folders`. Raises InputError where a
+    folder cannot be listed or a name cannot be a key.
     """
     arrays: list[str] = []
     pictures = False
-    for path in _walk(root, left_out):
+    for path in _walk(root, left_out, [] if folders is None else folders):
         if is_array(path):
             arrays.append(path)
         else:
@@ -105,7 +106,7 @@ def walk(root: Path, left_out: Counter[str]) -> Iterator[str]:
     yield from kept_arrays(arrays, left_out, beside_pictures=pictures)
 
 
-def _walk(root: Path, left_out: Counter[str]) -> Iterator[str]:
+def _walk(root: Path, left_out: Counter[str], folders: list[str]) -> Iterator[str]:
     # what contains `root` counts as entered: a link to it would bring in all that lies beside
     entered = {_identity(folder) for folder in root.resolve().parents}
     waiting = [(root, "")]
@@ -120,6 +121,8 @@ def _walk(root: Path, left_out: Counter[str]) -> Iterator[str]:
             left_out["links to folders that are read already"] += 1
             continue
         entered.add(identity)
+        if prefix:
+            folders.append(prefix[:-1])
         for entry in entries_of(folder):
             path = f"{prefix}{entry.name}"
             if not is_visible(entry.name):

@@ -12,6 +12,7 @@ from torch import Tensor
 from tokenlabel.errors import InputError
 from tokenlabel.labels.health import (
     Pixels,
+    better_turn,
     orientation_fits,
     orientation_warning,
     sampled,
@@ -40,7 +41,8 @@ class WordHealth:
     smoothness_by_chance: float  # the same with cells in any order
     class_bits: float | None  # what a cell's best word tells of its image's class, of
     bits_of_classes: float | None  # so many; None where images have no classes
-    orientation: dict[str, float]  # as in `Health`
+    orientation: dict[str, float]  # as in `Health`, and so is
+    better_turn: str | None
 
     @property
     def means(self) -> dict[str, float]:
@@ -87,7 +89,7 @@ class WordHealth:
                 f"A cell's word tells {told:.2f} of {whole:.1f} bits of the class: a student will"
                 " learn little of these classes from them."
             )
-        return said + orientation_warning(self.orientation)
+        return said + orientation_warning(self.better_turn)
 
 
 def check_words(
@@ -141,6 +143,7 @@ def check_words(
         class_bits=_bits(named, count) if len(classes) > 1 else None,
         bits_of_classes=_class_bits(named) if len(classes) > 1 else None,
         orientation={turn: sum(values) / len(values) for turn, values in fits.items()},
+        better_turn=better_turn(fits),
     )
 
 

@@ -47,6 +47,7 @@ _MAY_CHANGE = (
 # what a user may change by name, and what cannot be
 _BY_NAME = ("optimizer.", "schedule.")
 _FIXED = ("optimizer.name", "schedule.batch_size")
+_SHOWN = 40  # characters of a value in a message
 _LENGTH = ("schedule.epochs", "schedule.updates")
 
 # what a run was begun with: name -> where its facts keep the fingerprint
@@ -95,18 +96,23 @@ class RunFolder:
         changed = [key for key in differ if key not in self.changes]
         if not changed:
             return
+        values = ", ".join(
+            f"{key} ({_short(known.get(key))} there, {_short(now.get(key))} now)"
+            for key in changed[:4]
+        )
         if set(changed) <= {*_LENGTH} and self.results is not None:
+            longer = all(now[key] > known[key] for key in changed)
+            further = f", or train it further with --allow-changed {changed[0]}" if longer else ""
             raise InputError(
-                f"{self.path} is complete with {changed[0]}={known[changed[0]]}: for a fresh schedule"
-                f" start from its weights in another folder (--weights {self.path}), or train it"
-                f" further on the longer schedule with --allow-changed {changed[0]}"
+                f"{self.path} holds a complete run with another {values}: for a new schedule choose"
+                f" another output folder (--weights {self.path} starts from its weights){further}"
             )
         able = all(key.startswith(_BY_NAME) and key not in _FIXED for key in changed)
         hint = (
             f"allow that with --allow-changed {' --allow-changed '.join(changed)}, " if able else ""
         )
         raise InputError(
-            f"{self.path} holds a run with another {', '.join(changed[:4])}:"
+            f"{self.path} holds a run with another {values}:"
             f" {hint}choose another output folder, or delete this one"
         )
 
@@ -199,6 +205,12 @@ class RunFolder:
 
 def _listed(key: str, names: Iterable[str]) -> bool:
     return any(key == name or (name.endswith(".") and key.startswith(name)) for name in names)
+
+
+def _short(value: Any) -> str:
+    """A recipe's value in a message."""
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
 
 
 def _at(facts: Mapping[str, Any], keys: Iterable[str]) -> Any:

@@ -22,6 +22,9 @@ from tokenlabel.segmentation.pairs import Pair, Pairs
 __all__ = ["MaskAccount", "account_of"]
 
 _NAMED = 6  # classes in a message
+# of the pixels: so many without a class, beside a class that is missing, may be that class. Borders
+# and what annotators leave open fill less
+_LARGE = 0.2
 
 
 @dataclass(frozen=True)
@@ -39,28 +42,26 @@ class MaskAccount:
         """The classes that occur in no mask."""
         return tuple(n for n, p in zip(self.classes.names, self.pixels, strict=True) if p == 0)
 
+    @property
+    def _present(self) -> int:
+        return len(self.classes) - len(self.absent)
+
     def lines(self, split: str, *, orientation_applied: bool) -> list[str]:
         """What to say of these masks, one line a fact; "" where all is as one expects."""
         said = []
-        total = int(self.pixels.sum()) + sum(self.unlabeled.values())
-        unlabeled = ", ".join(
-            f"{value} fills {count / total:.1%}" for value, count in sorted(self.unlabeled.items())
-        )
         if self.absent:
-            named = ", ".join(self.absent[:_NAMED])
+            named = ", ".join(map(repr, self.absent[:_NAMED]))
             more = f" and {len(self.absent) - _NAMED} more" if len(self.absent) > _NAMED else ""
-            line = (
-                f"{split}: {len(self.absent)} of {len(self.classes)} classes occur in none of"
-                f" {self.masks} masks: {named}{more}"
+            which = "class {} is" if len(self.absent) == 1 else "classes {} are"
+            said.append(
+                f"{split}: the {which.format(named + more)} in none of the {self.masks} masks."
             )
-            if self.unlabeled:
-                line += (
-                    f"; of the values that stand for no class, {unlabeled} of the pixels: if it is"
-                    " one of the classes, say with the ignore index what is unlabeled"
-                )
+        total = int(self.pixels.sum()) + sum(self.unlabeled.values())
+        for value, count in sorted(self.unlabeled.items()):
+            line = f"{split}: unlabeled (value {value}): {count / total:.1%} of the pixels."
+            if self.absent and (count >= _LARGE * total or self._present < 2):
+                line += f" If {value} is a class, say with the ignore index what is unlabeled."
             said.append(line)
-        elif self.unlabeled:
-            said.append(f"{split}: unlabeled pixels: value {unlabeled}")
         if self.oriented:
             how = "is applied" if orientation_applied else "is ignored"
             said.append(

@@ -59,7 +59,6 @@ class SegmentationSpec:
 
     def __init__(self, recipe: SegmentationRecipe) -> None:
         """Opens the images. Raises InputError for what the recipe lacks."""
-        recipe.schedule.course(1)
         inference_of(recipe)
         self.recipe = recipe
         self.pairs = open_split(recipe, recipe.data.train_split)

@@ -76,6 +76,8 @@ def fit(
     if folder.complete and folder.results is not None:
         console.print(f"{folder.path} is complete: nothing to train", soft_wrap=True)
         return TrainResult(folder.path, folder.results)
+    # only now: of another length than the run that is there, that is the fault to tell
+    recipe.schedule.course(1)
     ranks = Ranks(recipe.engine)
     begun_in = folder.precision() if recipe.engine.precision == "auto" else None
     if begun_in is not None:

@@ -270,7 +270,6 @@ def _check(recipe: Recipe, annotator: object) -> None:
             " (--weights FILE, a run, or pretrained), or leave --freeze out"
         )
     supervision.check(recipe.total_epochs)
-    recipe.schedule.course(1)
 
 
 def _require_something_to_learn(recipe: Recipe, num_classes: int) -> None:
