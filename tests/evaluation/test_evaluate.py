@@ -240,7 +240,9 @@ def test_images_that_do_not_go_with_the_model_are_named(
 
 def test_images_without_classes_cannot_be_judged(weights: Path, tmp_path: Path) -> None:
     flat = write_images(tmp_path / "flat", ["a.png", "b.png"])
-    with pytest.raises(InputError, match=r"have no classes: give one folder .*`tokenlabel predict`"):
+    with pytest.raises(
+        InputError, match=r"have no classes: give one folder .*`tokenlabel predict`"
+    ):
         evaluate(weights, flat)
 
 
