@@ -71,7 +71,7 @@ def test_unreadable_images_end_with_exit_code_3(images, tmp_path, capsys) -> Non
     words = ["--data", images, "--output", tmp_path / "store", "--folder", masks]
     assert run("annotate", "masks", *words) == 3
     said = " ".join(capsys.readouterr().out.split())
-    assert "left out dog/004.png" in said
+    assert "left out dog/004.png: cannot identify image file " in said
     assert "run the same command again" in said
 
 
@@ -108,6 +108,40 @@ def test_a_folder_of_something_else_is_refused(images, capsys) -> None:
     assert run("annotate", *words, "--keep-classes", "--image-size", 32) == 2
     assert "is not empty" in capsys.readouterr().err
     assert sorted(images.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", [(), ("words",)])
+def test_random_weights_are_warned_of(kind, images, tmp_path, capsys) -> None:
+    words = ["--data", images, "--output", tmp_path / "store", "--model", "test_resnet"]
+    few = ["--words", 4, "--perplexity", 2] if kind else ["--keep-classes"]
+    options = [*few, "--image-size", 64]
+    assert run("annotate", *kind, *words, *options) == 2
+    assert "give --checkpoint FILE, or teach" in (error := capsys.readouterr().err)
+    assert "--no-pretrained" not in error
+    assert run("annotate", *kind, *words, *options, "--no-pretrained") == 0
+    assert "WARNING: an annotator with random weights" in capsys.readouterr().out
+
+
+def test_missing_weights_name_the_options_of_the_verb(images, tmp_path) -> None:
+    import tokenlabel as tl
+
+    where = {"data": str(images), "output": tmp_path / "out"}
+    with pytest.raises(InputError, match=r"\): give --weights FILE, or .*--no-pretrained"):
+        tl.teach(**where, model="test_resnet")
+    small = {"batch_size": 4, "recipe": "small"}
+    with pytest.raises(InputError, match=r"\): give --annotator FOLDER"):
+        tl.train(**where, **small, annotator="test_resnet")
+    with pytest.raises(InputError, match=r"\): give --weights FILE, or .*--recipe starter"):
+        tl.train(**where, **small, model="test_vit", weights="pretrained", supervision="labels")
+
+
+def test_images_without_classes_are_told_of_two_commands(images, tmp_path, capsys) -> None:
+    words = ["--data", images / "dog", "--output", tmp_path / "store", "--model", "test_resnet"]
+    assert run("annotate", *words, "--no-pretrained") == 2
+    error = capsys.readouterr().err
+    options = "--data DIR --output LABELS --model test_resnet"
+    assert f"`tokenlabel annotate words {options}`" in error
+    assert f"`tokenlabel annotate {options} --keep-classes`" in error
 
 
 def test_the_library_prints_no_results_and_says_what_was_done(images, tmp_path, capsys) -> None:

@@ -46,7 +46,8 @@ def _a_roomy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "_FEWEST", 1)
     # small networks in the places of those that are timed
     monkeypatch.setattr(advice, "_ANNOTATOR", "test_resnet")
-    monkeypatch.setattr(advice, "usual_recipe", lambda *_: "cifar10_vit")
+    monkeypatch.setattr(advice, "usual_recipe", lambda *_: ("cifar10_vit", None))
+    monkeypatch.setattr(advice, "out_of_reach", lambda _: None)
 
 
 def test_where_all_is_well_it_says_so(
@@ -61,7 +62,8 @@ def test_where_all_is_well_it_says_so(
     assert "labels       2 images labeled with 2 classes" in printed
     for line in (
         r"decoding     [\d,]+ images/s on all processors",
-        r"annotator    test_resnet knows these classes: tokenlabel annotate --model test_resnet",
+        r"annotator    test_resnet knows these classes: tokenlabel annotate --data \S+ --output labels"
+        r" --model test_resnet",
         r"labels       0\.1 MB, about \d+ seconds to annotate",
         r"student      \w+, recipe cifar10_vit, batch 2",
         r"training     [\d,.]+ images/s on \w+: \d+ epochs in about \d+ \w+",
@@ -107,17 +109,45 @@ def test_classes_that_no_pretrained_classifier_knows_are_taught(
     (images / "bee").rename(images / "ferrule")
     assert doctor(data=str(images)) == 0
     printed = capsys.readouterr().out
-    assert "annotator    teach one these classes: tokenlabel teach --model test_resnet (" in printed
+    assert (
+        f"annotator    teach one these classes: tokenlabel teach --data {images} --output annotator"
+        " --model test_resnet ("
+    ) in printed
+
+
+def test_without_a_network_the_advice_names_what_starts_without_one(
+    images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(advice, "out_of_reach", lambda _: "no connection")
+    monkeypatch.setattr(advice, "usual_recipe", lambda *_: ("cifar10_vit", "from random weights"))
+    assert doctor(data=str(images)) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "its pretrained weights are not available (no connection): add --checkpoint FILE" in printed
+    )
+    assert f"or teach one: tokenlabel teach --data {images} --output annotator" in printed
+    assert "\n             from random weights\n" in printed
+
+
+def test_images_without_classes_are_annotated_with_words(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    doctor(data=str(images / "ant"))
+    command = (
+        f"tokenlabel annotate words --data {images / 'ant'} --output labels --model test_resnet"
+    )
+    assert command in capsys.readouterr().out
 
 
 def test_an_image_that_cannot_be_read_is_named(
     images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (images / "ant" / "1.png").write_bytes(b"no image")
+    for number in range(1, 7):  # all: `cannot read image ...` sends users here
+        (images / "ant" / f"{number}.png").write_bytes(b"no image")
     assert doctor(data=str(images)) == 1
-    assert (
-        "1 of 2 images cannot be read: ant/1.png; repair or remove them" in capsys.readouterr().out
-    )
+    names = ", ".join(f"ant/{number}.png" for number in range(1, 7))
+    printed = capsys.readouterr().out
+    assert f"6 of 7 images cannot be read: {names}; repair or remove them" in printed
 
 
 def test_a_library_that_is_too_old_is_named(

@@ -238,6 +238,14 @@ def test_images_that_do_not_go_with_the_model_are_named(
         right_answers(folder, benchmark, names)
 
 
+def test_images_without_classes_cannot_be_judged(weights: Path, tmp_path: Path) -> None:
+    flat = write_images(tmp_path / "flat", ["a.png", "b.png"])
+    with pytest.raises(
+        InputError, match=r"have no classes: give one folder .*`tokenlabel predict`"
+    ):
+        evaluate(weights, flat)
+
+
 def test_other_names_in_the_same_number_go_in_order(tmp_path: Path) -> None:
     folder = write_images(tmp_path, ["chat/a.png", "chien/a.png"])
     assert right_answers(folder, "folder", ["0", "1"]) == [[0], [1]]
@@ -306,7 +314,7 @@ def test_released_weights_are_found_by_their_published_number(weights: Path, ima
         ("weights", None, "say which timm model"),
         ("nowhere", "lvvit_t", "no checkpoint at"),
         (".", None, "is not a run"),
-        (None, "lvvit_t", "no pretrained weights of lvvit_t"),
+        (None, "lvvit_t", "no pretrained weights of lvvit_t .*: give --checkpoint FILE"),
         (None, "lvvit_tt", "did you mean"),
     ],
 )

@@ -289,6 +289,8 @@ def test_faults_are_named_before_anything_is_written(scenes: Path, tmp_path: Pat
         segment.train(data=scenes, output=output, recipe="lvvit_s_upernet_ade20")
     with pytest.raises(InputError, match=r"unknown key 'chanels'.*did you mean 'channels'"):
         train(scenes, output, 5, "model.chanels=4")
+    with pytest.raises(InputError, match=r"test_resnet \(.*: give --weights FILE, or leave"):
+        train(scenes, output, 5, "model.backbone=test_resnet", "model.weights=pretrained")
     with pytest.raises(InputError, match="leaves gaps"):
         train(scenes, output, 5, "test.window=32", "test.stride=33")
     mask = scenes / "annotations" / "validation" / "s2.png"

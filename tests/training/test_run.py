@@ -299,6 +299,9 @@ def test_the_usual_recipe_starts_from_weights_where_there_are_any(
     monkeypatch.setattr(reach, "out_of_reach", lambda _: "no connection")
     assert chosen(weights="mine.safetensors") == ("finetune", "mine.safetensors")
     assert "random weights" not in capsys.readouterr().err
+    with pytest.raises(InputError, match="no images at nowhere"):
+        train_recipe(data="nowhere", output=tmp_path)
+    assert "random weights" not in capsys.readouterr().err
     assert chosen(model="resnet18") == ("starter", None)
     assert "no pretrained weights of resnet18 (no connection)" in " ".join(
         capsys.readouterr().err.split()

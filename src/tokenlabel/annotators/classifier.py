@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import field
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic.dataclasses import dataclass
 
-from tokenlabel.annotators.spec import File, Network
+from tokenlabel.annotators.spec import RANDOM_WEIGHTS, File, Network
 from tokenlabel.choices import ModelArguments
 from tokenlabel.errors import InputError
 from tokenlabel.options import STRICT
@@ -80,9 +81,11 @@ class ClassifierSpec:
 
         found = self._found()
         if not self.keep_classes and tuple(class_names) in ((), ("",)):
+            options = f"--data DIR --output LABELS --model {quote(self.model)}"
             raise InputError(
-                "these images have no class folders: label them with visual words (annotate --words"
-                " 2048), or with the annotator's own classes (--keep-classes)"
+                "these images have no classes. Label them with visual words: `tokenlabel annotate words"
+                f" {options}`, or with the annotator's own classes: `tokenlabel annotate {options}"
+                " --keep-classes`"
             )
         class_map = None
         if not self.keep_classes:
@@ -120,14 +123,14 @@ class ClassifierSpec:
                 "head token needs a student: give a training run's folder as model, or the weights"
                 " of a student as checkpoint"
             )
-        return self._classifier(
-            build_model(
-                self.model,
-                pretrained=self.pretrained and self.checkpoint is None,
-                checkpoint=self.checkpoint,
-                **argument_values(self.model_kwargs),
-            )
+        network = build_model(
+            self.model,
+            pretrained=self.pretrained and self.checkpoint is None,
+            checkpoint=self.checkpoint,
+            **argument_values(self.model_kwargs),
         )
+        random = not self.pretrained and self.checkpoint is None
+        return self._classifier(network, (RANDOM_WEIGHTS,) if random else ())
 
     def _student(self, student: Classifier, load: Callable[..., Classifier]) -> _Found:
         """A student with its token head. Of a run the moving average is taken, if it kept one."""
@@ -159,7 +162,7 @@ class ClassifierSpec:
             },
         )
 
-    def _classifier(self, network: Any) -> _Found:
+    def _classifier(self, network: Any, notes: tuple[str, ...] = ()) -> _Found:
         """A timm model that scores each cell with its own head."""
         from tokenlabel.annotators.cells import CellScores
         from tokenlabel.annotators.class_map import known_classes
@@ -185,7 +188,7 @@ class ClassifierSpec:
                 "weights_sha256": weights_hash(network),
                 **self._held_out(),
             },
-            () if scores.head_reads_patches else (note,),
+            notes if scores.head_reads_patches else (*notes, note),
         )
 
     def _held_out(self) -> dict[str, Any]:

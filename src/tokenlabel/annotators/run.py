@@ -23,6 +23,7 @@ from tokenlabel.annotators.word_model import WordAnnotator, store_vocabulary
 from tokenlabel.choices import Arithmetic
 from tokenlabel.data.channels import of_channels
 from tokenlabel.data.decode import decode_image, orientation_by
+from tokenlabel.data.levels import reason_of
 from tokenlabel.data.reading import StorageError
 from tokenlabel.data.source import ImageSource, read_by, source_fingerprint
 from tokenlabel.data.survey import is_constant
@@ -215,7 +216,7 @@ class _Job:
             written = iter(payloads)
             for key, item in zip(keys, items, strict=True):
                 if isinstance(item, InputError):
-                    shard.append(key, str(item).encode(), "left out")
+                    shard.append(key, reason_of(item).encode(), "left out")
                 else:
                     shard.append(key, next(written))
             advance(len(batch))

@@ -19,10 +19,16 @@ if TYPE_CHECKING:
     from tokenlabel.annotators.image_model import Running
     from tokenlabel.annotators.protocol import Annotator
 
-__all__ = ["AnnotatorSpec", "Cells", "File", "Network"]
+__all__ = ["RANDOM_WEIGHTS", "AnnotatorSpec", "Cells", "File", "Network"]
 
 File = Annotated[Path, Field(strict=False)]  # text is a path too
 Cells = tuple[Count, Count]  # rows and columns
+
+RANDOM_WEIGHTS = (
+    "WARNING: an annotator with random weights makes noise, not labels: give --checkpoint FILE, or teach"
+    " an annotator first (`tokenlabel teach`)"
+)
+"""The note of annotators that were told to do without pretrained weights, and got no others."""
 
 
 class AnnotatorSpec(Protocol):

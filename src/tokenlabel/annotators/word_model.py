@@ -74,12 +74,18 @@ class WordAnnotator(ImageAnnotator):
         learning: Learning,
         *,
         origin: dict[str, Any],
+        notes: Sequence[str] = (),
         **running: Unpack[Running],
     ) -> None:
         self._words = WordScores(features)
         learned = {"words": learning.words} if vocabulary else asdict(learning)
         super().__init__(
-            self._words, learning.words, preprocessing, origin=origin | learned, **running
+            self._words,
+            learning.words,
+            preprocessing,
+            origin=origin | learned,
+            notes=notes,
+            **running,
         )
         self._network = features
         side = self.views.window

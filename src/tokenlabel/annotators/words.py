@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from tokenlabel.annotators.spec import File, Network
+from tokenlabel.annotators.spec import RANDOM_WEIGHTS, File, Network
 from tokenlabel.choices import ModelArguments
 from tokenlabel.errors import InputError
 from tokenlabel.options import STRICT, Count
@@ -77,7 +77,7 @@ class WordsSpec:
                 f"{words:,} words cannot be learned from {self.patches:,} patches: give more --patches"
                 f" (default: {_PATCHES_A_WORD} per word), or fewer --words"
             )
-        network, name, own = self._network()
+        network, name, own, notes = self._network()
         # of the weights as they come: another input size resamples some of them. No head makes
         # features, and where the weights have none its values are random
         features_hash = weights_hash(network, without=head_names(network))
@@ -120,11 +120,12 @@ class WordsSpec:
                 seed=self.seed,
             ),
             origin=origin,
+            notes=notes,
             **self.network.running(device),
         )
 
-    def _network(self) -> tuple[Any, str, Preprocessing | None]:
-        """The network, its name, and what it is shown, where timm does not know."""
+    def _network(self) -> tuple[Any, str, Preprocessing | None, tuple[str, ...]]:
+        """The network, its name, what it is shown, where timm does not know, and notes on it."""
         from tokenlabel.evaluation.load import load_classifier
         from tokenlabel.models import build_model
         from tokenlabel.runs.folds import holds_folds, member_folder
@@ -138,7 +139,7 @@ class WordsSpec:
         of_timm = (folder / "config.json").is_file()  # perhaps without classes
         if folder.is_dir() and not of_timm and self.checkpoint is None:
             student = load_classifier(folder)
-            return student.model.backbone, student.facts["model"], student.preprocessing
+            return student.model.backbone, student.facts["model"], student.preprocessing, ()
         network: Any = build_model(
             self.model,
             pretrained=self.pretrained and self.checkpoint is None,
@@ -147,7 +148,8 @@ class WordsSpec:
         )
         config = getattr(network, "pretrained_cfg", None) or {}
         name = config.get("architecture") or self.model
-        return network, name, _clip_inputs(network)
+        random = not self.pretrained and self.checkpoint is None
+        return network, name, _clip_inputs(network), (RANDOM_WEIGHTS,) if random else ()
 
 
 def _clip_inputs(network: Any) -> Preprocessing | None:

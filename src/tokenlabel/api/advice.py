@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from shlex import quote
 
 import torch
 from timm.layers import to_2tuple
@@ -18,6 +19,7 @@ from tokenlabel.losses import token_labeling_loss
 from tokenlabel.models import DenseModel, build_model
 from tokenlabel.models.device import resolve_device
 from tokenlabel.models.profile import measure_throughput
+from tokenlabel.models.reach import out_of_reach
 
 __all__ = ["advise"]
 
@@ -31,10 +33,11 @@ _TEACHING = 20  # epochs of `teach`
 _BACKWARD = 3  # forward passes that a training step is worth
 
 
-def advise(source: ImageSource, decoded_per_second: float) -> Iterator[str]:
+def advise(source: ImageSource, data: str, decoded_per_second: float) -> Iterator[str]:
     """Lines of what to use and what it takes, from a short timing of the networks on this machine.
 
-    `decoded_per_second` is how many images all processors decode. No weights are downloaded.
+    `data` is where the images of `source` are, as commands name it; `decoded_per_second` is how many
+    images all processors decode. No weights are downloaded.
     """
     device = resolve_device("auto")
     classes = len(source.class_names)
@@ -42,16 +45,27 @@ def advise(source: ImageSource, decoded_per_second: float) -> Iterator[str]:
     images = torch.randn(_TRIED, 3, _SIDE, _SIDE, device=device)
     annotator = build_model(_ANNOTATOR).to(device)
     rate = min(measure_throughput(annotator, images, seconds=1.0, warmup=1), decoded_per_second)
+    images_of = f"--data {quote(data)}"
+    teach = f"tokenlabel teach {images_of} --output annotator --model {_ANNOTATOR}"
+    annotate, start = f"{images_of} --output labels --model {_ANNOTATOR}", "--checkpoint FILE"
     if not has_classes(source):
-        yield "annotator    the images have no classes: tokenlabel annotate --words 2048"
+        said = f"the images have no classes: tokenlabel annotate words {annotate}"
     elif _known(source):
-        yield f"annotator    {_ANNOTATOR} knows these classes: tokenlabel annotate --model {_ANNOTATOR}"
+        said = f"{_ANNOTATOR} knows these classes: tokenlabel annotate {annotate}"
+        start += f", or teach one: {teach} --no-pretrained"
     else:
         taught = _duration(len(source) * _TEACHING * _BACKWARD / rate)
-        yield f"annotator    teach one these classes: tokenlabel teach --model {_ANNOTATOR} ({taught})"
+        said = f"teach one these classes: {teach} ({taught})"
+        start = "--weights FILE or --no-pretrained"
+    reason = out_of_reach(_ANNOTATOR)
+    offline = (
+        f"; its pretrained weights are not available ({reason}): add {start}" if reason else ""
+    )
+    yield f"annotator    {said}{offline}"
     size = _bytes(len(source) * _LABEL_BYTES)
     yield f"labels       {size}, {_duration(len(source) / rate)} to annotate"
-    recipe = recipes.get(usual_recipe(None, None, None))
+    name, notice = usual_recipe(None, None, None)
+    recipe = recipes.get(name)
     model, schedule = recipe.model, recipe.schedule
     student = DenseModel(model.name, max(classes, 1), img_size=model.image_size).to(device)
     shown = torch.randn(_TRIED, 3, *to_2tuple(model.image_size), device=device)
@@ -60,6 +74,8 @@ def advise(source: ImageSource, decoded_per_second: float) -> Iterator[str]:
     batch = min(schedule.batch_size, max(len(source), 1))
     parameters = sum(p.numel() for p in student.parameters())
     yield f"student      {model.name}, recipe {recipe.name}, batch {batch}"
+    if notice is not None:
+        yield f"             {notice}"
     yield (
         f"training     {step:,.1f} images/s on {device.type}: {schedule.epochs} epochs in"
         f" {_duration(seconds)}"

@@ -43,12 +43,14 @@ def annotate(
     from tokenlabel.annotators.kinds import build_annotator, read_spec
     from tokenlabel.annotators.run import run
     from tokenlabel.data.open import open_images
+    from tokenlabel.models import weights_or
 
     if any(size is not None and size < 1 for size in (batch_size, shard_size)):
         raise InputError("batch_size and shard_size must be at least 1")
     spec = read_spec(annotator)
     source = open_images(data, split, "train", orientation=orientation or "ignore")
-    built = build_annotator(spec, class_names=source.class_names)
+    with weights_or("give --checkpoint FILE, or teach an annotator (`tokenlabel teach`)"):
+        built = build_annotator(spec, class_names=source.class_names)
     trained = getattr(built, "rules", source.rules).orientation
     if orientation is None and trained != source.rules.orientation:
         source = open_images(data, split, "train", orientation=trained)

@@ -12,7 +12,13 @@ from accelerate.utils import broadcast_object_list
 
 from tokenlabel.choices import Arithmetic, Benchmark, Device
 from tokenlabel.data.open import HOLDOUT_SEED, holdout, open_images
-from tokenlabel.data.source import ImageSource, read_by, require_labels, source_fingerprint
+from tokenlabel.data.source import (
+    ImageSource,
+    read_by,
+    require_a_class,
+    require_labels,
+    source_fingerprint,
+)
 from tokenlabel.data.splits import NoSuchPartError
 from tokenlabel.errors import InputError
 from tokenlabel.evaluation.benchmarks import Answers, answers
@@ -67,6 +73,9 @@ def evaluate(
     if output is not None:  # before the work; the folder of a run is ours
         claim_results(Path(output))
     source, changed = _images(str(data), split, classifier)
+    if benchmark != "imagenet-real":  # whose classes are in a file
+        unjudged = "; `tokenlabel predict` takes images without classes"
+        require_a_class(source, str(data), unjudged)
     right = answers(source, classifier.class_names, benchmark, real_labels)
     if changed is not None:
         right = dataclasses.replace(right, notes=(changed, *right.notes))

@@ -70,6 +70,7 @@ def teach(
     The run lies in `output`/run; the same call goes on where it was stopped, bit for bit.
     `allow_changed` and `callbacks` are those of `tokenlabel.training.engine.fit`. Raises InputError.
     """
+    from tokenlabel.models import weights_or
     from tokenlabel.runs.recipe_file import from_mapping
     from tokenlabel.training.folds import teach_folds
     from tokenlabel.training.taught import teach as teach_one
@@ -128,4 +129,5 @@ def teach(
         )
     recipe = from_mapping(content, "teach", TeachRecipe)
     run = teach_folds if folds > 1 else teach_one
-    return run(recipe, output, callbacks=callbacks, allow_changed=allow_changed)
+    with weights_or("give --weights FILE, or start from random weights (--no-pretrained)"):
+        return run(recipe, output, callbacks=callbacks, allow_changed=allow_changed)

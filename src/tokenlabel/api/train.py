@@ -17,7 +17,11 @@ from tokenlabel.runs.recipe_file import begun_recipe, override, read_recipe, sca
 from tokenlabel.runs.results import TrainResult
 
 if TYPE_CHECKING:
+    import torch
+
+    from tokenlabel.annotators.protocol import Annotator
     from tokenlabel.annotators.spec import AnnotatorSpec
+    from tokenlabel.data.source import ImageSource
     from tokenlabel.training.callbacks import Callback
 
 __all__ = ["train", "train_recipe", "usual_recipe"]
@@ -42,20 +46,24 @@ def train(
     `tokenlabel.training.engine.fit`). Raises InputError, before anything is written, for what the user
     can fix.
     """
+    from tokenlabel.models import weights_or
     from tokenlabel.training import student
 
     recipe = train_recipe(output=output, **choices)
-    options: dict[str, Any] = {"callbacks": callbacks, "allow_changed": allow_changed}
-    if annotator is None or recipe.supervision.needs == "nothing":
-        return student.train(recipe, output, **options)
-    if recipe.supervision.needs == "annotator":
-        return student.train(recipe, output, annotator=_online(annotator, recipe), **options)
-    if recipe.data.stores:
-        raise InputError(
-            f"an annotator ({annotator}) and labels ({', '.join(recipe.data.stores)}) are both"
-            " given: choose one"
+    online = None
+    if annotator is not None and recipe.supervision.needs == "annotator":
+        online = _online(annotator, recipe)
+    elif annotator is not None and recipe.supervision.needs == "store":
+        if recipe.data.stores:
+            raise InputError(
+                f"an annotator ({annotator}) and labels ({', '.join(recipe.data.stores)}) are both"
+                " given: choose one"
+            )
+        recipe = _annotated(recipe, annotator, Path(output) / "labels")
+    with weights_or("give --weights FILE, or train from random weights (--recipe starter)"):
+        return student.train(
+            recipe, output, annotator=online, callbacks=callbacks, allow_changed=allow_changed
         )
-    return student.train(_annotated(recipe, annotator, Path(output) / "labels"), output, **options)
 
 
 def train_recipe(
@@ -102,9 +110,11 @@ def train_recipe(
     Raises InputError for values that do not fit.
     """
     begun = begun_recipe(Path(output), Recipe)
-    base = _find(recipe if recipe is not None else usual_recipe(model, weights, begun))
-    base = _started(base, weights, sized=recipe is None)
+    named, notice = (recipe, None) if recipe is not None else usual_recipe(model, weights, begun)
+    base = _started(_find(named), weights, sized=recipe is None)
     chosen = _located(base, data, split, val, val_split, begun)
+    if notice is not None:  # of images that are there
+        console.print(notice, soft_wrap=True)
     if batch_size is not None and batch_size != chosen.schedule.batch_size:
         before = chosen
         chosen = scaled(chosen, batch_size, scale)
@@ -143,24 +153,27 @@ def train_recipe(
     return warmed_up(chosen, base, begun, settings)
 
 
-def usual_recipe(model: str | None, weights: str | None, begun: Recipe | None) -> str:
-    """The recipe to follow where none is named; a run that goes on keeps that which it was begun by."""
+def usual_recipe(
+    model: str | None, weights: str | None, begun: Recipe | None
+) -> tuple[str, str | None]:
+    """The recipe to follow where none is named, and what a user should know of it.
+
+    A run that goes on keeps that which it was begun by.
+    """
     from tokenlabel import recipes
     from tokenlabel.models.reach import out_of_reach
 
     finetune, starter = "finetune", "starter"
     if begun is not None:
-        return finetune if begun.name == finetune else starter
+        return finetune if begun.name == finetune else starter, None
     name = model or recipes.get(finetune).model.name
     if weights is not None or (reason := out_of_reach(name)) is None:
-        return finetune
-    console.print(
+        return finetune, None
+    return starter, (
         f"no pretrained weights of {name} ({reason}): training from random weights with recipe starter,"
         " which needs many more images. --weights FILE starts from other weights; --recipe small"
-        " trains a small model in minutes on a CPU",
-        soft_wrap=True,
+        " trains a small model in minutes on a CPU"
     )
-    return starter
 
 
 def _find(recipe: str | Recipe) -> Recipe:
@@ -244,14 +257,13 @@ def _annotated(
     recipe: Recipe, annotator: str | Mapping[str, Any] | AnnotatorSpec, store: Path
 ) -> Recipe:
     """The recipe with the labels that an annotator gives its images, made if they are not there."""
-    from tokenlabel.annotators.kinds import build_annotator
     from tokenlabel.annotators.run import run
     from tokenlabel.data.open import open_images
     from tokenlabel.training.ranks import Ranks
 
     ranks, images = Ranks(recipe.engine), recipe.data
     source = open_images(images.train, images.train_split, "train", orientation=images.orientation)
-    built = build_annotator(annotator, class_names=source.class_names, device=ranks.device)
+    built = _built(annotator, source, ranks.device)
     run(source, built, store, channels=images.channels)
     ranks.wait()  # the ranks share the work: all must have done theirs
     return dataclasses.replace(recipe, data=dataclasses.replace(images, labels=str(store)))
@@ -261,12 +273,23 @@ def _online(
     annotator: str | Mapping[str, Any] | AnnotatorSpec, recipe: Recipe
 ) -> Callable[[Any], Sequence[Any]]:
     """What labels a batch of augmented views, [B, C, H, W] from 0 to 255."""
-    from tokenlabel.annotators.kinds import build_annotator
     from tokenlabel.annotators.online import OnlineLabels
     from tokenlabel.data.open import open_images
     from tokenlabel.training.ranks import Ranks
 
     source = open_images(recipe.data.train, recipe.data.train_split, "train")
-    device = Ranks(recipe.engine).device
-    built = build_annotator(annotator, class_names=source.class_names, device=device)
+    built = _built(annotator, source, Ranks(recipe.engine).device)
     return OnlineLabels(built, recipe.model.in_chans)
+
+
+def _built(
+    annotator: str | Mapping[str, Any] | AnnotatorSpec, source: ImageSource, device: torch.device
+) -> Annotator[Any]:
+    from tokenlabel.annotators.kinds import build_annotator
+    from tokenlabel.models import weights_or
+
+    with weights_or(
+        "give --annotator FOLDER (written by `tokenlabel teach`), or --labels STORE (made by"
+        " `tokenlabel annotate`)"
+    ):
+        return build_annotator(annotator, class_names=source.class_names, device=device)

@@ -147,7 +147,7 @@ def _contents(data: str | None, split: str | None, labels: str | None) -> Iterat
                 print(f"data         {part.found.line()}")
             checked = check_images(parts)
             yield from checked.problems
-            for line in advise(source, checked.per_second):
+            for line in advise(source, data, checked.per_second):
                 print(line)
         if labels is not None:
             from tokenlabel.labels import LabelStore

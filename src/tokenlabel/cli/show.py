@@ -64,6 +64,7 @@ def show(
     from tokenlabel.errors import InputError
     from tokenlabel.evaluation.load import load_classifier
     from tokenlabel.labels import LabelStore
+    from tokenlabel.models import weights_or
     from tokenlabel.pictures.explain import explain
     from tokenlabel.pictures.panels import write_pictures
 
@@ -107,7 +108,8 @@ def show(
     turned = replace(AS_STORED, orientation=orientation)
     rules = turned
     if annotator is not None:
-        built = ClassifierSpec(model=annotator, keep_classes=True).build(())
+        with weights_or("give --annotator FOLDER (written by `tokenlabel teach`)"):
+            built = ClassifierSpec(model=annotator, keep_classes=True).build(())
         teacher, known = built, built.class_names
         rules = replace(turned, channels=built.channels)
     rows = []

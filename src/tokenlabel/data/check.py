@@ -138,7 +138,8 @@ def _of_pixels(source: ImageSource, seen: list[_Seen]) -> Iterator[str]:
     total = f"of {len(seen):,} images"
     faults = [source.keys[i] for i, image in enumerate(seen) if image.fault is not None]
     if faults:
-        yield f"{len(faults):,} {total} cannot be read: {_some(faults)}; repair or remove them"
+        # all of them, for nothing else says which
+        yield f"{len(faults):,} {total} cannot be read: {', '.join(faults)}; repair or remove them"
     constant = [source.keys[i] for i, image in enumerate(seen) if image.constant]
     if constant:
         yield f"{len(constant):,} {total} hold one value only: {_some(constant)}"

@@ -15,6 +15,7 @@ from PIL import Image, ImageFile
 
 from tokenlabel.data.levels import (
     ARRAY_MAGIC,
+    UnreadableError,
     array_kind,
     gray_of,
     read_array,
@@ -308,6 +309,6 @@ def _max_pixels() -> int:
     return int(given)
 
 
-def _unreadable(name: str, error: Exception, what: str = "image") -> InputError:
+def _unreadable(name: str, error: Exception, what: str = "image") -> UnreadableError:
     reason = str(error).split(" <")[0] or type(error).__name__
-    return InputError(f"cannot read {what} {name}: {reason}; repair it or leave it out")
+    return UnreadableError(what, name, reason)

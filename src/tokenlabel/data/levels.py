@@ -16,11 +16,13 @@ from tokenlabel.geometry.render import Pixels
 __all__ = [
     "ARRAY_MAGIC",
     "ChannelsError",
+    "UnreadableError",
     "ValueRange",
     "array_kind",
     "extremes",
     "gray_of",
     "read_array",
+    "reason_of",
     "scaled",
     "value_range",
     "with_channels",
@@ -41,6 +43,25 @@ class ChannelsError(InputError):
     """An image has other channels than are asked for."""
 
 
+class UnreadableError(InputError):
+    """An image or a mask (`what`) cannot be decoded; `reason` says why, in a few words."""
+
+    def __init__(self, what: str, name: str, reason: str) -> None:
+        super().__init__(what, name, reason)  # all of them: to unpickle it
+        self.what, self.name, self.reason = what, name, reason
+
+    def __str__(self) -> str:
+        line = f"cannot read {self.what} {self.name}: {self.reason}; repair or remove the file"
+        if self.what == "mask":  # doctor looks at images alone
+            return line
+        return f"{line}; `tokenlabel doctor --data DIR` lists all such images"
+
+
+def reason_of(error: InputError) -> str:
+    """Why an image is left out, where its name stands beside."""
+    return error.reason if isinstance(error, UnreadableError) else str(error)
+
+
 def array_kind(data: bytes, name: str) -> tuple[tuple[int, int, int], np.dtype[Any]]:
     """Shape [H, W, C] and type of a `.npy` file's array, from its header.
 
@@ -54,7 +75,7 @@ def read_array(data: bytes, name: str) -> NDArray[Any]:
     """The array [H, W, C] of a `.npy` file; nothing in the file is executed. Raises InputError."""
     shape, fortran, kind, start = _header(data, name)
     if len(data) - start < math.prod(shape) * kind.itemsize:
-        raise InputError(f"cannot read image {name}: it was cut short; repair it or leave it out")
+        raise UnreadableError("image", name, "it was cut short")
     values = np.frombuffer(data, kind, math.prod(shape), start)
     return np.array(values.reshape(shape, order="F" if fortran else "C"), order="C")
 
@@ -64,11 +85,13 @@ def _header(data: bytes, name: str) -> tuple[tuple[int, int, int], bool, np.dtyp
     try:
         shape, fortran, kind = _HEADERS[np.lib.format.read_magic(file)](file)
     except Exception as error:  # whatever NumPy's reader raises for a damaged header
-        raise InputError(f"cannot read image {name}: it is not a .npy file of numbers") from error
+        raise UnreadableError("image", name, "it is not a .npy file of numbers") from error
     if len(shape) not in (2, 3) or min(shape) < 1 or kind.kind not in "uif":
-        raise InputError(
-            f"cannot read image {name}: it holds {kind} {list(shape)}; an image is an array of"
-            " numbers [height, width, channels]"
+        raise UnreadableError(
+            "image",
+            name,
+            f"it holds {kind} {list(shape)}, and an image is an array of numbers [height, width,"
+            " channels]",
         )
     height, width, channels = (*shape, 1)[:3]
     return (height, width, channels), fortran, kind, file.tell()

@@ -21,6 +21,7 @@ from PIL import Image
 
 from tokenlabel.choices import Packing
 from tokenlabel.data.decode import decode_image, decode_picture, image_size, read_header
+from tokenlabel.data.levels import reason_of
 from tokenlabel.data.orientation import EXIF_TAG, UPRIGHT
 from tokenlabel.data.reading import StorageError
 from tokenlabel.data.shard_index import write_sidecar
@@ -158,7 +159,7 @@ def _write_shard(
         for index, content in zip(indices, _ahead(source, indices, how, pool), strict=True):
             key = source.keys[index]
             if isinstance(content, InputError):
-                left_out[key] = str(content)
+                left_out[key] = reason_of(content)
                 continue
             if (note := _note_of(key)) not in noted:
                 _add(tar, note, json.dumps({"label": _class(source, index)}).encode())

@@ -30,6 +30,7 @@ __all__ = [
     "classes_of",
     "has_classes",
     "read_by",
+    "require_a_class",
     "require_classes",
     "require_labels",
     "source_fingerprint",
@@ -38,6 +39,7 @@ __all__ = [
 
 UNLABELED = -1  # in `labels`: the image has no class
 _SHOWN = 6
+_NAME_CLASSES = "give one folder for each class, or a .csv list with a column 'label'"
 
 
 @dataclass(frozen=True)
@@ -297,15 +299,16 @@ def require_classes(source: ImageSource, where: str) -> ImageSource:
     source = require_labels(source, where)
     if len(source.class_names) > 1 or source.several is not None:
         return source
-    fault = (
-        f"are all of one class, {source.class_names[0]!r}"
-        if has_classes(source)
-        else "have no classes"
-    )
+    require_a_class(source, where)
     raise InputError(
-        f"the images of {where} {fault}: give one folder for each class, or a .csv list with a column"
-        " 'label'"
+        f"the images of {where} are all of one class, {source.class_names[0]!r}: {_NAME_CLASSES}"
     )
+
+
+def require_a_class(source: ImageSource, where: str, otherwise: str = "") -> None:
+    """Raises InputError naming `where` if no image has a class; its line ends with `otherwise`."""
+    if not has_classes(source):
+        raise InputError(f"the images of {where} have no classes: {_NAME_CLASSES}{otherwise}")
 
 
 def has_classes(source: ImageSource) -> bool:

@@ -19,7 +19,7 @@ from tokenlabel.evaluation.classifier import (
     default_names,
     without_classes,
 )
-from tokenlabel.models import DenseModel, build_from, create_model, load_weights
+from tokenlabel.models import DenseModel, build_from, create_model, load_weights, weights_or
 from tokenlabel.runs.folds import holds_folds, member_folder
 from tokenlabel.runs.open import WhichWeights, open_run
 from tokenlabel.runs.recipe import Recipe
@@ -138,7 +138,8 @@ def _of_file(file: Path, name: str, size: tuple[int, int] | None) -> Classifier:
 
 
 def _of_timm(name: str, size: tuple[int, int] | None) -> Classifier:
-    student = DenseModel(name, pretrained=True, img_size=size)
+    with weights_or("give --checkpoint FILE"):
+        student = DenseModel(name, pretrained=True, img_size=size)
     taught = student.aux_head is None  # a token head of the backbone's own
     return _timm_classifier(student, taught, {"model": name, "checkpoint": "timm"})
 

@@ -10,7 +10,8 @@ import importlib
 import inspect
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ __all__ = [
     "build_model",
     "load_weights",
     "read_state_dict",
+    "weights_or",
     "with_any_size",
 ]
 
@@ -44,9 +46,21 @@ _TIMM_SOURCES = ("hf-hub", "hf_hub", "local-dir", "timm")  # timm's own prefixes
 class NoWeightsError(InputError):
     """A model's pretrained weights cannot be had; `reason` says why, in a few words."""
 
-    def __init__(self, message: str, reason: str = "") -> None:  # a message alone: to unpickle it
-        super().__init__(message)
-        self.reason = reason
+    def __init__(self, fault: str, reason: str, fix: str = "give a file of weights") -> None:
+        super().__init__(fault, reason, fix)  # all of them: to unpickle it
+        self.fault, self.reason, self.fix = fault, reason, fix
+
+    def __str__(self) -> str:
+        return f"{self.fault} ({self.reason}): {self.fix}"
+
+
+@contextmanager
+def weights_or(fix: str) -> Iterator[None]:
+    """Let a NoWeightsError of this block end with `fix`: what the verb takes instead."""
+    try:
+        yield
+    except NoWeightsError as error:
+        raise NoWeightsError(error.fault, error.reason, fix) from error
 
 
 def build_model(
@@ -94,11 +108,7 @@ def build_model(
         raise
     except OSError as error:
         reason = _first_line(error).rstrip(".;")
-        raise NoWeightsError(
-            f"cannot get {name}: {reason}; pretrained weights need a network once, or give a file of"
-            " weights",
-            reason,
-        ) from error
+        raise NoWeightsError(f"cannot get {name}", reason) from error
     except Exception as error:
         raise InputError(f"cannot build {name}: {_first_line(error)}") from error
     if not isinstance(model, nn.Module):
@@ -162,11 +172,7 @@ def _timm_entry(name: str) -> Callable[..., nn.Module]:
 
     def create(**arguments: Any) -> nn.Module:
         if arguments["pretrained"] and (reason := out_of_reach(name)):
-            raise NoWeightsError(
-                f"no pretrained weights of {name} ({reason}): give a file or a folder of weights"
-                " (--weights or --checkpoint), or start from random ones (--no-pretrained)",
-                reason,
-            )
+            raise NoWeightsError(f"no pretrained weights of {name}", reason)
         model: nn.Module = timm.create_model(name, **arguments)
         return model
 

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -273,7 +274,8 @@ def _check(recipe: Recipe, annotator: object) -> None:
 
 
 def _require_something_to_learn(recipe: Recipe, num_classes: int) -> None:
-    kind, needs = recipe.supervision.kind, recipe.supervision.needs
+    kind, needs, data = recipe.supervision.kind, recipe.supervision.needs, recipe.data.train
+    words = f"tokenlabel annotate words --data {quote(data)} --output LABELS --model NAME"
     if needs == "store" and not recipe.data.stores:
         if num_classes:
             raise InputError(
@@ -281,14 +283,14 @@ def _require_something_to_learn(recipe: Recipe, num_classes: int) -> None:
                 " supervision.kind=labels"
             )
         raise InputError(
-            f"the images of {recipe.data.train} have no classes: give token labels (--labels, made by"
-            " `tokenlabel annotate --words 2048`), or images in class folders"
+            f"the images of {data} have no classes: give token labels (--labels LABELS, made by"
+            f" `{words}`), or images in class folders"
         )
     if needs == "nothing" and not num_classes:
         raise InputError(
-            f"the images of {recipe.data.train} have no classes, and supervision {kind!r} learns nothing"
-            " else: give images in class folders, or `tokenlabel train --supervision token-labels` with"
-            " the labels of `tokenlabel annotate --words 2048`"
+            f"the images of {data} have no classes, and supervision {kind!r} learns nothing else: give"
+            " images in class folders, or --supervision token-labels with --labels LABELS, made by"
+            f" `{words}`"
         )
 
 

@@ -115,9 +115,11 @@ def train(
     `tokenlabel.training.engine.fit`. Raises InputError for what the user can fix.
     """
     recipe = compose_recipe(output=output, **choices)
+    from tokenlabel.models import weights_or
     from tokenlabel.segmentation import run
 
-    return run.train(recipe, output, callbacks=callbacks, allow_changed=allow_changed)
+    with weights_or("give --weights FILE, or leave --weights out to start from random weights"):
+        return run.train(recipe, output, callbacks=callbacks, allow_changed=allow_changed)
 
 
 def find_recipe(recipe: str | SegmentationRecipe) -> SegmentationRecipe:
