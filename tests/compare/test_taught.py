@@ -169,7 +169,7 @@ def test_where_no_weights_can_be_had_one_line_says_what_can_be_done(
     assert ended.value.code == 2
     said = " ".join(capsys.readouterr().err.split())
     for part in (
-        "pretrained weights of resnet50 to teach one from cannot be had (no connection)",
+        "pretrained weights of resnet50 to teach one from are not available (no connection)",
         "give --annotator NAME", "--labels STORE", "tokenlabel teach --data", "--no-pretrained",
     ):  # fmt: skip
         assert part in said

@@ -32,8 +32,8 @@ def require_weights(folder: Path, data: str) -> None:
         build_model(model, pretrained=True)
     except NoWeightsError as error:
         raise InputError(
-            f"no annotator is given, and the pretrained weights of {model} to teach one from cannot be"
-            f" had ({error.reason}): give --annotator NAME (a timm classifier, or a folder that"
+            f"no annotator is given, and the pretrained weights of {model} to teach one from are not"
+            f" available ({error.reason}): give --annotator NAME (a timm classifier, or a folder that"
             " `tokenlabel teach` wrote) or --labels STORE (made by `tokenlabel annotate`). To teach one"
             f" from random weights: `tokenlabel teach --data {data} --output FOLDER --no-pretrained`"
         ) from error

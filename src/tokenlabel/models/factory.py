@@ -44,7 +44,7 @@ _TIMM_SOURCES = ("hf-hub", "hf_hub", "local-dir", "timm")  # timm's own prefixes
 
 
 class NoWeightsError(InputError):
-    """A model's pretrained weights cannot be had; `reason` says why, in a few words."""
+    """A model's pretrained weights are not available; `reason` says why, in a few words."""
 
     def __init__(self, fault: str, reason: str, fix: str = "give a file of weights") -> None:
         super().__init__(fault, reason, fix)  # all of them: to unpickle it
@@ -88,7 +88,7 @@ def build_model(
     - `drop_path`: rate of stochastic depth, of models that have it.
 
     Raises InputError where there is no such model, where it refuses its arguments, and where weights
-    are missing or do not fit; NoWeightsError, which is one, where pretrained ones cannot be had.
+    are missing or do not fit; NoWeightsError, which is one, where pretrained ones are not available.
     """
     required: dict[str, Any] = dict(timm_arguments)
     optional: dict[str, Any] = {} if img_size is None else {"img_size": img_size}

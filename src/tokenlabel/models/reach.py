@@ -19,7 +19,7 @@ _FILES = ("model.safetensors", "pytorch_model.bin")  # as timm looks for them
 
 
 def out_of_reach(name: str) -> str | None:
-    """Why timm's pretrained weights of a model cannot be had; None where they can.
+    """Why timm's pretrained weights of a model are not available; None where they are.
 
     `name` is a timm model, a folder, or `hf-hub:owner/name`. Nothing is downloaded, and a network that
     does not answer costs seconds, where a download would try again for a minute.
