@@ -28,11 +28,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from at_once import loaders, said
 from camvid_runs import (
     BETTER,
     FEW,
@@ -55,7 +55,6 @@ from camvid_weights import keep
 from tokenlabel.api.annotate import annotate
 from tokenlabel.api.train import train
 from tokenlabel.compare.plan import make_records
-from tokenlabel.compare.record import Record
 
 EVERY = 8  # one mask of so many is kept
 STUDENT_OF_MASKS = WORK / "student-of-masks"
@@ -86,8 +85,7 @@ def main() -> None:
     given = (options.with_tokens, options.without)
     if any(given) and any(len(side) != len(options.seeds) for side in given):
         parser.error("--with-tokens and --without need one student for each of --seeds")
-    loaders = max((os.cpu_count() or 1) // options.workers - 1, 0)
-    settings = (f"data.workers={loaders}", *options.set)
+    settings = (f"data.workers={loaders(options.workers)}", *options.set)
     few = with_few_masks(options.data)
     arms = {FULL: (options.data, None), FEW: (few, None), SOFT: (few, None)}
     if options.pretrained:
@@ -126,13 +124,6 @@ def main() -> None:
         of_all = (run for arm in kept if arm in arms for run in runs_of(arm, seeds))
         keep([run for run in of_all if run.job.file.exists()])
     write_tables(tables)
-
-
-def said(record: Record) -> None:
-    print(
-        f"{record.arm}, seed {record.seed}: {record.score:.2f} after {record.seconds / 60:.1f} min"
-    )
-    sys.stdout.flush()
 
 
 def train_student_of_masks(data: Path) -> None:

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import feature_regression
+from at_once import loaders, said
 from networks import FINE_TUNING, PRETRAINED, PRETRAINED_SIDE, SMALL, TEACHING
 from parts import unpacked
 from words_runs import RegressionRun, Run, ScenesRun
@@ -41,7 +42,7 @@ from words_tables import BYTES, NO_LABELS, OTHER, RESULTS, SCENES, Arm, write_ta
 import tokenlabel as tl
 from tokenlabel.api.train import train_recipe
 from tokenlabel.compare.plan import make_records, slug
-from tokenlabel.compare.record import Record, read_record
+from tokenlabel.compare.record import read_record
 from tokenlabel.data.open import open_images
 from tokenlabel.files import write_atomically
 from tokenlabel.labels import LabelStore
@@ -99,7 +100,7 @@ class Bench:
             unpacked(options.data, part, self.output / "images" / part) for part in ("train", "val")
         )
         self.all = listed(self.train, self.output / "all.csv", options.images, classes=True)
-        self.loaders = max((os.cpu_count() or 1) // options.workers - 1, 0)
+        self.loaders = loaders(options.workers)
         self.stores: dict[str, Callable[[], object]] = {}  # how each store of labels is made
 
     def mechanism(self) -> None:
@@ -286,13 +287,6 @@ def require_same_options(options: Mapping[str, Any]) -> None:
         if other:
             given = ", ".join(f"{name}={made.get(name)}" for name in other)
             sys.exit(f"{file} was made with {given}: give the same options, or remove {RESULTS}")
-
-
-def said(record: Record) -> None:
-    print(
-        f"{record.arm}, seed {record.seed}: {record.score:.2f} after {record.seconds / 60:.1f} min"
-    )
-    sys.stdout.flush()
 
 
 # -- images ----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "DEPTH",
     "argument_values",
     "fenced",
+    "first_of",
     "markdown",
     "read_json",
     "read_json_lines",
@@ -205,3 +206,8 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
 )
+
+
+def first_of(names: Sequence[str], shown: int) -> str:
+    """The first names of a list in a message: "a, b, c ..."."""
+    return ", ".join(names[:shown]) + (" ..." if len(names) > shown else "")

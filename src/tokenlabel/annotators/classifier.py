@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic.dataclasses import dataclass
 
-from tokenlabel.annotators.spec import RANDOM_WEIGHTS, File, Network
+from tokenlabel.annotators.spec import File, Network, timm_network
 from tokenlabel.choices import ModelArguments
 from tokenlabel.errors import InputError
 from tokenlabel.options import STRICT
-from tokenlabel.text import argument_values
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +104,6 @@ class ClassifierSpec:
 
     def _found(self) -> _Found:
         from tokenlabel.evaluation.load import load_classifier
-        from tokenlabel.models import build_model
 
         folder = Path(self.model)
         of_file = self.checkpoint is not None and self.head == "token"
@@ -123,14 +121,10 @@ class ClassifierSpec:
                 "head token needs a student: give a training run's folder as model, or the weights"
                 " of a student as checkpoint"
             )
-        network = build_model(
-            self.model,
-            pretrained=self.pretrained and self.checkpoint is None,
-            checkpoint=self.checkpoint,
-            **argument_values(self.model_kwargs),
+        network, notes = timm_network(
+            self.model, self.model_kwargs, pretrained=self.pretrained, checkpoint=self.checkpoint
         )
-        random = not self.pretrained and self.checkpoint is None
-        return self._classifier(network, (RANDOM_WEIGHTS,) if random else ())
+        return self._classifier(network, notes)
 
     def _student(self, student: Classifier, load: Callable[..., Classifier]) -> _Found:
         """A student with its token head. Of a run the moving average is taken, if it kept one."""

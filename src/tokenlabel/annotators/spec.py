@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from tokenlabel.choices import Arithmetic, Fit
+from tokenlabel.choices import Arithmetic, Fit, ModelArguments
 from tokenlabel.errors import InputError
 from tokenlabel.options import STRICT, Count, Positive
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from tokenlabel.annotators.image_model import Running
     from tokenlabel.annotators.protocol import Annotator
 
-__all__ = ["RANDOM_WEIGHTS", "AnnotatorSpec", "Cells", "File", "Network"]
+__all__ = ["AnnotatorSpec", "Cells", "File", "Network", "timm_network"]
 
 File = Annotated[Path, Field(strict=False)]  # text is a path too
 Cells = tuple[Count, Count]  # rows and columns
 
-RANDOM_WEIGHTS = (
+_RANDOM_WEIGHTS = (
     "WARNING: an annotator with random weights makes noise, not labels: give --checkpoint FILE, or teach"
     " an annotator first (`tokenlabel teach`)"
 )
-"""The note of annotators that were told to do without pretrained weights, and got no others."""
 
 
 class AnnotatorSpec(Protocol):
@@ -103,3 +103,20 @@ class Network:
             "compile": self.compile,
             "views_at_once": self.views_at_once,
         }
+
+
+def timm_network(
+    model: str, arguments: ModelArguments, *, pretrained: bool, checkpoint: Path | None
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """A timm model with its weights, those of `checkpoint` before pretrained ones, and notes on it: a
+    warning where it has neither. Raises InputError as `build_model` does."""
+    from tokenlabel.models import build_model
+    from tokenlabel.text import argument_values
+
+    network = build_model(
+        model,
+        pretrained=pretrained and checkpoint is None,
+        checkpoint=checkpoint,
+        **argument_values(arguments),
+    )
+    return network, () if pretrained or checkpoint is not None else (_RANDOM_WEIGHTS,)

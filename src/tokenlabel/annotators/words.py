@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from tokenlabel.annotators.spec import RANDOM_WEIGHTS, File, Network
+from tokenlabel.annotators.spec import File, Network, timm_network
 from tokenlabel.choices import ModelArguments
 from tokenlabel.errors import InputError
 from tokenlabel.options import STRICT, Count
-from tokenlabel.text import argument_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,7 +126,6 @@ class WordsSpec:
     def _network(self) -> tuple[Any, str, Preprocessing | None, tuple[str, ...]]:
         """The network, its name, what it is shown, where timm does not know, and notes on it."""
         from tokenlabel.evaluation.load import load_classifier
-        from tokenlabel.models import build_model
         from tokenlabel.runs.folds import holds_folds, member_folder
 
         folder = Path(self.model)
@@ -140,16 +138,12 @@ class WordsSpec:
         if folder.is_dir() and not of_timm and self.checkpoint is None:
             student = load_classifier(folder)
             return student.model.backbone, student.facts["model"], student.preprocessing, ()
-        network: Any = build_model(
-            self.model,
-            pretrained=self.pretrained and self.checkpoint is None,
-            checkpoint=self.checkpoint,
-            **argument_values(self.model_kwargs),
+        network, notes = timm_network(
+            self.model, self.model_kwargs, pretrained=self.pretrained, checkpoint=self.checkpoint
         )
         config = getattr(network, "pretrained_cfg", None) or {}
         name = config.get("architecture") or self.model
-        random = not self.pretrained and self.checkpoint is None
-        return network, name, _clip_inputs(network), (RANDOM_WEIGHTS,) if random else ()
+        return network, name, _clip_inputs(network), notes
 
 
 def _clip_inputs(network: Any) -> Preprocessing | None:

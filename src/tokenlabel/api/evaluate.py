@@ -33,6 +33,7 @@ from tokenlabel.output import TOKEN_SHARE
 from tokenlabel.pictures.confusion import draw_confusion
 from tokenlabel.runs.open import Run, WhichWeights, holds_run, open_run
 from tokenlabel.supervision import RULES, Rule
+from tokenlabel.text import first_of
 from tokenlabel.training.taught import RUN
 from tokenlabel.training.teach_recipe import TeachRecipe
 
@@ -199,5 +200,5 @@ def _absent(counts: Counts, names: tuple[str, ...], right: Answers) -> list[str]
     absent = [names[i] for i in candidates if not counts.images[i]]
     if not absent:
         return []
-    shown = ", ".join(absent[:_NAMED]) + (" ..." if len(absent) > _NAMED else "")
+    shown = first_of(absent, _NAMED)
     return [f"{len(absent)} of the model's {len(names)} classes have no image here: {shown}"]

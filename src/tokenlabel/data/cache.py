@@ -9,6 +9,7 @@ width and the CRC-32 of its pixels, u32 [N, 3], then the number of images u64 an
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
 import os
 import struct
@@ -26,7 +27,7 @@ import numpy as np
 import psutil
 
 from tokenlabel.choices import Cache
-from tokenlabel.data.decode import decode_image
+from tokenlabel.data.decode import decode_image, image_size
 from tokenlabel.data.rules import DecodeRules
 from tokenlabel.data.source import ImageSource, source_fingerprint
 from tokenlabel.data.survey import spread_indices
@@ -122,7 +123,7 @@ def decoded_images(source: ImageSource, cache: Cache, *, fast: bool) -> DecodedI
     if (kept := _IN_MEMORY.get(name)) is not None:
         return kept
     ranks = local_world()  # each keeps its own
-    needed, free = _estimate(source, fast), psutil.virtual_memory().available
+    needed, free = _estimate(source), psutil.virtual_memory().available
     if cache == "auto" and ranks * needed > min(_LITTLE, free / 4):
         return None
     if ranks * needed > free:
@@ -158,7 +159,7 @@ def _on_disk(name: str, source: ImageSource, fast: bool) -> DecodedImages:
 
 
 def _write_file(path: Path, source: ImageSource, fast: bool) -> None:
-    needed = _estimate(source, fast)
+    needed = _estimate(source)
     if (fault := short_of_space(path, needed)) is not None:
         raise InputError(fault)
     with replacing(path) as aside, aside.open("wb") as file:
@@ -194,10 +195,11 @@ def _decoded(source: ImageSource, index: int, fast: bool) -> Pixels:
     return decode_image(source.read(index), source.keys[index], source.rules, fast=fast)
 
 
-def _estimate(source: ImageSource, fast: bool) -> int:
-    """Bytes of all decoded images, from some of them."""
-    some = spread_indices(len(source))
-    return sum(_decoded(source, i, fast).nbytes for i in some) * len(source) // len(some)
+def _estimate(source: ImageSource) -> int:
+    """Bytes of all decoded images, from the headers of some of them."""
+    some, rules = spread_indices(len(source)), source.rules
+    areas = (math.prod(image_size(source.read(i), source.keys[i], rules)) for i in some)
+    return rules.channels * rules.dtype.itemsize * sum(areas) * len(source) // len(some)
 
 
 def _memory_file() -> IO[bytes]:

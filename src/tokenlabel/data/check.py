@@ -24,6 +24,7 @@ from tokenlabel.data.source import UNLABELED, ImageSource, classes_of
 from tokenlabel.data.survey import is_constant
 from tokenlabel.errors import InputError
 from tokenlabel.progress import progress_bar
+from tokenlabel.text import first_of
 
 __all__ = ["Checked", "check_images"]
 
@@ -118,14 +119,14 @@ def _of_account(source: ImageSource) -> Iterator[str]:
     usual = median(counts.values()) if counts else 0
     alone = [n for i, n in enumerate(source.class_names) if counts[i] < _FEWEST]
     if alone:
-        yield f"{len(alone)} classes have fewer than {_FEWEST} images: {_some(alone)}"
+        yield f"{len(alone)} classes have fewer than {_FEWEST} images: {first_of(alone, _SHOWN)}"
     few = [
         f"{name} ({counts[i]})"
         for i, name in enumerate(source.class_names)
         if _FEWEST <= counts[i] < _FEW * usual
     ]
     if few:
-        yield f"{len(few)} classes have few images where others have {usual:g}: {_some(few)}"
+        yield f"{len(few)} classes have few images where others have {usual:g}: {first_of(few, _SHOWN)}"
     if unlabeled := list(source.labels).count(UNLABELED):
         yield f"{unlabeled:,} of {len(source):,} images have no class: training leaves them out"
     for reason, count in source.found.left_out.items():
@@ -142,7 +143,7 @@ def _of_pixels(source: ImageSource, seen: list[_Seen]) -> Iterator[str]:
         yield f"{len(faults):,} {total} cannot be read: {', '.join(faults)}; repair or remove them"
     constant = [source.keys[i] for i, image in enumerate(seen) if image.constant]
     if constant:
-        yield f"{len(constant):,} {total} hold one value only: {_some(constant)}"
+        yield f"{len(constant):,} {total} hold one value only: {first_of(constant, _SHOWN)}"
 
 
 def _copies(parts: Mapping[str, ImageSource], seen: Mapping[str, list[_Seen]]) -> Iterator[str]:
@@ -177,7 +178,7 @@ def _copies(parts: Mapping[str, ImageSource], seen: Mapping[str, list[_Seen]]) -
     }
     for kind, line in said.items():
         if pairs.get(kind):
-            yield f"{len(pairs[kind]):,} {line} ({_some(pairs[kind], 1)})"
+            yield f"{len(pairs[kind]):,} {line} ({first_of(pairs[kind], 1)})"
 
 
 def _alike(
@@ -200,7 +201,3 @@ def _alike(
 
 def _titles(source: ImageSource, index: int) -> set[str]:
     return {source.class_names[label] for label in classes_of(source, index)}
-
-
-def _some(names: list[str], shown: int = _SHOWN) -> str:
-    return ", ".join(names[:shown]) + (" ..." if len(names) > shown else "")

@@ -15,6 +15,7 @@ from tokenlabel.data.reading import read_patiently
 from tokenlabel.data.source import Found, Listing
 from tokenlabel.data.splits import Part, choose_part, holds_parts, named_like_a_part, parts_among
 from tokenlabel.data.walk import entries_of, is_image, is_visible, walk
+from tokenlabel.text import first_of
 
 __all__ = ["FolderSource", "holds_images", "open_folder"]
 
@@ -63,9 +64,8 @@ def _without_images(folders: list[str], keys: Sequence[str]) -> tuple[str, ...]:
     )
     if not empty:
         return ()
-    shown = ", ".join(empty[:_SHOWN]) + (" ..." if len(empty) > _SHOWN else "")
     several = "" if len(empty) == 1 else "s"
-    return (f"{len(empty):,} folder{several} without images left out: {shown}",)
+    return (f"{len(empty):,} folder{several} without images left out: {first_of(empty, _SHOWN)}",)
 
 
 def holds_images(folder: Path) -> bool:

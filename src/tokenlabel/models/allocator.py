@@ -13,11 +13,11 @@ from functools import cache
 __all__ = ["keep_freed_memory"]
 
 # parameters of glibc's mallopt and their values
-_SETTINGS = {
-    "M_MMAP_MAX": (-4, 0),  # large blocks come from the heap, too
-    "M_TRIM_THRESHOLD": (-1, (1 << 31) - 1),  # bytes that stay free at its end
-    "M_TOP_PAD": (-2, 64 << 20),  # bytes by which it grows
-}
+_SETTINGS = (
+    (-4, 0),  # M_MMAP_MAX: large blocks come from the heap, too
+    (-1, (1 << 31) - 1),  # M_TRIM_THRESHOLD: bytes that stay free at its end
+    (-2, 64 << 20),  # M_TOP_PAD: bytes by which it grows
+)
 
 
 @cache
@@ -25,5 +25,5 @@ def keep_freed_memory() -> None:
     """Let this process keep up to 2 GB of freed memory; only glibc gives it back otherwise."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        for parameter, value in _SETTINGS.values():
+        for parameter, value in _SETTINGS:
             mallopt(parameter, value)
