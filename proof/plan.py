@@ -13,6 +13,7 @@ from runs import (
     BASELINES,
     DATA,
     LONG_EPOCHS,
+    LONGEST_EPOCHS,
     OURS,
     SEEDS,
     STUDENTS,
@@ -91,6 +92,25 @@ def long_schedule(of: Images) -> list[Run]:
     ]
 
 
+def longest_schedule(of: Images) -> list[Run]:
+    """Both vision transformers until they hardly gain any more."""
+    return [
+        Run(of, student, arm, 0, "accurate")
+        for arm in ("labels-cutmix", "tokens-mixtoken")
+        for student in ("lvvit", "vit")
+    ]
+
+
+def better_annotator(of: Images) -> list[Run]:
+    """Labels of the most accurate annotator, which has memorized its images: with two seeds, and for
+    twice the epochs."""
+    ours = {"lvvit": OURS[1], "vit": OURS[1], "swin": OURS[1], "resnet": OURS[0]}  # the better ones
+    runs = [Run(of, s, arm, seed, "accurate") for seed in (0, 1) for s, arm in ours.items()]
+    distilled = [Run(of, student, "distillation", 0, "accurate") for student in ours]
+    longer = [Run(LONG, student, ours[student], 0, "accurate") for student in ("swin", "resnet")]
+    return runs + distilled + longer
+
+
 def annotator_table(of: Images) -> list[Run]:
     """Annotators of other accuracy and honesty, on two students, beside ground truth."""
     students = ("lvvit", "resnet")
@@ -131,12 +151,15 @@ def carry_over() -> list[Run]:
 
 
 LONG = Images("cifar10", 5000, LONG_EPOCHS)
+LONGEST = Images("cifar10", 5000, LONGEST_EPOCHS)
 SMALL_TABLES = {
     "small-data": small_data("cifar10"),
     "carry-over": carry_over(),
 }
-TABLES = {  # what is run besides the stages; the first two are headlines of the report
+TABLES = {  # what is run besides the stages; the report shows those before the small ones as headlines
+    "longest": longest_schedule(LONGEST),
     "long": long_schedule(LONG),
+    "better-annotator": better_annotator(images("cifar10", 5000)),
     "annotators": annotator_table(images("cifar10", 1000)),
     **SMALL_TABLES,
 }

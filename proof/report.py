@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from pages import with_tables
-from plan import LONG, SMALL_TABLES, best
+from plan import LONG, LONGEST, SMALL_TABLES, best
 from runs import (
     ANNOTATORS,
     ARMS,
@@ -32,12 +32,14 @@ from tokenlabel.compare.record import read_record
 README = Path("README.md")
 Records = dict[str, Record]
 HEADLINES = (
+    (LONGEST, "accurate"),
     (LONG, "strong"),
     (images("cifar10", 5000), "taught"),
     (images("cifar10", 1000), "taught"),
     (images("tinyimagenet100", 500), "finetuned"),
     (images("tinyimagenet100", 100), "finetuned"),
 )
+IN_README = (LONGEST, images("cifar10", 5000), images("tinyimagenet100", 100))
 
 
 def main() -> None:
@@ -197,12 +199,12 @@ def headline(records: Records, of: Images, by: str) -> Iterable[str]:
                         gap.p_text(),
                     ]
                 )
-    head = ["student", "ours", "against", "difference", "by seed", "p"]
-    yield markdown(head, gains)
+    if gains:
+        yield markdown(["student", "ours", "against", "difference", "by seed", "p"], gains)
     others = list(other_annotators(records, of, by, shown))
     if others:
-        yield "With labels of other annotators (first seed):"
-        yield markdown(["annotator", *(STUDENTS[s] for s in shown)], others)
+        yield "With labels of other annotators:"
+        yield markdown(["annotator", "trained with", *(STUDENTS[s] for s in shown)], others)
     short = list(shorter(records, of, by, shown))
     if short:
         yield (
@@ -232,11 +234,15 @@ def verdicts(records: Records, of: Images, by: str, shown: list[str]) -> Iterabl
 def other_annotators(
     records: Records, of: Images, by: str, shown: list[str]
 ) -> Iterable[list[str]]:
+    """Of each annotator but `by`: token labels, the better arm of a student, and distillation."""
     for other, annotator in ANNOTATORS.items():
-        runs = [Run(of, student, "tokens", SEEDS[0], other).name for student in shown]
-        if other != by and any(name in records for name in runs):
-            cells = [f"{records[n].score:.2f}" if n in records else "-" for n in runs]
-            yield [annotator.title, *cells]
+        for title, arms in (("token labels", OURS), ("image-level distillation", ["distillation"])):
+            cells = []
+            for student in shown:
+                found = of_student(records, of, student, other)
+                cells.append(plus_minus(found.scores(found.strongest(arms))))
+            if other != by and set(cells) != {"-"}:
+                yield [annotator.title, title, *cells]
 
 
 def shorter(records: Records, of: Images, by: str, shown: list[str]) -> Iterable[list[str]]:
@@ -298,7 +304,7 @@ def every_run(records: Records) -> str:
 def with_summary(text: str, records: Records) -> str:
     """The README's text with its table made anew; as it is while nothing is recorded."""
     rows = []
-    for of, by in HEADLINES:
+    for of, by in (one for one in HEADLINES if one[0] in IN_README):
         for student in students(records, of):
             base, ours = chosen(records, of, student, by)
             found = of_student(records, of, student, by)

@@ -29,6 +29,7 @@ WEIGHTS = f"{WORK}/pretrained.safetensors"  # a link to the file that was given
 SEEDS = (0, 1, 2)
 FULL_EPOCHS = 20
 LONG_EPOCHS = 40
+LONGEST_EPOCHS = 100
 FEW_PASSES = 300_000  # images that go through a student where there are fewer
 FEW_IMAGES = 5000  # so few or fewer are validated twice, others ten times
 FEWEST_SEEN = 50_000  # images that go through an annotator, at least
@@ -158,13 +159,15 @@ def taught(
     epochs: int = 16,
     batch_size: int | None = None,
     shown: int = 64,
+    lr: float | None = None,
 ) -> Annotator:
     """A ResNet from random weights."""
+    teaching = TEACHING if lr is None else {**TEACHING, "lr": lr}
     return Annotator(
         title,
         (
             *model.options, "--image-size", str(side),
-            *(word for name, value in TEACHING.items() for word in (f"--{name}", str(value))),
+            *(word for name, value in teaching.items() for word in (f"--{name}", str(value))),
             "--holdout", "0.05", "--cache", "device", *options,
         ),
         epochs=epochs,
@@ -185,6 +188,10 @@ ANNOTATORS = {
     "strong": taught(
         "ResNet-18 at 96 pixels, taught on the same images",
         model=STRONG, side=96, epochs=20, batch_size=512, shown=128,
+    ),
+    "accurate": taught(
+        "ResNet-18 at 128 pixels, taught on the same images", "--min-scale", "0.7",
+        model=STRONG, side=128, epochs=14, batch_size=512, shown=128, lr=2e-2,
     ),
     "pretrained": Annotator("pretrained on ImageNet, as it is", pretrained=True, shown=PRETRAINED_SIDE),
     "finetuned": Annotator(
