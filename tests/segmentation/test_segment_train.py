@@ -273,7 +273,6 @@ def test_a_run_does_not_go_on_with_other_images_or_masks(
     assert "training: 7 scenes with masks; 1 without a mask, such as s7.png" in (
         capsys.readouterr().err
     )
-    (tmp_path / "run" / "results.json").unlink()
     file = scenes / "annotations" / "training" / "s1.png"
     mask = Image.open(file).copy()
     Image.new("L", mask.size, 1).save(file)

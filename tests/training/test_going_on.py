@@ -63,6 +63,19 @@ def test_moved_data_is_accepted_and_changed_data_is_named(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_a_finished_run_does_not_pass_for_one_of_other_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = run(RECIPE, tmp_path / "run")
+    assert run(RECIPE, tmp_path / "run") == results
+    known = MemorySpec.facts
+    monkeypatch.setattr(
+        MemorySpec, "facts", lambda self: {**known(self), "images_fingerprint": "1"}
+    )
+    with pytest.raises(InputError, match="begun with other training images"):
+        run(RECIPE, tmp_path / "run")
+
+
 def test_every_session_is_written_down(tmp_path: Path) -> None:
     folder = interrupted(tmp_path / "run")
     first = environment(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 
 from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
-from tokenlabel.progress import console
+from tokenlabel.progress import console, first_process
 from tokenlabel.runs.results import TrainResult
-from tokenlabel.segmentation.account import account_of
+from tokenlabel.segmentation.account import MaskAccount, account_of
 from tokenlabel.segmentation.augment import PairAugmentation
 from tokenlabel.segmentation.dataset import PairBatch, shown_with_masks, soft_scenes
 from tokenlabel.segmentation.evaluate import evaluate_pairs
@@ -72,10 +73,6 @@ class SegmentationSpec:
 
     def build(self, ranks: Ranks) -> SegmentationTask:
         recipe = self.recipe
-        self.accounts = {
-            part: account_of(found, workers=max(recipe.data.workers, 1), show=ranks.first)
-            for part, found in self._parts().items()
-        }
         if ranks.first:
             self._say()
         balance = recipe.loss.class_balance
@@ -197,6 +194,15 @@ class SegmentationSpec:
     @property
     def _scenes(self) -> int:
         return len(self.pairs) + len(self._soft)
+
+    @cached_property
+    def accounts(self) -> dict[str, MaskAccount]:
+        """What the masks of each part hold: all of them are read, once."""
+        workers = max(self.recipe.data.workers, 1)
+        return {
+            part: account_of(found, workers=workers, show=first_process())
+            for part, found in self._parts().items()
+        }
 
     def _parts(self) -> dict[str, Pairs]:
         parts = {"training": self.pairs, "validation": self.held_out}

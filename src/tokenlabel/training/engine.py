@@ -74,6 +74,7 @@ def fit(
     check_trackers(recipe.trackers)
     folder = RunFolder(output, recipe, allow_changed)
     if folder.complete and folder.results is not None:
+        folder.require_same(spec.facts())  # its results must not pass for those of other images
         console.print(f"{folder.path} is complete: nothing to train", soft_wrap=True)
         return TrainResult(folder.path, folder.results)
     # only now: of another length than the run that is there, that is the fault to tell

@@ -23,7 +23,6 @@ from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import DECODE
 from tokenlabel.files import replacing
 from tokenlabel.progress import first_process
-from tokenlabel.runs.folder import RunFolder
 from tokenlabel.runs.open import open_run
 from tokenlabel.text import read_json
 from tokenlabel.training.callbacks import Callback
@@ -67,10 +66,8 @@ def teach(
     begun = (folder / RUN / "recipe.yaml").is_file()
     if folder.is_dir() and not begun and {path.name for path in folder.iterdir()} - {RUN}:
         raise InputError(f"{folder} is not empty: remove it, or choose another output folder")
-    spec, allowed = ClassifierSpec(recipe), tuple(allow_changed)
-    # also of a finished run, which `fit` only reads: its model must not pass for one of these images
-    RunFolder(folder / RUN, spec.recipe, allowed).require_same(spec.facts())
-    done = fit(spec.recipe, spec, folder / RUN, callbacks=callbacks, allow_changed=allowed)
+    spec = ClassifierSpec(recipe)
+    done = fit(spec.recipe, spec, folder / RUN, callbacks=callbacks, allow_changed=allow_changed)
     kind = "val" if recipe.ema.decay is None else "ema"
     taught = Taught(
         folder,
