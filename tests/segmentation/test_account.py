@@ -35,7 +35,7 @@ def test_masks_of_0_and_255_are_not_taken_for_two_classes(tmp_path: Path) -> Non
     assert account.unlabeled == {255: 30}
     assert account.pixels.tolist() == [70, 0]
     missing, unlabeled = account.lines("training", orientation_applied=False)
-    assert missing == "training: the class 'object' is in none of the 1 masks."
+    assert missing == "training: the class 'object' is in none of the masks."
     assert unlabeled.startswith("training: unlabeled (value 255): 30.0% of the pixels. If 255 is")
     assert account.as_dict()["absent"] == ["object"]
 
@@ -57,7 +57,7 @@ def test_the_ignore_index_is_named_where_a_class_may_hide_in_it(
     assert f"x: unlabeled (value 255): {share:.1%} of the pixels." in lines[-1]
     assert ("ignore index" in lines[-1]) == advised
     if classes == 3:
-        assert lines[0] == "x: the classes 'fence', 'pole' are in none of the 1 masks."
+        assert lines[0] == "x: the classes 'fence', 'pole' are in none of the masks."
 
 
 def test_values_of_no_class_are_counted_over_all_masks(tmp_path: Path) -> None:

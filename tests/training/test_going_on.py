@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -134,6 +135,15 @@ def test_a_finished_run_says_how_to_train_it_further_and_does(tmp_path: Path) ->
     assert [e["update"] for e in read_metrics(tmp_path / "run")] == list(range(1, 13))
     assert environment(tmp_path / "run")["sessions"][1]["extends"]["updates"] == first["updates"]
     assert run(longer, tmp_path / "run") == results  # complete: nothing to do
+
+
+def test_a_log_file_tells_the_time_left_before_the_first_epoch_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(RECIPE, tmp_path / "run")
+    said = re.findall(r"^(update 1 ·.* left|epoch \d)", capsys.readouterr().err, re.M)
+    assert [line.split()[0] for line in said] == ["update", "epoch", "epoch"]
+    assert re.search(r"img/s · about \d\d:\d\d:\d\d left", said[0])
 
 
 @pytest.mark.parametrize("killed_at", [3, 4, 6])

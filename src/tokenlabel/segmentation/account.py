@@ -53,9 +53,7 @@ class MaskAccount:
             named = ", ".join(map(repr, self.absent[:_NAMED]))
             more = f" and {len(self.absent) - _NAMED} more" if len(self.absent) > _NAMED else ""
             which = "class {} is" if len(self.absent) == 1 else "classes {} are"
-            said.append(
-                f"{split}: the {which.format(named + more)} in none of the {self.masks} masks."
-            )
+            said.append(f"{split}: the {which.format(named + more)} in none of the masks.")
         total = int(self.pixels.sum()) + sum(self.unlabeled.values())
         for value, count in sorted(self.unlabeled.items()):
             line = f"{split}: unlabeled (value {value}): {count / total:.1%} of the pixels."

@@ -46,14 +46,17 @@ class Callback:
 
 
 class Terminal(Callback):
-    """A progress bar, and one line an epoch, also where the output goes to a file."""
+    """A progress bar, and one line an epoch, also where the output goes to a file. There the first
+    log of the run is told, too, for its first epoch may take hours."""
 
     def __init__(self) -> None:
         self._bar = progress_bar(visible=console.is_terminal)
         self._images = 1
+        self._updates = 0
+        self._told = console.is_terminal  # how long it will take
 
     def on_start(self, recipe: BaseRecipe, updates: int, done: int) -> None:
-        self._images = recipe.schedule.batch_size
+        self._images, self._updates = recipe.schedule.batch_size, updates
         self._bar.start()
         self._task = self._bar.add_task(
             recipe.name,
@@ -70,8 +73,14 @@ class Terminal(Callback):
         if "loss" in entry:
             note = f"{_losses(entry)} · wait {entry['data_wait']:.0%} · {entry['memory_gb']:.1f} GB"
             self._bar.update(self._task, note=note)
+            if not self._told:
+                rate = entry["images_per_second"]
+                left = _duration((self._updates - entry["update"]) * self._images / rate)
+                console.print(f"update {entry['update']:,} · {rate:,.0f} img/s · about {left} left")
+                self._told = True
 
     def on_epoch(self, epoch: Epoch) -> None:
+        self._told = True
         said = [
             f"epoch {epoch['epoch']}/{epoch['epochs']}",
             _losses(epoch),
