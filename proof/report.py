@@ -250,7 +250,8 @@ def shorter(records: Records, of: Images, by: str, shown: list[str]) -> Iterable
         base, ours = chosen(records, of, student, by)
         truth = records.get(Run(of, student, base, SEEDS[0], by).name)
         whole = records.get(Run(of, student, ours, SEEDS[0], by).name)
-        third = records.get(Run(of, student, "tokens", SEEDS[0], by, parts=3).name)
+        thirds = (Run(of, student, arm, SEEDS[0], by, parts=3).name for arm in OURS)
+        third = next((records[name] for name in thirds if name in records), None)
         if truth is None or whole is None:
             continue
         curve = whole.details["curve"]
