@@ -119,6 +119,23 @@ def test_targets_are_those_of_the_loader(
             assert torch.equal(one.mask, other.mask.cpu())
 
 
+def test_workers_send_what_is_drawn_and_change_nothing(
+    alike: ImageSource, labels: LabelStore
+) -> None:
+    options = {
+        "targets": Targets(labels=labels, grid=(3, 4)),
+        "augmentation": replace(PLAIN, interpolation="random"),
+    }
+    runs = (batches(alike, "device", workers=count, **options) for count in (0, 2))
+    for here, sent in pairs(*runs):
+        assert torch.equal(here.images, sent.images)
+        assert torch.equal(here.labels, sent.labels)
+        assert here.keys == sent.keys
+        assert here.target is not None
+        assert sent.target is not None
+        assert torch.equal(here.target.excess, sent.target.excess)
+
+
 def test_targets_stay_exact_within_half_precision(alike: ImageSource, labels: LabelStore) -> None:
     options = {"targets": Targets(labels=labels, grid=(3, 4))}
     plain = batches(alike, "device", **options)

@@ -168,7 +168,11 @@ def test_classes_that_the_sample_does_not_hold_are_no_fault(tmp_path) -> None:
     ("annotator", "gap", "advised"),
     [
         ({"held_out": {"top1": 0.8, "images": 50}}, 0.2, True),
-        ({"held_out": {"top1": 0.868, "images": 50}}, 0.132, False),  # measured: the best of its data
+        (
+            {"held_out": {"top1": 0.868, "images": 50}},
+            0.132,
+            False,
+        ),  # measured: the best of its data
         ({"held_out": {"top1": 0.8, "images": 50}, "kind": "folds"}, 0.2, False),
         ({}, None, False),
     ],

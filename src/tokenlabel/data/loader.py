@@ -93,7 +93,7 @@ class Loader(Generic[B]):
         for batch in self._batches:
             if isinstance(batch, InputError):
                 raise batch
-            yield batch
+            yield self.samples.received(batch)
 
 
 def train_loader(
@@ -142,9 +142,8 @@ def train_loader(
     made = Samples(
         source, augmentation, image_size, targets, seed, clean, decoded, more=tuple(more)
     )
-    if cache == "device":  # what is left to do takes less time than sending it to a worker
-        return Loader(ResidentSamples(made), order, 0, pin_memory)
-    return Loader(made, order, workers, pin_memory)
+    maker: BatchMaker[Any] = ResidentSamples(made) if cache == "device" else made
+    return Loader(maker, order, workers, pin_memory)
 
 
 def eval_loader(

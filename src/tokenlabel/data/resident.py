@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenlabel.data.augment import Augmentation, Drawn
@@ -14,10 +16,22 @@ from tokenlabel.data.batch import Batch
 from tokenlabel.data.order import Request
 from tokenlabel.data.samples import BatchMaker, Samples, Targets, class_labels
 from tokenlabel.errors import InputError
+from tokenlabel.geometry import View
+from tokenlabel.geometry.render import Interpolation
 from tokenlabel.geometry.render_batch import render_batch
 from tokenlabel.labels import LabelMap
 
 __all__ = ["DrawnBatch", "ResidentSamples"]
+
+
+class SentBatch(NamedTuple):
+    """A `DrawnBatch` on its way from a worker: numbers alone, for to unpickle a batch of objects takes
+    longer than to draw it."""
+
+    images: NDArray[np.int64]  # [B]
+    stages: NDArray[np.float64]  # [B, 6]: the views
+    interpolation: NDArray[np.str_]  # [B]
+    labels: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -28,20 +42,26 @@ class DrawnBatch:
     images: Tensor  # [B] int64: indices in the source
     drawn: tuple[Drawn, ...]
     labels: Tensor  # as in `Batch`
-    keys: tuple[str, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        known = self.of.samples.source.keys
+        return tuple(known[index] for index in self.images.tolist())
 
     def __len__(self) -> int:
         return len(self.drawn)
 
+    def __reduce__(self) -> tuple[type[SentBatch], SentBatch]:
+        return SentBatch, SentBatch(
+            self.images.numpy(),
+            np.array([one.view.stages[0] for one in self.drawn]),
+            np.array([one.interpolation for one in self.drawn]),
+            self.labels.numpy(),
+        )
+
     def first(self, count: int) -> DrawnBatch:
         """The first `count` samples."""
-        return DrawnBatch(
-            self.of,
-            self.images[:count],
-            self.drawn[:count],
-            self.labels[:count],
-            self.keys[:count],
-        )
+        return DrawnBatch(self.of, self.images[:count], self.drawn[:count], self.labels[:count])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         return self.of.batch(self, torch.device(device), non_blocking)
@@ -83,7 +103,18 @@ class ResidentSamples(BatchMaker[DrawnBatch]):
             images=torch.tensor(indices),
             drawn=tuple(self.samples.drawn(request, self._size) for request in requests),
             labels=class_labels(source, indices),
-            keys=tuple(source.keys[index] for index in indices),
+        )
+
+    def received(self, batch: DrawnBatch | SentBatch) -> DrawnBatch:
+        if isinstance(batch, DrawnBatch):
+            return batch
+        kinds: list[Interpolation] = batch.interpolation.tolist()
+        views = [View((tuple(stage),)) for stage in batch.stages.tolist()]
+        return DrawnBatch(
+            of=self,
+            images=torch.from_numpy(batch.images),
+            drawn=tuple(map(Drawn, views, kinds)),
+            labels=torch.from_numpy(batch.labels),
         )
 
     @torch.no_grad()
@@ -97,15 +128,16 @@ class ResidentSamples(BatchMaker[DrawnBatch]):
             self.samples.size,
             [one.interpolation for one in drawn.drawn],
         )
+        keys = drawn.keys
         made = [
-            targets.of([maps[key] for key in drawn.keys], drawn.drawn)
+            targets.of([maps[key] for key in keys], drawn.drawn)
             for targets, maps in zip(self._wanted, self._maps, strict=True)
         ]
         return Batch(
             images=pixels.contiguous(memory_format=torch.channels_last),
             labels=drawn.labels.to(device, non_blocking=non_blocking),
             target=made[0] if made else None,
-            keys=drawn.keys,
+            keys=keys,
             more=tuple(made[1:]),
         )
 

@@ -76,6 +76,11 @@ class BatchMaker(Dataset[Any], Generic[B]):
     def make(self, requests: list[Request]) -> B:
         raise NotImplementedError
 
+    def received(self, batch: Any) -> B:
+        """A batch that a worker sent, or that was made here."""
+        made: B = batch
+        return made
+
 
 @dataclass(frozen=True)
 class Samples(BatchMaker[Batch]):
