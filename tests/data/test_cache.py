@@ -185,7 +185,7 @@ def test_what_the_annotator_left_out_is_not_decoded(
     (tmp_path / "images" / key).write_bytes(b"no image")
     labels = make_labels(left_out=[key])
     found = train_loader(
-        source, Augmentation(), image_size=(8, 8), batch_size=5, labels=labels, cache=cache
+        source, Augmentation(), image_size=(8, 8), batch_size=5, labels=[labels], cache=cache
     )
     assert sum(len(batch.keys) for batch in found.epoch(0)) == 25
 

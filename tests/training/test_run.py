@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import multiprocessing
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -434,6 +435,15 @@ def test_a_mistake_is_one_clear_line_and_leaves_nothing(
         trained(data, tmp_path / "run", *overrides, **changes)
     assert "\n" not in str(mistake.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_is_read_back_but_not_for_other_images(data: Path, tmp_path: Path) -> None:
+    first = trained(data, tmp_path / "run")
+    assert trained(data, tmp_path / "run").results == first.results
+    fewer = shutil.copytree(data / "images", tmp_path / "fewer")
+    (fewer / "train/cat/0.png").unlink()
+    with pytest.raises(InputError, match="begun with other training images"):
+        trained(data, tmp_path / "run", data=str(fewer))
 
 
 def test_labels_of_other_images_are_refused(data: Path, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def train_loader(
     batch_size: int,
     targets: Targets | None = None,
     more: Sequence[Targets] = (),
-    labels: LabelStore | None = None,
+    labels: Sequence[LabelStore] = (),
     clean: bool = False,
     seed: int = 0,
     repeats: int = 1,
@@ -117,17 +117,15 @@ def train_loader(
     """Shuffled, augmented batches of `batch_size` images of `image_size` = (height, width) a rank.
 
     What a batch holds depends on (seed, epoch, step, rank) and on nothing else. `repeats` is how
-    often an image appears in a row, augmented anew (repeated augmentation). Images that the annotator
-    of `labels` (or of the targets' store) left out are left out. `more` are the targets of further
-    annotators; `clean` adds what an annotator is to
-    see of each view. `cache` keeps decoded images and does not change what a batch holds; with "device"
-    images and label maps stay where the model is, and pixels are the same to within two gray levels.
+    often an image appears in a row, augmented anew (repeated augmentation). `more` are the targets of
+    further annotators. Images that an annotator of the targets or of `labels` left out are left out.
+    `clean` adds what an annotator is to see of each view. `cache` keeps decoded images and does not
+    change what a batch holds; with "device" images and label maps stay where the model is, and pixels
+    are the same to within two gray levels.
     Raises InputError where images lack labels, or are fewer than one step of all ranks takes.
     """
-    store = targets.labels if targets else labels
-    samples = np.arange(len(source)) if store is None else labeled_samples(source, store)
-    for other in more:
-        samples = np.intersect1d(samples, labeled_samples(source, other.labels))
+    wanted = () if targets is None else (targets, *more)
+    samples = labeled_samples(source, *dict.fromkeys((*(t.labels for t in wanted), *labels)))
     if len(samples) < batch_size * world:
         raise InputError(
             f"{len(samples)} images are fewer than one batch of {batch_size * world}:"

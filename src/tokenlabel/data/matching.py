@@ -16,11 +16,18 @@ from tokenlabel.labels.manifest import Manifest
 __all__ = ["check_orientation", "in_classes_of", "labeled_samples"]
 
 
-def labeled_samples(source: ImageSource, labels: LabelStore) -> NDArray[np.int64]:
-    """Indices of the images to train on: all, but for those that the annotator had to leave out.
+def labeled_samples(source: ImageSource, *stores: LabelStore) -> NDArray[np.int64]:
+    """Indices of the images to train on: all, but for those that an annotator had to leave out.
 
     Raises InputError where classes or orientations differ, or an image has no label.
     """
+    samples = np.arange(len(source))
+    for labels in stores:
+        samples = np.intersect1d(samples, _labeled(source, labels))
+    return samples
+
+
+def _labeled(source: ImageSource, labels: LabelStore) -> NDArray[np.int64]:
     _check_classes(source, labels.manifest)
     check_orientation(source.rules, labels.manifest)
     left_out = {record.key for record in labels.manifest.left_out}

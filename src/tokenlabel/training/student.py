@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.loader import loader_workers, train_loader
+from tokenlabel.data.matching import labeled_samples
 from tokenlabel.data.samples import Targets
 from tokenlabel.data.source import ImageSource, require_classes, without_classes
 from tokenlabel.errors import InputError
@@ -167,7 +168,7 @@ class StudentSpec:
             image_size=settings.image_size,
             targets=targets[0] if targets else None,
             more=targets[1:],
-            labels=self.stores[0] if self.stores else None,
+            labels=self.stores,
             clean=supervision.needs_clean_view,
             repeats=augment.repeats,
             recipe=recipe,
@@ -175,7 +176,6 @@ class StudentSpec:
             workers=recipe.data.workers,
             ranks=ranks,
         )
-        self.unlabeled = len(self.source) - len(batches.loader.order.samples)
         self.loader = batches.loader
         return batches
 
@@ -199,9 +199,10 @@ class StudentSpec:
 
     def facts(self) -> dict[str, Any]:
         facts = image_facts(self.source, self.held_out)
-        if self.unlabeled:
-            facts["images"] -= self.unlabeled
-            facts["left_out"]["by the annotator"] = self.unlabeled
+        unlabeled = len(self.source) - len(labeled_samples(self.source, *self.stores))
+        if unlabeled:
+            facts["images"] -= unlabeled
+            facts["left_out"]["by the annotator"] = unlabeled
         return {
             **facts,
             "labels": of_one({
