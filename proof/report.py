@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from pages import with_tables
 from plan import LONG, LONGEST, SMALL_TABLES, best
 from runs import (
@@ -326,22 +327,25 @@ def draw(records: Records, file: Path) -> None:
     cells = [(of, by, s) for of, by in HEADLINES for s in students(records, of)]
     if not cells:
         return
+    colors = [f"C{number}" for number in range(len(ARMS))]
     columns = min(len(cells), 4)
     rows = math.ceil(len(cells) / columns)
     figure = Figure(figsize=(3.2 * columns, 2.6 * rows), layout="constrained")
-    for axes, (of, by, student) in zip(
-        figure.subplots(rows, columns, squeeze=False).flat, cells, strict=False
-    ):
-        for number, (arm, options) in enumerate(ARMS.items()):
+    places = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in places[len(cells) :]:
+        axes.set_axis_off()
+    for axes, (of, by, student) in zip(places, cells, strict=False):
+        for color, arm in zip(colors, ARMS, strict=True):
             record = records.get(Run(of, student, arm, SEEDS[0], by).name)
             if record is not None:
                 epochs, top1 = zip(*record.details["curve"], strict=True)
-                top1 = [100 * value for value in top1]
-                axes.plot(epochs, top1, color=f"C{number}", label=options.title, linewidth=1.2)
+                axes.plot(epochs, [100 * value for value in top1], color=color, linewidth=1.2)
         axes.set_title(f"{STUDENTS[student].split(',')[0]}, {of.subset}", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(frameon=False, fontsize=6)
+    lines = [Line2D([], [], color=color) for color in colors]
+    titles = [arm.title for arm in ARMS.values()]
+    figure.legend(lines, titles, loc="outside lower center", ncols=len(lines), frameon=False)
     file.parent.mkdir(exist_ok=True)
     figure.savefig(file, dpi=120)
 
