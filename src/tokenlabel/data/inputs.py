@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -68,7 +68,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         """Settings come with weights, from anywhere. Raises InputError for what shows no image."""
         numbers = (*self.mean, *self.std, self.crop_pct, *self.image_size)
-        if not all(isinstance(number, Real) and math.isfinite(number) for number in numbers):
+        if not all(isinstance(n, Real) and abs(n) <= sys.float_info.max for n in numbers):
             raise InputError(f"mean, std, crop and size of a model's input must be numbers: {self}")
         if len(self.mean) != len(self.std) or min(self.std) <= 0:
             raise InputError(
