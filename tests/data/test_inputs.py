@@ -15,7 +15,8 @@ from tokenlabel.errors import InputError
     "change",
     [
         {"mean": ("x", "y", "z")}, {"mean": 0.5}, {"mean": (0.5,)}, {"std": (0, 0, 0)},
-        {"std": (1.0, float("nan"), 1.0)}, {"mean": (0.5, 0.5, 10**400)}, {"crop_pct": 1e-9}, {"crop_pct": -1.0}, {"crop_pct": "a"},
+        {"std": (1.0, float("nan"), 1.0)}, {"mean": (0.5, 0.5, 10**400)},
+        {"crop_pct": 1e-9}, {"crop_pct": -1.0}, {"crop_pct": "a"},
         {"input_size": (3, 10**6, 10**6)}, {"input_size": (3, 0, 32)},
     ],
 )  # fmt: skip
