@@ -58,7 +58,7 @@ class Disk:
     def free(self) -> None:
         self.limit = None
         if self.mounted:
-            subprocess.run(["mount", "-o", "remount,size=256m", self.place], check=True)
+            subprocess.run(["mount", "-o", "remount,size=1g", self.place], check=True)
 
     def close(self) -> None:
         if self.mounted:
