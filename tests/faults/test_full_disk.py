@@ -22,7 +22,7 @@ from harness import CASES, contents, differences, finish, run
 WRITERS = [name for name, case in CASES.items() if case.output and not case.why_not]
 QUICK = ("labels export",)
 SIZES = (0, 8, 64, 256, 1024)  # kB left for the output
-
+_TAKEN = ".taken"
 
 usage = namedtuple("usage", ("free",))
 
@@ -42,6 +42,8 @@ class Disk:
         if os.geteuid() == 0:
             done = subprocess.run(["mount", *options, *source, self.place], check=False)
             self.mounted = done.returncode == 0 or self.mounted
+            if done.returncode == 0:  # a disk has 4 kB at least: here they are taken
+                (self.place / _TAKEN).write_bytes(bytes(4096))
         self.limit = None if self.mounted else left
 
     def before(self, *, told: bool) -> None:
@@ -59,6 +61,7 @@ class Disk:
         self.limit = None
         if self.mounted:
             subprocess.run(["mount", "-o", "remount,size=1g", self.place], check=True)
+            (self.place / _TAKEN).unlink()
 
     def close(self) -> None:
         if self.mounted:
