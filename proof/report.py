@@ -236,14 +236,13 @@ def other_annotators(
     records: Records, of: Images, by: str, shown: list[str]
 ) -> Iterable[list[str]]:
     """Of each annotator but `by`: token labels, the better arm of a student, and distillation."""
-    for other, annotator in ANNOTATORS.items():
-        for title, arms in (("token labels", OURS), ("image-level distillation", ["distillation"])):
-            cells = []
-            for student in shown:
-                found = of_student(records, of, student, other)
-                cells.append(plus_minus(found.scores(found.strongest(arms))))
-            if other != by and set(cells) != {"-"}:
-                yield [annotator.title, title, *cells]
+    kinds = (("token labels", OURS), ("image-level distillation", ("distillation",)))
+    for other in (name for name in ANNOTATORS if name != by):
+        found = [of_student(records, of, student, other) for student in shown]
+        for title, arms in kinds:
+            cells = [plus_minus(runs.scores(runs.strongest(arms))) for runs in found]
+            if set(cells) != {"-"}:
+                yield [ANNOTATORS[other].title, title, *cells]
 
 
 def shorter(records: Records, of: Images, by: str, shown: list[str]) -> Iterable[list[str]]:

@@ -437,9 +437,8 @@ def test_a_mistake_is_one_clear_line_and_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_finished_run_is_read_back_but_not_for_other_images(data: Path, tmp_path: Path) -> None:
-    first = trained(data, tmp_path / "run")
-    assert trained(data, tmp_path / "run").results == first.results
+def test_a_finished_run_is_not_read_back_for_other_images(data: Path, tmp_path: Path) -> None:
+    trained(data, tmp_path / "run")
     fewer = shutil.copytree(data / "images", tmp_path / "fewer")
     (fewer / "train/cat/0.png").unlink()
     with pytest.raises(InputError, match="begun with other training images"):

@@ -13,7 +13,7 @@ from tokenlabel.errors import InputError
 from tokenlabel.labels import LabelStore
 from tokenlabel.labels.manifest import Manifest
 
-__all__ = ["check_orientation", "in_classes_of", "labeled_samples"]
+__all__ = ["check_orientation", "in_classes_of", "labeled_samples", "left_out_keys"]
 
 
 def labeled_samples(source: ImageSource, *stores: LabelStore) -> NDArray[np.int64]:
@@ -27,10 +27,15 @@ def labeled_samples(source: ImageSource, *stores: LabelStore) -> NDArray[np.int6
     return samples
 
 
+def left_out_keys(*stores: LabelStore) -> set[str]:
+    """The images that an annotator had to leave out."""
+    return {record.key for labels in stores for record in labels.manifest.left_out}
+
+
 def _labeled(source: ImageSource, labels: LabelStore) -> NDArray[np.int64]:
     _check_classes(source, labels.manifest)
     check_orientation(source.rules, labels.manifest)
-    left_out = {record.key for record in labels.manifest.left_out}
+    left_out = left_out_keys(labels)
     wanted = [i for i, key in enumerate(source.keys) if key not in left_out]
     missing = [source.keys[i] for i in wanted if source.keys[i] not in labels]
     if missing:

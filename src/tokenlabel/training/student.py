@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tokenlabel.data.augment import Augmentation
 from tokenlabel.data.batch import Batch
 from tokenlabel.data.loader import loader_workers, train_loader
-from tokenlabel.data.matching import labeled_samples
+from tokenlabel.data.matching import left_out_keys
 from tokenlabel.data.samples import Targets
 from tokenlabel.data.source import ImageSource, require_classes, without_classes
 from tokenlabel.errors import InputError
@@ -199,7 +199,8 @@ class StudentSpec:
 
     def facts(self) -> dict[str, Any]:
         facts = image_facts(self.source, self.held_out)
-        unlabeled = len(self.source) - len(labeled_samples(self.source, *self.stores))
+        left_out = left_out_keys(*self.stores)
+        unlabeled = sum(key in left_out for key in self.source.keys) if left_out else 0
         if unlabeled:
             facts["images"] -= unlabeled
             facts["left_out"]["by the annotator"] = unlabeled
