@@ -44,6 +44,6 @@ def test_a_class_map_is_told_by_its_counts(
     ) as writer:
         writer.add("a.jpg", LabelMap.from_logits(torch.zeros(2, 2, 2), k=2, extent=Box()))
     info(labels=str(tmp_path / "store"))
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().out.replace(str(tmp_path), "")  # whose name may have "-1" in it
     assert "3 of 100 annotator classes used" in printed
     assert "-1" not in printed
