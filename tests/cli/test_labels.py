@@ -36,14 +36,15 @@ def test_a_store_is_described_in_words(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_class_map_is_told_by_its_counts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # a path that is printed may have "-1" in it
     mapping = ClassMap([-1] * 90 + [0, 1, 1] + [-1] * 7, 2)
     with LabelStoreWriter(
         tmp_path / "store", num_classes=2, annotator={"class_map": mapping.description}
     ) as writer:
         writer.add("a.jpg", LabelMap.from_logits(torch.zeros(2, 2, 2), k=2, extent=Box()))
-    info(labels=str(tmp_path / "store"))
-    printed = capsys.readouterr().out.replace(str(tmp_path), "")  # whose name may have "-1" in it
+    info(labels="store")
+    printed = capsys.readouterr().out
     assert "3 of 100 annotator classes used" in printed
     assert "-1" not in printed
