@@ -25,8 +25,8 @@ def times(monkeypatch: pytest.MonkeyPatch, half: float) -> list[tuple[int, torch
 
 @pytest.mark.parametrize(
     ("half", "chosen"),
-    [(0.2, torch.bfloat16), (0.8, torch.float32), (9.0, torch.float32)],
-    ids=["quicker", "a tie", "slower"],
+    [(0.2, torch.bfloat16), (0.7, torch.bfloat16), (0.9, torch.float32), (9.0, torch.float32)],
+    ids=["quicker", "clearly quicker", "a tie", "slower"],
 )
 def test_the_quicker_is_taken_and_float32_where_they_tie(
     monkeypatch: pytest.MonkeyPatch, half: float, chosen: torch.dtype, capsys

@@ -28,7 +28,7 @@ Step = Callable[[int, torch.dtype], object]
 
 _FEWEST = 100  # images for which speed counts: a trial on fewer would take longer than it saves
 _SECONDS = 0.3  # at most so long is a pass in float32: of a part of the batch, if need be
-_GAIN = 1.5  # bfloat16 must be so much quicker: a tie must not fall one way today, another tomorrow
+_GAIN = 1.2  # bfloat16 must be so much quicker: a tie must not fall one way today, another tomorrow
 _HOPELESS = 4.0  # so much slower with few images, bfloat16 is not tried with more
 _SIDE = 512  # of a matrix whose product tells whether the CPU has units for bfloat16
 _PASSES = 3  # of which the quickest counts
