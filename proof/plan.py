@@ -12,6 +12,7 @@ from runs import (
     ARMS,
     BASELINES,
     DATA,
+    DISTILLED,
     LONG_EPOCHS,
     LONGEST_EPOCHS,
     OURS,
@@ -46,12 +47,12 @@ def _first(cifar: Images, tiny: Images | None) -> Iterator[Run]:
     if tiny is not None:
         for choice in (("labels", 0), ("tokens", 0, "finetuned"), ("tokens", 0, "pretrained")):
             yield from (Run(tiny, student, *choice) for student in DATA[tiny.data].students)
-    for arm in ("labels-cutmix", "tokens-mixtoken", "distillation"):
+    for arm in ("labels-cutmix", "tokens-mixtoken", *DISTILLED):
         yield from (Run(cifar, student, arm, 0) for student in first)
     yield from (Run(cifar, "swin", arm, 0) for arm in ARMS)
     if tiny is not None:
         rest = (("labels-cutmix", 0), ("tokens-mixtoken", 0, "finetuned"),
-                ("distillation", 0, "finetuned"), ("tokens", 0, "taught"),
+                *((arm, 0, "finetuned") for arm in DISTILLED), ("tokens", 0, "taught"),
                 ("tokens-mixtoken", 0, "taught"))  # fmt: skip
         for choice in rest:
             yield from (Run(tiny, student, *choice) for student in DATA[tiny.data].students)
@@ -60,11 +61,12 @@ def _first(cifar: Images, tiny: Images | None) -> Iterator[Run]:
 
 
 def _again(of: Images, by: str, seed: int, score: Scores) -> Iterator[Run]:
-    """The strongest baseline, distillation and the better of ours with a further seed; a third one
+    """The strongest baseline, the better distillation and ours with a further seed; a third one
     only where the differences so far leave it open, or `camvid.py` goes on with the students."""
     for student in DATA[of.data].students:
         base = best(of, student, BASELINES, by, score)
         ours = best(of, student, OURS, by, score)
+        distilled = best(of, student, DISTILLED, by, score)
         before = [
             (score(Run(of, student, ours, s, by)), score(Run(of, student, base, s, by)))
             for s in SEEDS[:seed]
@@ -73,7 +75,7 @@ def _again(of: Images, by: str, seed: int, score: Scores) -> Iterator[Run]:
         settled = seed > 1 and gaps and abs(sum(gaps) / len(gaps)) >= SETTLED
         if settled and (of.data, student) != CARRIED_ON:
             continue
-        for arm in (base, ours, "distillation"):
+        for arm in (base, ours, distilled):
             yield Run(of, student, arm, seed, by)
 
 
@@ -121,7 +123,7 @@ def annotator_table(of: Images) -> list[Run]:
 def small_data(data: str) -> list[Run]:
     """500 and 50 images a class, the annotator taught on the same few, also in folds."""
     choices = (
-        *((arm, 0) for arm in (*BASELINES, "distillation", "tokens", "tokens-mixtoken")),
+        *((arm, 0) for arm in (*BASELINES, *DISTILLED, *OURS)),
         ("tokens", 0, "folds-2"),
     )
     return [
