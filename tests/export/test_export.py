@@ -223,6 +223,19 @@ def test_released_architectures_need_this_package_and_say_so(tmp_path: Path) -> 
     torch.testing.assert_close(loaded(images), fuse(mine.model(images)))
 
 
+@pytest.mark.parametrize(("name", "arguments"), [("lvvit_t", TINY), ("test_resnet", {})], ids=str)
+def test_the_code_of_a_card_runs(tmp_path: Path, name: str, arguments: dict) -> None:
+    from tokenlabel.export.card import model_card
+    from tokenlabel.export.timm_folder import export_timm
+
+    mine = classifier(name, **arguments)
+    card = model_card(mine, "folder")
+    export_timm(mine, tmp_path / "folder", card)
+    code = card.split("```python\n")[1].split("```")[0]
+    assert ("tokenlabel" in code) == (name == "lvvit_t")
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
 def test_plain_timm_adds_no_token_head_that_nothing_taught(tmp_path: Path) -> None:
     """LV-ViT and VOLO add their token head by themselves."""
     from tokenlabel.export.timm_folder import export_timm

@@ -55,7 +55,11 @@ def model_card(classifier: Classifier, name: str, license: str = "apache-2.0") -
     facts_as_text = "\n".join(
         f"- **{k}:** {markdown(v)}" for k, v in details.items() if v is not None
     )
-    usage = _USAGE.format(address=f"{'hf-hub' if '/' in name else 'local-dir'}:{name}")
+    ours = type(classifier.model.backbone).__module__.startswith("tokenlabel.")
+    usage = _USAGE.format(
+        imports=_IMPORTS if ours else "import timm",
+        address=f"{'hf-hub' if '/' in name else 'local-dir'}:{name}",
+    )
     content = (
         f"---\n{header.to_yaml()}\n---\n# Model card for {markdown(name)}\n\n"
         f"{about}.\n\n"
@@ -121,8 +125,12 @@ def _public(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {**recipe, "data": data, "model": model}
 
 
+_IMPORTS = """import timm
+
+import tokenlabel  # registers the model in timm"""
+
 _USAGE = """```python
-import timm
+{imports}
 
 model = timm.create_model("{address}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
