@@ -16,6 +16,7 @@ from runs import (
     ANNOTATORS,
     ARMS,
     BASELINES,
+    DISTILLED,
     OURS,
     RESULTS,
     SEEDS,
@@ -68,7 +69,7 @@ def page(records: Records) -> str:
         parts += [prose("setting"), scale(), *annotators()]
         for of, by in found:
             parts += [f"## {of.title}", *headline(records, of, by)]
-        parts += [prose("found"), prose("cut-off")]
+        parts += [prose("found"), prose("cut-off"), *rules(records)]
         parts += ["## Learning curves", "![Accuracy by epoch](images/proof.png)"]
     for title, table in SMALL_TABLES.items():
         parts += small_table(records, title, table)
@@ -161,13 +162,16 @@ def students(records: Records, of: Images) -> list[str]:
     return [s for s in STUDENTS if any(name.startswith(f"{of.name}-{s}-") for name in records)]
 
 
-def chosen(records: Records, of: Images, student: str, by: str) -> tuple[str, str]:
-    """The strongest baseline and the better of ours, by the first seed."""
+def chosen(records: Records, of: Images, student: str, by: str) -> tuple[str, str, str]:
+    """The strongest baseline, the better distillation and the better of ours, by the first seed."""
 
     def score(run: Run) -> float | None:
         return records[run.name].score if run.name in records else None
 
-    return best(of, student, BASELINES, by, score), best(of, student, OURS, by, score)
+    base, distilled, ours = (
+        best(of, student, arms, by, score) for arms in (BASELINES, DISTILLED, OURS)
+    )
+    return base, distilled, ours
 
 
 def headline(records: Records, of: Images, by: str) -> Iterable[str]:
@@ -185,8 +189,8 @@ def headline(records: Records, of: Images, by: str) -> Iterable[str]:
     yield from verdicts(records, of, by, shown)
     gains = []
     for student in shown:
-        base, ours = chosen(records, of, student, by)
-        for arm in (base, "distillation"):
+        base, distilled, ours = chosen(records, of, student, by)
+        for arm in (base, distilled):
             gap = of_student(records, of, student, by).difference(ours, arm)
             if gap is not None:
                 seeds = ", ".join(f"{value:+.2f}" for value in gap.by_seed.values())
@@ -220,7 +224,7 @@ def verdicts(records: Records, of: Images, by: str, shown: list[str]) -> Iterabl
     """In one sentence each: where token labels are ahead of the strongest baseline, and where not."""
     ahead, behind = [], []
     for student in shown:
-        base, ours = chosen(records, of, student, by)
+        base, _, ours = chosen(records, of, student, by)
         gap = of_student(records, of, student, by).difference(ours, base)
         if gap is None:
             continue
@@ -235,23 +239,22 @@ def verdicts(records: Records, of: Images, by: str, shown: list[str]) -> Iterabl
 def other_annotators(
     records: Records, of: Images, by: str, shown: list[str]
 ) -> Iterable[list[str]]:
-    """Of each annotator but `by`: token labels, the better arm of a student, and distillation."""
-    kinds = (("token labels", OURS), ("image-level distillation", ("distillation",)))
+    """Of each annotator but `by`: the arms that use its labels."""
     for other in (name for name in ANNOTATORS if name != by):
         found = [of_student(records, of, student, other) for student in shown]
-        for title, arms in kinds:
-            cells = [plus_minus(runs.scores(runs.strongest(arms))) for runs in found]
+        for arm in (*OURS, *DISTILLED):
+            cells = [plus_minus(runs.scores(arm)) for runs in found]
             if set(cells) != {"-"}:
-                yield [ANNOTATORS[other].title, title, *cells]
+                yield [ANNOTATORS[other].title, ARMS[arm].title, *cells]
 
 
 def shorter(records: Records, of: Images, by: str, shown: list[str]) -> Iterable[list[str]]:
     for student in shown:
-        base, ours = chosen(records, of, student, by)
+        base, _, ours = chosen(records, of, student, by)
         truth = records.get(Run(of, student, base, SEEDS[0], by).name)
         whole = records.get(Run(of, student, ours, SEEDS[0], by).name)
-        thirds = (Run(of, student, arm, SEEDS[0], by, parts=3).name for arm in OURS)
-        third = next((records[name] for name in thirds if name in records), None)
+        thirds = (Run(of, student, arm, SEEDS[0], by, parts=3) for arm in OURS)
+        third = next((run for run in thirds if run.name in records), None)
         if truth is None or whole is None:
             continue
         curve = whole.details["curve"]
@@ -260,8 +263,29 @@ def shorter(records: Records, of: Images, by: str, shown: list[str]) -> Iterable
             STUDENTS[student],
             f"{truth.score:.2f}",
             f"{reached[0]} of {of.epochs}" if reached else "not reached",
-            "-" if third is None else f"{third.score:.2f}",
+            "-" if third is None else f"{records[third.name].score:.2f} ({third.title})",
         ]
+
+
+def rules(records: Records) -> Iterable[str]:
+    """How often the class token is ahead of the fused rule, and how often behind."""
+    rows = []
+    for of, _ in HEADLINES:
+        gaps = []
+        for name, record in records.items():
+            known = record.details["accuracy"]
+            if name.startswith(f"{of.name}-") and "fused" in known and "-part" not in name:
+                gaps.append(round(100 * (known["class"] - known["fused"]), 2))
+        ahead, behind = ([gap for gap in gaps if sign * gap > 0] for sign in (1, -1))
+        if gaps:
+            row = (len(gaps), len(ahead), len(behind))
+            most = [f"{max(map(abs, each), default=0):.1f}" for each in (ahead, behind)]
+            rows.append([of.title, *map(str, row), *most])
+    if not rows:
+        return []
+    head = ["images", "runs with token labels", "class token ahead", "fused ahead",
+            "class token ahead by up to", "fused ahead by up to"]  # fmt: skip
+    return ["## Class token or fused", markdown(head, rows)]
 
 
 # -- the rest --------------------------------------------------------------------------------------
@@ -307,12 +331,14 @@ def with_summary(text: str, records: Records) -> str:
     rows = []
     for of, by in (one for one in HEADLINES if one[0] in IN_README):
         for student in students(records, of):
-            base, ours = chosen(records, of, student, by)
+            arms = base, _, ours = chosen(records, of, student, by)
             found = of_student(records, of, student, by)
             gap = found.difference(ours, base)
             if gap is not None and not math.isnan(gap.mean):
-                arms = (base, "distillation", ours)
-                cells = [plus_minus(found.scores(arm)) for arm in arms]
+                # the seeds of both, so that the columns subtract to the last one
+                other = set(found.scores(base)) ^ set(found.scores(ours))
+                shown = ({s: v for s, v in found.scores(a).items() if s not in other} for a in arms)
+                cells = [plus_minus(scores) for scores in shown]
                 rows.append([of.title, STUDENTS[student], *cells, f"{gap.mean:+.2f}"])
     if not rows:
         return text

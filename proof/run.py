@@ -235,7 +235,7 @@ def keep_weights(
     `baselines`, as timm folders with cards."""
     records = report.read_records()
     for student in (s for s in report.students(records, of) if s in wanted):
-        base, ours = report.chosen(records, of, student, by)
+        base, _, ours = report.chosen(records, of, student, by)
         for arm in (base, ours) if student in baselines else (ours,):
             by_seed = report.of_student(records, of, student, by).scores(arm)
             if not by_seed:

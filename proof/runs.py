@@ -184,7 +184,7 @@ ANNOTATORS = {
     "folds-5": taught("taught in 5 folds", "--folds", "5"),
     "mse": taught("taught by squared error", "--loss", "mse"),
     "early": taught("taught, stopped at a quarter", "--stop-epoch", "4"),
-    "short": taught("taught for 4 epochs", epochs=4),
+    "short": taught("taught for 5 epochs", epochs=5),
     "long": taught("taught for 32 epochs", epochs=32),
     "large": taught("ResNet-18, taught on the same images", model=LARGE, side=64, epochs=24),
     "strong": taught(

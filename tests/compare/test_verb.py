@@ -65,6 +65,7 @@ def test_four_arms_become_a_report_and_a_second_call_changes_nothing(
     deciding = next(line for line in found.lines() if line.arm == results["rival"])
     assert results["difference"]["mean"] == pytest.approx(found.lines()[-1].mean - deciding.mean)
     assert all(run["details"]["processor_seconds"] > 0 for run in results["runs"])
+    assert all(line["processor_seconds"] > 0 for line in results["arms"])
     assert [len(run["details"]["curve"]) for run in results["runs"]] == [2] * 4
     page = (tmp_path / "out/report.html").read_text()
     assert "data:image/png" in page

@@ -26,6 +26,7 @@ class Line:
     seeds: int
     versus: Difference | None
     seconds: float  # of a run, on average
+    processor_seconds: float | None  # the same, of all cores; None where no run knows
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,10 @@ class Comparison:
             mean, spread = mean_and_spread(self.scores(arm))
             seconds = statistics.fmean([run.seconds for run in runs]) if runs else math.nan
             versus = self.difference(arm, self.arms[0])
-            found.append(Line(arm, mean, spread, len(runs), versus, seconds))
+            used = [run.details.get("processor_seconds") for run in runs]
+            known = [value for value in used if value is not None]
+            busy = statistics.fmean(known) if known else None
+            found.append(Line(arm, mean, spread, len(runs), versus, seconds, busy))
         return found
 
     @property

@@ -44,7 +44,7 @@ def arms_table(found: Comparison) -> str:
                 versus.interval_text() if versus else "-",
                 versus.p_text() if versus else "-",
                 f"{line.seconds:.0f} s",
-                _minutes(found, line.arm),
+                "-" if line.processor_seconds is None else f"{line.processor_seconds:.0f} s",
             )
         )
     head = (
@@ -106,9 +106,3 @@ def _curve(record: Record) -> tuple[list[int], list[float]]:
 
 def _percent(accuracy: float | None) -> str:
     return "untrained" if accuracy is None else f"{100 * accuracy:.1f}"
-
-
-def _minutes(found: Comparison, arm: str) -> str:
-    used = [r.details["processor_seconds"] for r in found.records if r.arm == arm]
-    known = [seconds for seconds in used if seconds is not None]
-    return f"{sum(known) / len(known):.0f} s" if known else "-"
