@@ -186,6 +186,32 @@ def test_a_taught_model_keeps_its_temperature_in_its_last_layer(
         tl.teach(data=str(images), output=tmp_path / "c", holdout=0.0, temperature=True, **SMALL)
 
 
+def test_each_fold_has_its_temperature_and_a_stopped_teaching_goes_on(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = iter((2.0, None, 3.0))
+
+    def fit(*_: object) -> float:
+        found = next(fits)
+        if found is None:
+            raise RuntimeError("power cut")
+        return found
+
+    monkeypatch.setattr(taught_module, "best_temperature", fit)
+    choices = {"data": str(images), "output": tmp_path / "annotator", "folds": 2, "holdout": 0.2}
+    with pytest.raises(RuntimeError, match="power cut"):
+        tl.teach(**choices, temperature=True, **SMALL)
+    with pytest.raises(InputError, match="unfinished"):
+        tl.annotate(data=str(images), output=tmp_path / "x", annotator=spec(tmp_path / "annotator"))
+    first = tmp_path / "annotator/fold-0/model.safetensors"
+    written = first.stat().st_mtime_ns
+    tl.teach(**choices, temperature=True, **SMALL)
+    assert first.stat().st_mtime_ns == written
+    members = open_folds(tmp_path / "annotator").members
+    configs = [json.loads((member / "config.json").read_text()) for member in members]
+    assert [config["temperature"] for config in configs] == [2.0, 3.0]
+
+
 def test_options_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     for options, said in (
         ({"loss": "mse", "smoothing": 0.3}, "smoothing is of the cross-entropy"),

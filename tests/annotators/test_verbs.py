@@ -181,10 +181,12 @@ def test_help_needs_no_torch() -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_of_torchrun_write_the_bytes_of_one(images, tmp_path) -> None:
+@pytest.mark.parametrize("folds", [1, 2])
+def test_two_ranks_of_torchrun_write_the_bytes_of_one(folds: int, images, tmp_path) -> None:
     taught = tmp_path / "teacher"
     words = ["--data", images, "--output", taught, "--model", "resnet10t", "--image-size", 32]
-    assert run("teach", *words, "--no-pretrained", "--epochs", 1, "--batch-size", 8) == 0
+    words += ["--no-pretrained", "--epochs", 1, "--batch-size", 8, "--folds", folds]
+    assert run("teach", *words) == 0
     for ranks, name in ((1, "one"), (2, "two")):
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
         command += ["--master-port", "0", "-m", "tokenlabel", "annotate", "--data", str(images)]
