@@ -18,6 +18,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -248,6 +249,9 @@ def keep_weights(
             tokenlabel(["eval", "--data", of.val, "--workers", "0", *checkpoint], run.name, 1)
             export = ["export", *checkpoint, "--output", str(target), "--dtype", "bfloat16"]
             tokenlabel([*export, "--form", "timm"], run.name, 1)
+            seeds = KEPT.glob(f"{run.name.removesuffix(str(run.seed))}[0-9]")
+            for worse in (folder for folder in seeds if folder != target):
+                shutil.rmtree(worse)
 
 
 def tokenlabel(arguments: Sequence[str], name: str, threads: int) -> float:
