@@ -365,12 +365,14 @@ def draw(records: Records, file: Path) -> None:
             if record is not None:
                 epochs, top1 = zip(*record.details["curve"], strict=True)
                 axes.plot(epochs, [100 * value for value in top1], color=color, linewidth=1.2)
-        axes.set_title(f"{STUDENTS[student].split(',')[0]}, {of.subset}", fontsize=8)
+        axes.set_title(f"{STUDENTS[student].split(',')[0]}\n{of.title}", fontsize=7)
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("epoch", fontsize=9)
+    figure.supylabel("top-1 of the class token on validation images, %", fontsize=9)
     lines = [Line2D([], [], color=color) for color in colors]
     titles = [arm.title for arm in ARMS.values()]
-    figure.legend(lines, titles, loc="outside lower center", ncols=len(lines), frameon=False)
+    figure.legend(lines, titles, loc="outside upper center", ncols=len(lines), frameon=False)
     file.parent.mkdir(exist_ok=True)
     figure.savefig(file, dpi=120)
 
