@@ -17,6 +17,11 @@ class InputError(ValueError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """ " (did you mean X?)" for the known name most like `word`, or "" where none is near."""
+    """ " (did you mean X?)" for the known name most like `word`, or "" where none is near.
+
+    Numbers, such as ImageNet's ids, are all alike: none of them is meant.
+    """
+    if sum(map(str.isdigit, word)) > len(word) / 2:
+        return ""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -243,7 +243,7 @@ def test_mistakes_are_named_and_leave_nothing(images, tmp_path, weights) -> None
     with pytest.raises(InputError, match=r"--perplexity 2 must be below the number of words \(2\)"):
         annotate(images, output, weights, words=2)
     annotate(images, output, weights)
-    with pytest.raises(InputError, match="begun with 6 words, now it is 7: give --words 6"):
+    with pytest.raises(InputError, match="started with 6 words, now it is 7: give --words 6"):
         annotate(images, output, weights, words=7)
     other = tmp_path / "other.pth"
     torch.save(timm.create_model("test_resnet", output_stride=8).state_dict(), other)

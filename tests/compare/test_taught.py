@@ -184,5 +184,5 @@ def test_a_model_of_other_images_does_not_pass_for_one_of_these(
     done = tl.teach(**choices, output=tmp_path / "annotator")
     assert tl.teach(**choices, output=tmp_path / "annotator") == done
     shutil.copy(data / "red/1.png", data / "red/another.png")
-    with pytest.raises(InputError, match=r"begun with other (training|validation) images"):
+    with pytest.raises(InputError, match=r"started with other (training|validation) images"):
         tl.teach(**choices, output=tmp_path / "annotator")

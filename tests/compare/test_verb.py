@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -83,7 +84,7 @@ def test_four_arms_become_a_report_and_a_second_call_changes_nothing(
     monkeypatch.delattr(StudentSpec, "build")  # nor are students built
     assert tl.compare(**choices, output=tmp_path / "out").records == found.records
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.safetensors")}
-    with pytest.raises(InputError, match="was begun with epochs 2, now it is 3"):
+    with pytest.raises(InputError, match="was started with epochs 2, now it is 3"):
         tl.compare(**{**choices, "epochs": 3}, output=tmp_path / "out")
 
 
@@ -225,7 +226,7 @@ def test_too_small_a_budget_names_one_that_then_serves(
     with pytest.raises(InputError, match="is too short for 2 epochs") as refused:
         tl.compare(**choices, budget="1m")
     advice = re.findall(r"give (\w+) or more", str(refused.value))[0]
-    with pytest.raises(InputError, match="begun with labels"):
+    with pytest.raises(InputError, match="started with labels"):
         tl.compare(**{**choices, "labels": str(others)}, budget=advice)
     with monkeypatch.context() as slow:  # an hour between the start and the end of the measurement
         hours_by_now = iter((0.0, 3600.0))
@@ -234,7 +235,7 @@ def test_too_small_a_budget_names_one_that_then_serves(
             tl.compare(**choices, budget=advice)
     with pytest.raises(KeyboardInterrupt):
         tl.compare(**choices, budget=advice)
-    with pytest.raises(InputError, match=f"begun with budget '{advice}'"):
+    with pytest.raises(InputError, match=f"started with budget '{advice}'"):
         tl.compare(**choices, budget="9h")
 
 
@@ -273,6 +274,10 @@ def test_a_budget_gives_up_seeds_before_epochs_and_names_what_is_too_little() ->
         sized(rate, "5m", 4, 1, 100)
     with pytest.raises(InputError, match=r"after 90m of preparations.*: give 120m or more"):
         sized(rate, "80m", 4, 1, 100, used=1.5)
+    slow_to_start = dataclasses.replace(rate, start=60.0)
+    # of 50 minutes, 8 runs take 8 to start
+    assert sized(slow_to_start, "50m", 4, 1, 100).epochs == 8
+    assert slow_to_start.epochs(slow_to_start.hours(7)) == pytest.approx(7)
     for text in ("", "10", "h", "0m", "-3h", "1h30", "30 minutes"):
         with pytest.raises(InputError, match="is not a duration"):
             hours(text)

@@ -86,7 +86,7 @@ def test_parts_go_into_one_folder(make: type, tmp_path: Path) -> None:
         pack_images(open_images(str(tmp_path / "d"), split), tmp_path / "p", short_side=8)
     assert open_images(str(tmp_path / "p"), part="train").keys == ["a/1.png", "b/2.png"]
     assert open_images(str(tmp_path / "p"), part="val").keys == ["a/3.png", "b/4.png"]
-    with pytest.raises(InputError, match="was begun with short_side = 8, now it is 9"):
+    with pytest.raises(InputError, match="was started with short_side = 8, now it is 9"):
         pack_images(open_images(str(tmp_path / "d"), "val"), tmp_path / "p", short_side=9)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x").touch()

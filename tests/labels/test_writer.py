@@ -87,7 +87,7 @@ def test_a_shard_has_one_writer_at_a_time(tmp_path) -> None:
 
 def test_mistakes_of_the_caller(tmp_path, write_store, make_map) -> None:
     folder = write_store(shard_size=4)
-    with pytest.raises(InputError, match="begun with shard_size = 4, now it is 5"):
+    with pytest.raises(InputError, match="started with shard_size = 4, now it is 5"):
         LabelStoreWriter(folder, num_classes=20, shard_size=5)
     by_a, by_b = ({"model": "resnet18", "weights_sha256": digit * 64} for digit in "ab")
     LabelStoreWriter(tmp_path / "by-a", num_classes=20, annotator=by_a)

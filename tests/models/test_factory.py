@@ -84,6 +84,15 @@ def test_an_unknown_name_is_told_with_the_nearest() -> None:
         build_model("local-dir:/nowhere")
 
 
+def test_a_file_of_weights_is_no_name(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    with pytest.raises(
+        InputError, match=f"is a file of weights: `tokenlabel convert --checkpoint {file}"
+    ):
+        build_model(str(file), num_classes=2)
+
+
 def test_a_folder_that_timm_wrote(tmp_path: Path) -> None:
     from timm.models import save_for_hf
 

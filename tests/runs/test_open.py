@@ -119,7 +119,9 @@ def test_the_optimizer_state_is_not_needed_to_use_weights(folder: Path) -> None:
 
 
 def test_what_is_no_run_or_has_no_weights_is_one_line(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not a run"):
+    with pytest.raises(InputError, match="is not a run: it holds no recipe"):
+        open_run(tmp_path / "run/checkpoints")
+    with pytest.raises(InputError, match=r"not a run: .*/run is: if `tokenlabel teach` .* again"):
         open_run(tmp_path)
     (folder / "environment.json").write_text("[1")
     with pytest.raises(InputError, match=r"environment\.json") as fault:

@@ -276,7 +276,7 @@ def test_a_run_does_not_go_on_with_other_images_or_masks(
     file = scenes / "annotations" / "training" / "s1.png"
     mask = Image.open(file).copy()
     Image.new("L", mask.size, 1).save(file)
-    with pytest.raises(InputError, match="begun with other training images"):
+    with pytest.raises(InputError, match="started with other training images"):
         train(scenes, tmp_path / "run", 3)
     mask.save(file)
     assert train(scenes, tmp_path / "run", 3)["left_out"] == {"images without a mask": 1}

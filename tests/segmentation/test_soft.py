@@ -120,9 +120,9 @@ def test_a_network_labels_what_has_no_mask_and_another_learns_from_it(
     assert facts["labels"]["index_sha256"] == store.manifest.index_sha256
     (tmp_path / "more" / "results.json").unlink()
     (scenes / "images" / "training" / "s6.png").rename(scenes / "images" / "training" / "other.png")
-    with pytest.raises(InputError, match="begun with other images with soft labels"):
+    with pytest.raises(InputError, match="started with other images with soft labels"):
         train(scenes, tmp_path / "more", labels=tmp_path / "labels")
-    with pytest.raises(InputError, match="begun with other images with soft labels"):
+    with pytest.raises(InputError, match="started with other images with soft labels"):
         train(scenes, tmp_path / "more")
 
 

@@ -54,7 +54,7 @@ def test_moved_data_is_accepted_and_changed_data_is_named(
         ):
             known = MemorySpec.facts
             patch.setattr(MemorySpec, "facts", lambda self, f=facts, k=known: {**k(self), **f})
-            with pytest.raises(InputError, match=f"begun with other {what}") as refused:
+            with pytest.raises(InputError, match=f"started with other {what}") as refused:
                 run(elsewhere, tmp_path / "run")
             assert "\n" not in str(refused.value)
             patch.undo()
@@ -73,7 +73,7 @@ def test_a_finished_run_does_not_pass_for_one_of_other_images(
     monkeypatch.setattr(
         MemorySpec, "facts", lambda self: {**known(self), "images_fingerprint": "1"}
     )
-    with pytest.raises(InputError, match="begun with other training images"):
+    with pytest.raises(InputError, match="started with other training images"):
         run(RECIPE, tmp_path / "run")
 
 

@@ -406,9 +406,26 @@ def test_every_set_counts_and_two_sources_of_labels_are_refused(
     assert "choose one of them" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"model": "lvvit_x", "batch_size": 8}, "timm has no model 'lvvit_x'"),
+        ({"batch_size": 500}, "36 images do not fill one batch of 500: choose a smaller one"),
+    ],
+    ids=["model", "batch"],
+)
+def test_what_no_labels_can_mend_is_refused_before_images_are_labeled(
+    data: Path, tmp_path: Path, options: dict, said: str
+) -> None:
+    choices = {"data": str(data / "images"), "recipe": "small", "annotator": "no_such_annotator"}
+    with pytest.raises(InputError, match=said):
+        train(**choices, **options, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 MISTAKES = [
     ({}, ("supervision.target=released",), "annotate with --codec exact"),
-    ({"labels": None}, (), "needs data.labels"),
+    ({"labels": None}, (), "needs labels: give --annotator MODEL or --labels STORE"),
     ({"model": "deit_tny_patch16_224"}, (), "did you mean 'deit_tiny"),
     ({"recipe": "starter_"}, (), "did you mean 'starter'"),
     ({"model": "lvvit_t", "image_size": 33}, (), "33"),
@@ -441,7 +458,7 @@ def test_a_finished_run_is_not_read_back_for_other_images(data: Path, tmp_path: 
     trained(data, tmp_path / "run")
     fewer = shutil.copytree(data / "images", tmp_path / "fewer")
     (fewer / "train/cat/0.png").unlink()
-    with pytest.raises(InputError, match="begun with other training images"):
+    with pytest.raises(InputError, match="started with other training images"):
         trained(data, tmp_path / "run", data=str(fewer))
 
 

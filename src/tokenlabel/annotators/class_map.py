@@ -100,8 +100,9 @@ def match_classes(
 
 
 _REMEDY = (
-    "give --class-map (a CSV of annotator class, data set class), keep the annotator's own classes"
-    " with --keep-classes, or teach an annotator on this data set first (`tokenlabel teach`)"
+    "teach an annotator on this data set first (`tokenlabel teach`), or label the images with"
+    " `tokenlabel annotate` and --class-map (a CSV of annotator class, data set class) or"
+    " --keep-classes (the annotator's own classes)"
 )
 
 

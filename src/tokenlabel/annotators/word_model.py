@@ -210,8 +210,8 @@ def store_vocabulary(
         raise InputError(f"{folder} holds labels of classes: choose another output folder")
     if begun is not None and begun.num_classes != annotator.num_classes:
         raise InputError(
-            f"{folder} was begun with {begun.num_classes} words, now it is {annotator.num_classes}: give"
-            f" --words {begun.num_classes}, or another output folder"
+            f"{folder} was started with {begun.num_classes} words, now it is {annotator.num_classes}:"
+            f" give --words {begun.num_classes}, or another output folder"
         )
     file = folder / FILE_NAME
     if annotator.vocabulary is None and begun is not None:

@@ -31,10 +31,9 @@ from tokenlabel.evaluation.results import EvalResult, claim_results, write_resul
 from tokenlabel.models.arithmetic import name_of
 from tokenlabel.output import TOKEN_SHARE
 from tokenlabel.pictures.confusion import draw_confusion
-from tokenlabel.runs.open import Run, WhichWeights, holds_run, open_run
+from tokenlabel.runs.open import TAUGHT_RUN, Run, WhichWeights, holds_run, open_run
 from tokenlabel.supervision import RULES, Rule
 from tokenlabel.text import first_of
-from tokenlabel.training.taught import RUN
 from tokenlabel.training.teach_recipe import TeachRecipe
 
 __all__ = ["evaluate"]
@@ -147,7 +146,7 @@ def _trained_by(classifier: Classifier) -> Run[Any] | None:
     run: Run[Any] | None = classifier.run
     if run is not None:
         return run if run.recipe.data.holdout and not run.recipe.data.val else None
-    taught = Path(classifier.facts["checkpoint"]) / RUN
+    taught = Path(classifier.facts["checkpoint"]) / TAUGHT_RUN
     if not holds_run(taught):
         return None
     run = open_run(taught, TeachRecipe)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tokenlabel.api.warmup import warmed_up
 from tokenlabel.choices import PRECISION, Arithmetic, Cache, Device
 from tokenlabel.errors import InputError
-from tokenlabel.progress import console
+from tokenlabel.progress import console, first_process
 from tokenlabel.runs.recipe import Recipe
 from tokenlabel.runs.recipe_file import begun_recipe, override, read_recipe, scaled
 from tokenlabel.runs.results import TrainResult
@@ -260,12 +260,21 @@ def _annotated(
     from tokenlabel.annotators.run import run
     from tokenlabel.data.open import open_images
     from tokenlabel.training.ranks import Ranks
+    from tokenlabel.training.student import require_trainable
 
+    require_trainable(recipe)  # before all images are labeled
     ranks, images = Ranks(recipe.engine), recipe.data
     source = open_images(images.train, images.train_split, "train", orientation=images.orientation)
     built = _built(annotator, source, ranks.device)
-    run(source, built, store, channels=images.channels)
+    made = run(source, built, store, channels=images.channels)
     ranks.wait()  # the ranks share the work: all must have done theirs
+    if made.left_out and first_process():
+        first = made.left_out[0]
+        console.print(
+            f"the annotator left out {len(made.left_out)} images, {first.key} for one ({first.reason});"
+            f" {store / 'manifest.json'} lists all",
+            soft_wrap=True,
+        )
     return dataclasses.replace(recipe, data=dataclasses.replace(images, labels=str(store)))
 
 

@@ -48,7 +48,7 @@ def export(
 
     from tokenlabel.errors import InputError
     from tokenlabel.evaluation.load import load_classifier
-    from tokenlabel.export.card import model_card
+    from tokenlabel.export.card import in_python, model_card
     from tokenlabel.export.programs import export_onnx, export_torch
     from tokenlabel.export.timm_folder import export_timm
     from tokenlabel.files import claim_file
@@ -68,7 +68,7 @@ def export(
     if form == "timm":
         export_timm(classifier, output, model_card(classifier, output.name), getattr(torch, dtype))
         print(f"{output}: a timm folder")
-        print(f"next, in Python: timm.create_model({f'local-dir:{output}'!r}, pretrained=True)")
+        print(f"next, in Python: {in_python(classifier, f'local-dir:{output}')}")
         return
     write = export_onnx if form == "onnx" else export_torch
     difference = write(classifier, output, dynamic_size=dynamic_size)

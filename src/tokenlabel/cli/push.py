@@ -39,7 +39,7 @@ def push(
 
     from tokenlabel.errors import InputError
     from tokenlabel.evaluation.load import load_classifier
-    from tokenlabel.export.card import model_card
+    from tokenlabel.export.card import in_python, model_card
     from tokenlabel.export.timm_folder import export_timm
 
     if repository.count("/") != 1:
@@ -64,4 +64,4 @@ def push(
             reason = " ".join(str(error).split())
             raise InputError(f"cannot upload to {repository}: {reason}") from None
     print(f"uploaded: {uploaded}")
-    print(f"next, in Python: timm.create_model({f'hf-hub:{repository}'!r}, pretrained=True)")
+    print(f"next, in Python: {in_python(classifier, f'hf-hub:{repository}')}")

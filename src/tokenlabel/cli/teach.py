@@ -105,7 +105,8 @@ def teach(
     taught = run(**given | {"model_kwargs": argument_values(model_kwargs or {})})
     say(f"taught on {taught.images:,} images{left_out(taught.left_out)}")
     if taught.accuracy is not None:
-        say(f"top-1 {taught.accuracy:.1%} of {taught.held_out} images not trained on")
+        judged = f"{taught.held_out} images not trained on"
+        say(f"top-1 {taught.accuracy:.1%} of {judged}, after the last epoch")
     say(f"the model: {output}")
     say_next(
         "annotate",

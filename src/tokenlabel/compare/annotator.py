@@ -10,9 +10,9 @@ from tokenlabel.api.teach import teach
 from tokenlabel.compare.budget import measured_teaching, teaching_epochs
 from tokenlabel.errors import InputError
 from tokenlabel.models import NoWeightsError, build_model
+from tokenlabel.runs.open import TAUGHT_RUN
 from tokenlabel.runs.recipe import Recipe
 from tokenlabel.runs.recipe_file import begun_recipe
-from tokenlabel.training.taught import RUN
 from tokenlabel.training.teach_recipe import TeachRecipe
 
 __all__ = ["require_weights", "taught_annotator"]
@@ -60,7 +60,7 @@ def taught_annotator(
         "cache": images.cache,
         "epochs": _USUAL.schedule.epochs,
     }
-    begun = begun_recipe(folder / RUN, TeachRecipe)
+    begun = begun_recipe(folder / TAUGHT_RUN, TeachRecipe)
     if begun is not None:
         choices["epochs"] = begun.schedule.epochs
     elif budget is not None:

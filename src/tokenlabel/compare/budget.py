@@ -15,6 +15,7 @@ from typing import Any
 from tokenlabel.compare.plan import Job, make_records
 from tokenlabel.compare.record import Record
 from tokenlabel.errors import InputError
+from tokenlabel.runs.open import open_run
 from tokenlabel.runs.recipe import BaseRecipe
 from tokenlabel.runs.results import read_metrics
 from tokenlabel.training.callbacks import Callback
@@ -46,9 +47,19 @@ class Rate:
 
     images_per_second: float
     images: int  # in an epoch
+    start: float = 0.0  # seconds of a run that are not training: its process begins and ends
 
     def hours(self, epochs: float) -> float:
-        return epochs * self.images * _BESIDES / self.images_per_second / 3600
+        return (self.start + epochs * self._epoch) / 3600
+
+    def epochs(self, hours: float) -> float:
+        """So many fit into the hours."""
+        return max(0.0, 3600 * hours - self.start) / self._epoch
+
+    @property
+    def _epoch(self) -> float:
+        """Seconds."""
+        return self.images * _BESIDES / self.images_per_second
 
 
 @dataclass(frozen=True)
@@ -85,11 +96,11 @@ def sized(
     least, usual, most = (seeds, seeds, seeds) if seeds else _SEEDS
     given = max(0.0, hours(budget) - used) * workers
     chosen = usual
-    while chosen > least and given / rate.hours(1) / (arms * chosen) < min(_ENOUGH, epochs):
+    while chosen > least and rate.epochs(given / (arms * chosen)) < min(_ENOUGH, epochs):
         chosen -= 1
     while chosen < most and rate.hours(epochs) * arms * (chosen + 1) <= given:
         chosen += 1
-    length = min(epochs, int(given / rate.hours(1) / (arms * chosen)))
+    length = min(epochs, int(rate.epochs(given / (arms * chosen))))
     at_rate = f"{rate.images_per_second:.0f} images/s a run, {workers} at a time"
     if used * 60 >= 1:
         at_rate += f", after {used * 60:.0f}m of preparations"
@@ -110,7 +121,7 @@ def teaching_epochs(rate: Rate, budget: str, epochs: int) -> int:
 
     Raises InputError where it is too short for two.
     """
-    chosen = min(epochs, int(hours(budget) / _PART_TAUGHT / rate.hours(1)))
+    chosen = min(epochs, int(rate.epochs(hours(budget) / _PART_TAUGHT)))
     shortest = min(2, epochs)
     if chosen < shortest:
         needed = _SPARE * _PART_TAUGHT * rate.hours(shortest)
@@ -177,9 +188,13 @@ def measured_rates(
         for number, (name, options) in enumerate(choices.items())
         for copy in range(workers)
     ]
+    began = time.monotonic()
+    records = make_records(jobs, workers)
+    each = (time.monotonic() - began) / len(choices)  # `workers` copies of one at a time
     found: dict[str, Rate] = {}
-    for record in make_records(jobs, workers):
-        rate = Rate(record.score, record.details["images"])
+    for record in records:
+        start = max(0.0, each - record.details["passes"] / record.score)
+        rate = Rate(record.score, record.details["images"], start)
         found[record.arm] = min(
             found.get(record.arm, rate), rate, key=lambda r: r.images_per_second
         )
@@ -206,4 +221,6 @@ class _Trial:
         output = self.folder / f"{self.arm}-{self.copy}"
         done = train(**{**self.choices, "settings": settings, "output": output})
         rate = read_metrics(output)[-1]["images_per_second"]
-        return Record(self.arm, self.copy, rate, details={"images": done.results["images"]})
+        passes = _UPDATES * open_run(output).recipe.schedule.batch_size
+        images = done.results["images"]
+        return Record(self.arm, self.copy, rate, details={"images": images, "passes": passes})

@@ -117,7 +117,8 @@ def compare(
         choices["labels"] = labels
     workers = parallel or _parallel()
     size = _size(folder, choices, epochs, seeds, budget, workers, began)
-    say(size.said)
+    more = "" if seeds is None or seeds <= size.seeds else f"; now {seeds} seeds"
+    say(f"{size.said}{more}")
     choices["epochs"] = size.epochs
     all_seeds = max(size.seeds, seeds or 0)
 
@@ -155,6 +156,8 @@ def compare(
     }
     write_report(folder / "report.html", found, facts)
     _write_results(folder / "results.json", found, facts)
+    if budget is not None:
+        say(f"took {(time.monotonic() - began) / 60:.1f} minutes of {budget}")
     return found
 
 
@@ -227,7 +230,7 @@ def _require_trainable(
 
 
 def _keep(folder: Path, choices: Mapping[str, Any]) -> int | None:
-    """Write what was asked for, or refuse a folder that was begun with something else.
+    """Write what was asked for, or refuse a folder that was started with something else.
 
     Until its size is settled nothing is trained in it: then only its labels bind. Afterwards all does
     but the number of seeds, which only grows: the most that was ever asked for is returned.
@@ -240,8 +243,9 @@ def _keep(folder: Path, choices: Mapping[str, Any]) -> int | None:
     other = [name for name in bound if before.get(name) != now[name]]
     if other:
         raise InputError(
-            f"{folder} was begun with {other[0]} {before.get(other[0])!r}, now it is"
-            f" {now[other[0]]!r}: choose another output folder"
+            f"{folder} was started with {other[0]} {before.get(other[0])!r}, now it is"
+            f" {now[other[0]]!r}: choose another output folder (its labels can be used there: --labels"
+            f" {folder / 'labels'}), or add runs to this one (--seeds N)"
         )
     if settled:
         now["seeds"] = max(before.get("seeds") or 0, now["seeds"] or 0) or None

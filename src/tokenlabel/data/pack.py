@@ -128,8 +128,8 @@ def _begin(path: Path, settings: dict[str, Any]) -> None:
     for key, value in settings.items():
         if before.get(key) != value:
             raise InputError(
-                f"{path.parent} was begun with {key} = {before.get(key)!r}, now it is {value!r}: use the"
-                " same settings or another output folder"
+                f"{path.parent} was started with {key} = {before.get(key)!r}, now it is {value!r}: use"
+                " the same settings or another output folder"
             )
 
 

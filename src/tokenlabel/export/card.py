@@ -16,7 +16,7 @@ from tokenlabel.runs.recipe import Recipe
 from tokenlabel.runs.recipe_file import to_mapping
 from tokenlabel.text import fenced, markdown
 
-__all__ = ["model_card"]
+__all__ = ["in_python", "model_card"]
 
 
 def model_card(classifier: Classifier, name: str, license: str = "apache-2.0") -> str:
@@ -55,9 +55,8 @@ def model_card(classifier: Classifier, name: str, license: str = "apache-2.0") -
     facts_as_text = "\n".join(
         f"- **{k}:** {markdown(v)}" for k, v in details.items() if v is not None
     )
-    ours = type(classifier.model.backbone).__module__.startswith("tokenlabel.")
     usage = _USAGE.format(
-        imports=_IMPORTS if ours else "import timm",
+        imports=_IMPORTS if _of_this_package(classifier) else "import timm",
         address=f"{'hf-hub' if '/' in name else 'local-dir'}:{name}",
     )
     content = (
@@ -72,6 +71,17 @@ def model_card(classifier: Classifier, name: str, license: str = "apache-2.0") -
         text = yaml.safe_dump(_public(recipe), sort_keys=False)
         content += f"\n## Recipe\n{fenced(text, 'yaml')}"
     return str(ModelCard(content))
+
+
+def in_python(classifier: Classifier, address: str) -> str:
+    """The statement that loads an exported model: what it registers itself with comes first."""
+    first = "import tokenlabel; " if _of_this_package(classifier) else ""
+    return f"{first}timm.create_model({address!r}, pretrained=True)"
+
+
+def _of_this_package(classifier: Classifier) -> bool:
+    """Whether timm knows the model by this package alone."""
+    return type(classifier.model.backbone).__module__.startswith("tokenlabel.")
 
 
 def _results(run: Run[Recipe] | None) -> str:

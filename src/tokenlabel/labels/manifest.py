@@ -115,6 +115,8 @@ class Manifest(_Strict):
     @classmethod
     def load(cls, folder: Path) -> Manifest:
         path = folder / FILE_NAME
+        if not folder.exists():
+            raise InputError(f"there is no label store {folder}: `tokenlabel annotate` makes one")
         if not path.is_file():
             raise InputError(f"{folder} is not a label store: it has no {FILE_NAME}")
         return cls.read(path, folder)

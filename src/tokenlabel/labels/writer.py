@@ -57,7 +57,7 @@ def begin(folder: Path, settings: Manifest, *, overwrite: bool = False) -> Manif
                     if before.get(key) != value.get(key)
                 )
             raise InputError(
-                f"{folder} was begun with {name} = {before!r}, now it is {value!r}:"
+                f"{folder} was started with {name} = {before!r}, now it is {value!r}:"
                 " use the same settings or another output folder"
             )
     return found

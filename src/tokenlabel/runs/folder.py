@@ -50,7 +50,7 @@ _FIXED = ("optimizer.name", "schedule.batch_size")
 _SHOWN = 40  # characters of a value in a message
 _LENGTH = ("schedule.epochs", "schedule.updates")
 
-# what a run was begun with: name -> where its facts keep the fingerprint
+# what a run was started with: name -> where its facts keep the fingerprint
 _IDENTITY = {
     "classes": ("classes",),
     "training images": ("images_fingerprint",),
@@ -167,7 +167,7 @@ class RunFolder:
         return known
 
     def require_same(self, facts: Mapping[str, Any]) -> None:
-        """Raises InputError where the run was begun with other images, classes or labels than `facts`
+        """Raises InputError where the run was started with other images, classes or labels than `facts`
         say.
         """
         known = self.known()
@@ -176,8 +176,8 @@ class RunFolder:
             # what an older version did not write down cannot be compared
             if None not in (before, now) and before != json.loads(json.dumps(now)):
                 raise InputError(
-                    f"{self.path} was begun with other {what} (data that merely moved would be"
-                    " accepted): choose another output folder, or bring back what it was begun with"
+                    f"{self.path} was started with other {what} (data that merely moved would be"
+                    " accepted): choose another output folder, or bring back what it was started with"
                 )
 
     def precision(self) -> str | None:

@@ -18,7 +18,9 @@ from tokenlabel.runs.recipe import Recipe
 from tokenlabel.runs.recipe_file import R, read_recipe
 from tokenlabel.text import read_json, read_yaml
 
-__all__ = ["Run", "WhichWeights", "holds_run", "open_run", "saved_weights"]
+__all__ = ["TAUGHT_RUN", "Run", "WhichWeights", "holds_run", "open_run", "saved_weights"]
+
+TAUGHT_RUN = "run"  # in a taught model's folder: the folder of its run
 
 WhichWeights = Literal["auto", "ema", "model"]
 """The moving average of the weights, the weights themselves, or "auto": the average where it is kept."""
@@ -129,7 +131,11 @@ def open_run(path: str | Path, kind: type[Any] = Recipe) -> Run[Any]:
     chosen = path if is_checkpoint(path) else None
     folder = path if chosen is None else path.resolve().parent.parent
     if not holds_run(folder):
-        raise InputError(f"{path} is not a run: it holds no recipe.yaml")
+        inside = folder / TAUGHT_RUN
+        fix = "it holds no recipe.yaml"
+        if holds_run(inside):
+            fix = f"{inside} is: if `tokenlabel teach` was to write {path}, run it again, else give that"
+        raise InputError(f"{path} is not a run: {fix}")
     file = folder / "recipe.yaml"
     try:
         return Run(folder, read_recipe(file, kind), chosen)

@@ -65,7 +65,7 @@ def require_a_batch(images: int, recipe: BaseRecipe) -> None:
     if images < recipe.schedule.batch_size:
         raise InputError(
             f"{images} images do not fill one batch of {recipe.schedule.batch_size}: choose a smaller"
-            " schedule.batch_size"
+            f" one (--batch-size {images})"
         )
 
 

@@ -27,7 +27,7 @@ from tokenlabel.models import DenseModel, create_model, load_weights
 from tokenlabel.models.freeze import freeze_backbone
 from tokenlabel.models.layout import require_whole_patches
 from tokenlabel.pictures.answers import Answered, answer_sheet
-from tokenlabel.progress import console
+from tokenlabel.progress import console, silent
 from tokenlabel.runs.open import saved_weights
 from tokenlabel.runs.recipe import Recipe
 from tokenlabel.runs.results import TrainResult
@@ -54,7 +54,7 @@ from tokenlabel.training.stores import (
 from tokenlabel.training.task import TokenLabelingTask
 from tokenlabel.training.validate import validate, validate_features
 
-__all__ = ["StudentSpec", "create_student", "train"]
+__all__ = ["StudentSpec", "create_student", "require_trainable", "train"]
 
 
 def train(
@@ -261,6 +261,21 @@ def create_student(recipe: Recipe, num_classes: int) -> DenseModel:
 # -- what a recipe must fulfil, and what follows from it ------------------------------------------
 
 
+def require_trainable(recipe: Recipe) -> None:
+    """Raises InputError for what no labels can mend: too few images, a model that cannot be built.
+
+    To be asked before images are labeled. Pretrained weights are left for later.
+    """
+    model = recipe.model
+    known = dataclasses.replace(
+        model, weights=None if model.weights == "pretrained" else model.weights
+    )
+    with silent():
+        source, _ = training_images(recipe.data, model.in_chans)
+        require_a_batch(len(source), recipe)
+        create_student(dataclasses.replace(recipe, model=known), len(source.class_names) or 1)
+
+
 def _check(recipe: Recipe, annotator: object) -> None:
     supervision = recipe.supervision
     if not recipe.data.train:
@@ -281,8 +296,8 @@ def _require_something_to_learn(recipe: Recipe, num_classes: int) -> None:
     if needs == "store" and not recipe.data.stores:
         if num_classes:
             raise InputError(
-                f"supervision {kind!r} needs data.labels, a store made by `tokenlabel annotate`, or"
-                " supervision.kind=labels"
+                f"supervision {kind!r} needs labels: give --annotator MODEL or --labels STORE (made by"
+                " `tokenlabel annotate`), or train without them (--supervision labels)"
             )
         raise InputError(
             f"the images of {data} have no classes: give token labels (--labels LABELS, made by"

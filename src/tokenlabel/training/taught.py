@@ -23,16 +23,14 @@ from tokenlabel.errors import InputError
 from tokenlabel.evaluation.classifier import DECODE
 from tokenlabel.files import replacing
 from tokenlabel.progress import first_process
-from tokenlabel.runs.open import open_run
+from tokenlabel.runs.open import TAUGHT_RUN, open_run
 from tokenlabel.text import read_json
 from tokenlabel.training.callbacks import Callback
 from tokenlabel.training.classifier import ClassifierSpec, trained
 from tokenlabel.training.engine import fit
 from tokenlabel.training.teach_recipe import TeachRecipe
 
-__all__ = ["RUN", "Taught", "best_temperature", "teach"]
-
-RUN = "run"  # in a taught model's folder: the folder of its run
+__all__ = ["Taught", "best_temperature", "teach"]
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,13 @@ def teach(
     something else or a model of other images.
     """
     folder = Path(output)
-    begun = (folder / RUN / "recipe.yaml").is_file()
-    if folder.is_dir() and not begun and {path.name for path in folder.iterdir()} - {RUN}:
+    begun = (folder / TAUGHT_RUN / "recipe.yaml").is_file()
+    if folder.is_dir() and not begun and {path.name for path in folder.iterdir()} - {TAUGHT_RUN}:
         raise InputError(f"{folder} is not empty: remove it, or choose another output folder")
     spec = ClassifierSpec(recipe)
-    done = fit(spec.recipe, spec, folder / RUN, callbacks=callbacks, allow_changed=allow_changed)
+    done = fit(
+        spec.recipe, spec, folder / TAUGHT_RUN, callbacks=callbacks, allow_changed=allow_changed
+    )
     kind = "val" if recipe.ema.decay is None else "ema"
     taught = Taught(
         folder,
