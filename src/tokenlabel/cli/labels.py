@@ -210,7 +210,7 @@ def health(
 
 # what the numbers of `labels health` mean, in the order of `Health.means` and `WordHealth.means`
 _MEANINGS = {
-    "agreement": "share of images whose main class is the true one",
+    "agreement": "share of images whose top class is the true one",
     "true_class_cells": "share of cells with the true class among their stored classes",
     "top_k_mass": "share of the probability that the stored classes hold",
     "entropy": "of a cell, from 0 (sure of one class) to 1 (all equally likely)",
@@ -253,7 +253,7 @@ def _health_rows(found: Health | WordHealth) -> Iterator[tuple[str, str, str]]:
         meaning = (
             "share of the color variance that the labels explain"
             if name == "as stored"
-            else "the same with turned labels: should be lower"
+            else "the same with labels flipped or rotated: should be lower"
         )
         yield f"colors explained, {name}", f"{value:.3f}", meaning
 

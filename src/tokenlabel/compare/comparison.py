@@ -57,7 +57,7 @@ class Comparison:
             runs = [record for record in self.records if record.arm == arm]
             mean, spread = mean_and_spread(self.scores(arm))
             seconds = statistics.fmean([run.seconds for run in runs]) if runs else math.nan
-            versus = self.difference(arm, self.arms[0])
+            versus = None if arm == self.arms[0] else self.difference(arm, self.arms[0])
             used = [run.details.get("processor_seconds") for run in runs]
             known = [value for value in used if value is not None]
             busy = statistics.fmean(known) if known else None
