@@ -242,10 +242,11 @@ def _keep(folder: Path, choices: Mapping[str, Any]) -> int | None:
     bound = [name for name in now if name != "seeds"] if settled else _OF_LABELS
     other = [name for name in bound if before.get(name) != now[name]]
     if other:
+        kept = folder / "labels"
+        reuse = "" if other[0] in _OF_LABELS or not kept.exists() else f", with --labels {kept}"
         raise InputError(
             f"{folder} was started with {other[0]} {before.get(other[0])!r}, now it is"
-            f" {now[other[0]]!r}: choose another output folder (its labels can be used there: --labels"
-            f" {folder / 'labels'}), or add runs to this one (--seeds N)"
+            f" {now[other[0]]!r}: choose another output folder{reuse}"
         )
     if settled:
         now["seeds"] = max(before.get("seeds") or 0, now["seeds"] or 0) or None
