@@ -423,6 +423,25 @@ def test_what_no_labels_can_mend_is_refused_before_images_are_labeled(
     assert not (tmp_path / "run").exists()
 
 
+def test_labels_that_cannot_teach_and_images_without_are_told(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data / "images", tmp_path / "images")
+    broken = tmp_path / "images/train/cow/3.png"
+    broken.write_bytes(broken.read_bytes()[:300])
+    untrained = {
+        "model": "timm.models.resnet:resnet10t",
+        "model_kwargs": {"num_classes": 3},
+        "network": {"image_size": 64, "device": "cpu"},
+    }
+    given = arguments(tmp_path, tmp_path / "run", labels=None, annotator=untrained)
+    train(**given)
+    said = capsys.readouterr().err
+    assert "the annotator left out 1 of 36 images, cow/3.png for one (" in said
+    assert "warning: The labels agree with only" in said
+    assert "Do not train with these labels" in said
+
+
 MISTAKES = [
     ({}, ("supervision.target=released",), "annotate with --codec exact"),
     ({"labels": None}, (), "needs labels: give --annotator MODEL or --labels STORE"),

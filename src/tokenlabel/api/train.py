@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from tokenlabel.annotators.protocol import Annotator
     from tokenlabel.annotators.spec import AnnotatorSpec
     from tokenlabel.data.source import ImageSource
+    from tokenlabel.labels.manifest import Manifest
     from tokenlabel.training.callbacks import Callback
 
 __all__ = ["train", "train_recipe", "usual_recipe"]
 
 _HOLDOUT = 0.1  # of the training images, where the data has no validation part
+_JUDGED = 1000  # images whose new labels are compared with their classes
 _OF_ANY_MODEL = ("heads",)  # of a recipe's `model.kwargs`; others are those of its own model
 
 
@@ -268,14 +271,31 @@ def _annotated(
     built = _built(annotator, source, ranks.device)
     made = run(source, built, store, channels=images.channels)
     ranks.wait()  # the ranks share the work: all must have done theirs
-    if made.left_out and first_process():
-        first = made.left_out[0]
-        console.print(
-            f"the annotator left out {len(made.left_out)} images, {first.key} for one ({first.reason});"
-            f" {store / 'manifest.json'} lists all",
-            soft_wrap=True,
-        )
+    if first_process():
+        for line in _faults(made, store, source):
+            console.print(line, soft_wrap=True)
     return dataclasses.replace(recipe, data=dataclasses.replace(images, labels=str(store)))
+
+
+def _faults(made: Manifest, store: Path, source: ImageSource) -> Iterator[str]:
+    """What a user should know of labels that were just made."""
+    from tokenlabel.labels.health import check_health
+    from tokenlabel.labels.store import LabelStore
+
+    if made.left_out:
+        first = made.left_out[0]
+        yield (
+            f"the annotator left out {len(made.left_out)} of {len(source)} images, {first.key} for one"
+            f" ({first.reason}); {store / 'manifest.json'} lists all"
+        )
+    if made.words or made.class_names != tuple(source.class_names):
+        return
+    some = random.Random(0).sample(range(len(source)), min(_JUDGED, len(source)))
+    labels = LabelStore(store)
+    truth = {source.keys[i]: source.labels[i] for i in some if source.keys[i] in labels}
+    if any(label >= 0 for label in truth.values()):
+        for warning in check_health(labels, truth, source.class_names).warnings:
+            yield f"warning: {warning}"
 
 
 def _online(
