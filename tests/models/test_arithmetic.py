@@ -41,6 +41,18 @@ def test_the_quicker_is_taken_and_float32_where_they_tie(
     assert said.count("\n") == 1
 
 
+def test_it_is_tried_on_one_thread() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    threads = set()
+    try:
+        quicker_arithmetic(lambda *_: threads.add(torch.get_num_threads()), 2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert threads <= {1}  # not tried at all where a product says enough
+
+
 @pytest.mark.parametrize("units", [True, False])
 def test_a_network_is_tried_only_where_a_product_is_quicker(
     monkeypatch: pytest.MonkeyPatch, units: bool

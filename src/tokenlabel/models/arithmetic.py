@@ -6,8 +6,8 @@ bfloat16 is some five times as fast where a CPU has units for it, and nine times
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -66,23 +66,24 @@ def chosen_arithmetic(
 def quicker_arithmetic(step: Step, images: int, *, fewest: int = 1) -> torch.dtype:
     """float32, or bfloat16 where `step` takes clearly less processor time in it; one line says so.
 
-    What counts is processor time, which other programs of a busy machine do not lengthen. Tried with a
-    matrix product first, then with as many of the `images` as keep the trial short, but at least
-    `fewest`.
+    What counts is processor time on one thread, which other programs of a busy machine do not lengthen:
+    threads that wait for each other would. Tried with a matrix product first, then with as many of the
+    `images` as keep the trial short, but at least `fewest`.
     """
     what = "a matrix product"
-    single, half = _quickest(_product, _SIDE)
-    if half < single:
-        count = min(fewest, images)
-        step(count, torch.float32)
-        begun = time.perf_counter()
-        single = _seconds(step, count, torch.float32)
-        affordable = int(count * _SECONDS / (time.perf_counter() - begun))
-        half = _seconds(step, count, torch.bfloat16)
-        if half < _HOPELESS * single:
-            count = max(count, min(images, affordable))
-            single, half = _quickest(step, count)
-        what = "1 image" if count == 1 else f"{count} images"
+    with _one_thread():
+        single, half = _quickest(_product, _SIDE)
+        if half < single:
+            count = min(fewest, images)
+            step(count, torch.float32)
+            begun = time.perf_counter()
+            single = _seconds(step, count, torch.float32)
+            affordable = int(count * _SECONDS / (time.perf_counter() - begun))
+            half = _seconds(step, count, torch.bfloat16)
+            if half < _HOPELESS * single:
+                count = max(count, min(images, affordable))
+                single, half = _quickest(step, count)
+            what = "1 image" if count == 1 else f"{count} images"
     chosen = torch.bfloat16 if half * _GAIN < single else torch.float32
     if first_process():
         console.print(
@@ -101,6 +102,16 @@ def name_of(dtype: torch.dtype) -> str:
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
     """Around what a network computes; nothing where that is float32."""
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _product(side: int, dtype: torch.dtype) -> None:
