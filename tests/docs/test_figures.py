@@ -73,6 +73,11 @@ CLAIMS = [
     ),
     (
         PROOF,
+        "LV-ViT learns # % from them (one network: # ±",
+        [f"{WHOLE}-lvvit-{OURS}-{by}" for by in ("folds-2", "taught")],
+    ),
+    (
+        PROOF,
         "brings LV-ViT from # % (CutMix) to # % and ViT from # to # % (MixToken",
         [f"{SOME}-{s}-{arm}" for s in ("lvvit", "vit") for arm in (BASE, f"{OURS}-taught")],
     ),

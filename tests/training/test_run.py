@@ -414,7 +414,7 @@ def test_every_set_counts_and_two_sources_of_labels_are_refused(
     ],
     ids=["model", "batch"],
 )
-def test_what_no_labels_can_mend_is_refused_before_images_are_labeled(
+def test_what_no_labels_can_fix_is_refused_before_images_are_labeled(
     data: Path, tmp_path: Path, options: dict, said: str
 ) -> None:
     choices = {"data": str(data / "images"), "recipe": "small", "annotator": "no_such_annotator"}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tokenlabel.annotators.protocol import Annotator
     from tokenlabel.annotators.spec import AnnotatorSpec
     from tokenlabel.data.source import ImageSource
-    from tokenlabel.labels.manifest import Manifest
+    from tokenlabel.labels.store import LabelStore
     from tokenlabel.training.callbacks import Callback
 
 __all__ = ["train", "train_recipe", "usual_recipe"]
@@ -262,6 +262,7 @@ def _annotated(
     """The recipe with the labels that an annotator gives its images, made if they are not there."""
     from tokenlabel.annotators.run import run
     from tokenlabel.data.open import open_images
+    from tokenlabel.labels.store import LabelStore
     from tokenlabel.training.ranks import Ranks
     from tokenlabel.training.student import require_trainable
 
@@ -269,31 +270,30 @@ def _annotated(
     ranks, images = Ranks(recipe.engine), recipe.data
     source = open_images(images.train, images.train_split, "train", orientation=images.orientation)
     built = _built(annotator, source, ranks.device)
-    made = run(source, built, store, channels=images.channels)
+    run(source, built, store, channels=images.channels)
     ranks.wait()  # the ranks share the work: all must have done theirs
     if first_process():
-        for line in _faults(made, store, source):
+        for line in _faults(LabelStore(store), source):
             console.print(line, soft_wrap=True)
     return dataclasses.replace(recipe, data=dataclasses.replace(images, labels=str(store)))
 
 
-def _faults(made: Manifest, store: Path, source: ImageSource) -> Iterator[str]:
+def _faults(labels: LabelStore, source: ImageSource) -> Iterator[str]:
     """What a user should know of labels that were just made."""
     from tokenlabel.labels.health import check_health
-    from tokenlabel.labels.store import LabelStore
 
+    made = labels.manifest
     if made.left_out:
         first = made.left_out[0]
         yield (
             f"the annotator left out {len(made.left_out)} of {len(source)} images, {first.key} for one"
-            f" ({first.reason}); {store / 'manifest.json'} lists all"
+            f" ({first.reason}); {labels.location}/manifest.json lists all"
         )
     if made.words or made.class_names != tuple(source.class_names):
         return
     some = random.Random(0).sample(range(len(source)), min(_JUDGED, len(source)))
-    labels = LabelStore(store)
-    truth = {source.keys[i]: source.labels[i] for i in some if source.keys[i] in labels}
-    if any(label >= 0 for label in truth.values()):
+    known = {source.keys[i]: source.labels[i] for i in some if source.labels[i] >= 0}
+    if truth := {key: label for key, label in known.items() if key in labels}:
         for warning in check_health(labels, truth, source.class_names).warnings:
             yield f"warning: {warning}"
 

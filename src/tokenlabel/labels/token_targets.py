@@ -5,8 +5,7 @@ Shapes: B images, K classes a cell, H x W cells, P palette entries an image, T =
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -17,6 +16,7 @@ from tokenlabel.geometry import Resampler, View
 from tokenlabel.labels.label_map import LabelMap, keep_logits, probabilities
 from tokenlabel.labels.released_targets import bin_weights, transposed
 from tokenlabel.targets import TokenTarget
+from tokenlabel.threads import one_thread
 
 __all__ = ["TargetKind", "token_targets"]
 
@@ -54,7 +54,8 @@ def token_targets(
         alike.setdefault(form, []).append(i)
     make = _probability if kind == "probability" else _released
     device = label_maps[0].scores.device.type if label_maps else "cpu"
-    with _one_thread(), torch.autocast(device, enabled=False):  # also within a half-precision pass
+    # many small products: waking a second thread for each costs ten times what it saves
+    with one_thread(), torch.autocast(device, enabled=False):  # also within a half-precision pass
         parts = [
             make([label_maps[i] for i in group], [views[i] for i in group], grid, smoothing)
             for group in alike.values()
@@ -119,17 +120,6 @@ def _stacked(label_maps: Sequence[LabelMap]) -> tuple[Tensor, Tensor | None]:
     scores = torch.stack([label_map.scores for label_map in label_maps]).float()
     known = [m.log_normalizer for m in label_maps if m.log_normalizer is not None]
     return scores, torch.stack(known).float() if known else None
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Many small products: waking a second thread for each costs ten times what it saves."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class _Palette(NamedTuple):

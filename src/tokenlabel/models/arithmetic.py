@@ -6,14 +6,15 @@ bfloat16 is some five times as fast where a CPU has units for it, and nine times
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
 from tokenlabel.choices import Arithmetic
 from tokenlabel.progress import console, first_process
+from tokenlabel.threads import one_thread
 
 __all__ = [
     "autocast",
@@ -71,7 +72,7 @@ def quicker_arithmetic(step: Step, images: int, *, fewest: int = 1) -> torch.dty
     `images` as keep the trial short, but at least `fewest`.
     """
     what = "a matrix product"
-    with _one_thread():
+    with one_thread():
         single, half = _quickest(_product, _SIDE)
         if half < single:
             count = min(fewest, images)
@@ -102,16 +103,6 @@ def name_of(dtype: torch.dtype) -> str:
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
     """Around what a network computes; nothing where that is float32."""
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _product(side: int, dtype: torch.dtype) -> None:

@@ -163,12 +163,12 @@ def _timm_entry(name: str) -> Callable[..., nn.Module]:
     """`timm.create_model` of a name that exists."""
     if Path(name).is_dir():
         name = f"local-dir:{name}"
-    if Path(name).is_file():
+    listed = ":" not in name
+    if listed and not timm.is_model(name) and Path(name).is_file():
         raise InputError(
             f"{name} is a file of weights: `tokenlabel convert --checkpoint {name} --model NAME --output"
             " FOLDER` makes a folder of it, which can be given instead"
         )
-    listed = ":" not in name
     if listed and not timm.is_model(name):
         raise InputError(
             f"timm has no model {name!r}{nearest(name, timm.list_models())}, and there is no"

@@ -262,7 +262,7 @@ def create_student(recipe: Recipe, num_classes: int) -> DenseModel:
 
 
 def require_trainable(recipe: Recipe) -> None:
-    """Raises InputError for what no labels can mend: too few images, a model that cannot be built.
+    """Raises InputError for what no labels can fix: too few images, a model that cannot be built.
 
     To be asked before images are labeled. Pretrained weights are left for later.
     """
